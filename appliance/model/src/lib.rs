@@ -1,1 +1,45 @@
-//! Placeholder.
+//! What Cistern's things are: sizes, ids, names, and the requests and answers of its API.
+//!
+//! Invariant: a value that exists is valid. Each type is made only by parsing, whether from text, from JSON or from an
+//! LVM tag, so nothing behind the front door checks a name or a size twice.
+//!
+//! Not here: any I/O, any clock, any knowledge of LVM, HTTP or Linux.
+
+mod access;
+mod bytes;
+mod client;
+mod disk;
+mod event;
+mod id;
+mod job;
+mod name;
+mod pool;
+mod problem;
+mod system;
+mod volume;
+
+pub use access::{EnrolRequest, Enrolment, Principal, Role, Token, TokenCreated, TokenRequest};
+pub use bytes::{Bytes, Percent};
+pub use client::Client;
+pub use disk::{Disk, DiskState, DiskTransport, Signature};
+pub use event::{Event, EventKind, Severity};
+pub use id::{DiskId, JobId, PoolId, TokenId, VolumeId};
+pub use job::{Job, JobKind, JobState};
+pub use name::{Owner, PoolName, TokenName, VolumeName};
+pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, Waste};
+pub use problem::{ErrorKind, Invalid, Problem};
+pub use system::{Interface, Load, Memory, PowerAction, ServiceState, ServiceStatus, System};
+pub use volume::{ClientRequest, Export, MINIMUM_VOLUME, Volume, VolumeRequest, VolumeState};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    /// The items, in a stable order.
+    pub items: Vec<T>,
+    /// Give this as `continue` to get the next page; absent on the last one.
+    #[serde(rename = "continue", skip_serializing_if = "Option::is_none", default)]
+    pub next: Option<String>,
+}

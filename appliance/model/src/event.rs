@@ -1,0 +1,79 @@
+//! Events: what happened, in the order in which it happened.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its number: grows by one from event to event, from 1 at each start of the supervisor.
+    pub seq: u64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// What.
+    pub kind: EventKind,
+    /// How serious.
+    pub severity: Severity,
+    /// The id of the object that it happened to, where there is one.
+    pub object: Option<String>,
+    /// Who caused it (a token's name or `local`), where somebody did.
+    pub actor: Option<String>,
+    /// In a sentence.
+    pub message: String,
+}
+
+/// What happened. The names are stable; new ones may be added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The supervisor started and has reconciled what it found.
+    Started,
+    /// A disk appeared.
+    DiskAdded,
+    /// A disk vanished.
+    DiskRemoved,
+    /// A disk was wiped.
+    DiskWiped,
+    /// A pool was made.
+    PoolCreated,
+    /// A pool was deleted.
+    PoolDeleted,
+    /// A pool's state changed.
+    PoolChanged,
+    /// A volume was made.
+    VolumeCreated,
+    /// A volume was deleted.
+    VolumeDeleted,
+    /// A volume's state changed.
+    VolumeChanged,
+    /// A client was allowed to mount a volume.
+    ClientAdded,
+    /// A client was no longer allowed to mount a volume.
+    ClientRemoved,
+    /// A service's state changed.
+    ServiceChanged,
+    /// A network interface's state or addresses changed.
+    NetworkChanged,
+    /// Something was found on the disks that the appliance cannot explain. It was left alone.
+    OrphanFound,
+    /// Somebody went to a root shell on the console.
+    RootShell,
+    /// A token was made or taken back.
+    TokenChanged,
+    /// The system restarts or is shut down, as it was told to.
+    Shutdown,
+}
+
+/// How serious an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// Somebody should look at it.
+    Warning,
+    /// Something is not served.
+    Error,
+}

@@ -1,0 +1,178 @@
+//! Names that people and clusters choose. Invariant: a name is never used as a path or as an LV name; ids are.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Invalid;
+
+/// Declares a name type that is made only by parsing with `$check`.
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $check:path) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schema(value_type = String)]
+        pub struct $type(String);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                match $check(text) {
+                    Ok(()) => Ok($type(text.to_owned())),
+                    Err(why) => Err(Invalid::new($what, text, why)),
+                }
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = Invalid;
+
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// A volume's name, unique in its pool: 1 to 128 bytes of Unicode without control characters, as CSI allows.
+    /// Not of the form of a volume id, so that either can be given where a volume is meant.
+    VolumeName, "volume name", free_text
+}
+
+name! {
+    /// A pool's name, unique on its appliance: 1 to 63 of `a-z 0-9 -`, beginning and ending with a letter or digit.
+    PoolName, "pool name", dns_label
+}
+
+name! {
+    /// Who made a thing: the name of the token that did, or `local` for the appliance's own console.
+    Owner, "owner", dns_label
+}
+
+name! {
+    /// A token's name: 1 to 63 of `a-z 0-9 -`, beginning and ending with a letter or digit.
+    TokenName, "token name", dns_label
+}
+
+impl Owner {
+    /// The owner of what is made on the appliance's own console.
+    pub fn local() -> Self {
+        Owner("local".to_owned())
+    }
+}
+
+impl From<TokenName> for Owner {
+    fn from(name: TokenName) -> Self {
+        Owner(name.0)
+    }
+}
+
+fn free_text(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        Err("it is empty; give 1 to 128 bytes")
+    } else if text.len() > 128 {
+        Err("it is longer than 128 bytes")
+    } else if text.chars().any(char::is_control) {
+        Err("it has a control character")
+    } else if text.trim() != text {
+        Err("it begins or ends with a space")
+    } else if text.parse::<crate::VolumeId>().is_ok() {
+        Err("it has the form of a volume id")
+    } else {
+        Ok(())
+    }
+}
+
+fn dns_label(text: &str) -> Result<(), &'static str> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if text.is_empty() || text.len() > 63 {
+        Err("give 1 to 63 characters")
+    } else if !text.chars().all(inner) {
+        Err("only a-z, 0-9 and - are allowed")
+    } else if text.starts_with('-') || text.ends_with('-') {
+        Err("begin and end with a letter or a digit")
+    } else if text.parse::<crate::PoolId>().is_ok() {
+        Err("it has the form of a pool id")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_name_may_be_any_text_that_csi_allows() {
+        for text in ["pvc-0a1b", "Ünïcode/with slash", "a b", "%,&#", &"x".repeat(128)] {
+            assert_eq!(text.parse::<VolumeName>().unwrap().as_str(), text);
+        }
+        for text in [
+            "",
+            " a",
+            "a\n",
+            "a\0b",
+            &"x".repeat(129),
+            "vol-0123456789abcdef0123456789abcdef",
+        ] {
+            assert!(text.parse::<VolumeName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_name_is_a_dns_label() {
+        for text in ["tank", "a", "p-1", &"x".repeat(63)] {
+            assert!(text.parse::<PoolName>().is_ok(), "{text:?}");
+        }
+        for text in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a.b",
+            &"x".repeat(64),
+            "pool-0123456789abcdef0123456789abcdef",
+        ] {
+            assert!(text.parse::<PoolName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn json_is_checked_as_text_is() {
+        assert!(
+            serde_json::from_str::<PoolName>("\"Bad Name\"")
+                .unwrap_err()
+                .to_string()
+                .contains("Bad Name")
+        );
+        assert_eq!(
+            serde_json::from_str::<PoolName>("\"tank\"").unwrap(),
+            "tank".parse().unwrap()
+        );
+    }
+}
