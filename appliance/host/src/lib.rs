@@ -1,1 +1,67 @@
-//! Placeholder.
+//! The only door to the machine.
+//!
+//! A small trait for each concern, so that the engine can be run on Linux and on a machine that exists only in memory.
+//! All calls block and have a limit of their own; callers keep them off async threads.
+//!
+//! Invariant: a trait tells facts and does single acts; it decides nothing. What a pool or a volume is, is not known
+//! here: there are only disks, LVM objects, filesystems, exports, services.
+//!
+//! - [`linux`]: the real machine. The only code in Cistern that runs a program, opens a device or reads /proc or /sys.
+//! - [`memory`]: a machine in memory that behaves like it, faults and power cuts included.
+
+mod disks;
+mod error;
+mod exports;
+mod filesystems;
+pub mod linux;
+mod lvm;
+mod machine;
+pub mod memory;
+mod network;
+mod services;
+
+use std::sync::Arc;
+
+pub use disks::{BlockDevice, Disks};
+pub use error::{HostError, HostErrorKind};
+pub use exports::{ExportEntry, Exports};
+pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, XfsSpec};
+pub use lvm::{
+    LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, RaidLevel, TagChange, ThinUsage, VolumeGroup,
+};
+pub use machine::{Machine, MachineFacts};
+pub use network::Network;
+pub use services::{Service, Services};
+
+/// A change that somebody may want to react to. It says only what kind: the reader looks at the state anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// A disk came, went or changed its size or content.
+    Disks,
+    /// A network link or address changed.
+    Network,
+    /// One of [`Service`]'s units changed its state.
+    Services,
+}
+
+/// Where [`Change`]s are reported. Called from a thread of the host's; must return at once.
+pub type ChangeSink = Arc<dyn Fn(Change) + Send + Sync>;
+
+/// A machine: one implementation of each trait.
+#[derive(Clone)]
+pub struct Host {
+    /// Block devices.
+    pub disks: Arc<dyn Disks>,
+    /// LVM.
+    pub lvm: Arc<dyn Lvm>,
+    /// XFS and mounts.
+    pub filesystems: Arc<dyn Filesystems>,
+    /// What is exported over NFS.
+    pub exports: Arc<dyn Exports>,
+    /// The units that Cistern stands on.
+    pub services: Arc<dyn Services>,
+    /// Links and addresses.
+    pub network: Arc<dyn Network>,
+    /// Load, memory, power.
+    pub machine: Arc<dyn Machine>,
+}

@@ -1,0 +1,185 @@
+//! LVM: physical volumes, volume groups, logical volumes and their tags. Only single commands, and one report.
+
+use std::path::{Path, PathBuf};
+
+use cistern_model::{Bytes, Percent};
+
+use crate::HostError;
+
+/// Everything that LVM sees at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LvmState {
+    /// The physical volumes; one that a group lacks is there with no node.
+    pub pvs: Vec<PhysicalVolume>,
+    /// The volume groups, those of other machines (another system ID) among them.
+    pub vgs: Vec<VolumeGroup>,
+    /// The logical volumes of the groups that this machine may touch, the hidden ones left out.
+    pub lvs: Vec<LogicalVolume>,
+}
+
+/// A physical volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PhysicalVolume {
+    /// LVM's UUID for it.
+    pub uuid: String,
+    /// The device node; none if the device is missing.
+    pub node: Option<PathBuf>,
+    /// Its group; none if it is in none yet.
+    pub vg: Option<String>,
+    /// What its group can use of it.
+    pub size: Bytes,
+    /// What of that is not allocated.
+    pub free: Bytes,
+}
+
+/// A volume group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeGroup {
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// The system ID of the machine that it belongs to; empty if it belongs to none.
+    pub system_id: String,
+    /// Whether that is this machine, or none: whether LVM lets us touch it.
+    pub ours: bool,
+    /// Its extents' size.
+    pub extent: Bytes,
+    /// What is not allocated.
+    pub free: Bytes,
+    /// How many of its physical volumes are missing.
+    pub missing: u32,
+}
+
+/// A logical volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogicalVolume {
+    /// Its group.
+    pub vg: String,
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its size.
+    pub size: Bytes,
+    /// What it is and how it is.
+    pub attributes: LvAttributes,
+    /// The thin pool that it lies in; none if in none.
+    pub thin_pool: Option<String>,
+    /// For a thin pool or a thin volume that is active: how much of it is written.
+    pub data_percent: Option<Percent>,
+    /// For a thin pool that is active: how full its metadata is.
+    pub metadata_percent: Option<Percent>,
+    /// For a RAID volume, or a thin pool on one, that is active: how far the copies agree.
+    pub sync_percent: Option<Percent>,
+}
+
+/// What a logical volume is and how it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LvAttributes {
+    /// It is a thin pool.
+    pub thin_pool: bool,
+    /// It is a thin volume.
+    pub thin_volume: bool,
+    /// It is active: its node is there.
+    pub active: bool,
+    /// A physical volume under it is missing.
+    pub partial: bool,
+    /// The kernel or LVM asks for a repair or a refresh of it.
+    pub unhealthy: bool,
+}
+
+/// How many copies a logical volume has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RaidLevel {
+    /// One: a linear volume.
+    Linear,
+    /// Two: raid1.
+    Mirror,
+}
+
+/// How full a thin pool is, from the kernel itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThinUsage {
+    /// Its data.
+    pub data: Percent,
+    /// Its metadata.
+    pub metadata: Percent,
+}
+
+/// Tags to take away and to add in one commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TagChange {
+    /// To add.
+    pub add: Vec<String>,
+    /// To take away; one that is not there is no error.
+    pub remove: Vec<String>,
+}
+
+/// LVM. Names of groups and volumes are LVM's own. Each call is one command, committed or not as a whole.
+pub trait Lvm: Send + Sync {
+    /// The system ID that groups made here carry.
+    fn system_id(&self) -> Result<String, HostError>;
+
+    /// Everything that there is. One report of all.
+    fn state(&self) -> Result<LvmState, HostError>;
+
+    /// Makes the device a physical volume, with a metadata area large enough for thousands of volumes. Fails if anything
+    /// is on it.
+    fn create_pv(&self, node: &Path) -> Result<(), HostError>;
+
+    /// Takes the physical volume's label off a device that is in no group.
+    fn remove_pv(&self, node: &Path) -> Result<(), HostError>;
+
+    /// Makes a group of physical volumes, with its tags and this machine's system ID in the same commit.
+    fn create_vg(&self, vg: &str, nodes: &[PathBuf], tags: &[String]) -> Result<(), HostError>;
+
+    /// Removes a group that has no volumes. Its physical volumes stay.
+    fn remove_vg(&self, vg: &str) -> Result<(), HostError>;
+
+    /// Changes a group's tags in one commit.
+    fn tag_vg(&self, vg: &str, change: &TagChange) -> Result<(), HostError>;
+
+    /// Makes a plain volume of `extents` extents on exactly these physical volumes, inactive, with its tags.
+    fn create_lv(
+        &self,
+        vg: &str,
+        lv: &str,
+        level: RaidLevel,
+        extents: u64,
+        nodes: &[PathBuf],
+        tags: &[String],
+    ) -> Result<(), HostError>;
+
+    /// Grows a plain volume by `extents` extents on exactly these physical volumes. For a mirror give as many as it has
+    /// copies: each takes one copy of what is added.
+    fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError>;
+
+    /// Makes of two plain volumes a thin pool under the name of the first, the second being its metadata.
+    fn convert_to_thin_pool(&self, vg: &str, data: &str, metadata: &str, chunk: Bytes) -> Result<(), HostError>;
+
+    /// Makes a thin volume, with its tags in the same commit, and activates it. `size` is rounded up to extents.
+    fn create_thin(&self, vg: &str, pool: &str, lv: &str, size: Bytes, tags: &[String]) -> Result<(), HostError>;
+
+    /// Changes a volume's tags in one commit.
+    fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError>;
+
+    /// Activates a volume, and what lies under it. No error if it is active.
+    fn activate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError>;
+
+    /// Activates all volumes of a group. No error for those that are active. Fails if any cannot be activated, having
+    /// activated the others.
+    fn activate_vg(&self, vg: &str) -> Result<(), HostError>;
+
+    /// Deactivates all volumes of a group. Fails `Busy` if one is open.
+    fn deactivate_vg(&self, vg: &str) -> Result<(), HostError>;
+
+    /// Removes a volume and what is in it. Fails `Busy` if it is open.
+    fn remove_lv(&self, vg: &str, lv: &str) -> Result<(), HostError>;
+
+    /// How full an active thin pool is, from the kernel.
+    fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError>;
+
+    /// The node of an active volume.
+    fn node(&self, vg: &str, lv: &str) -> PathBuf;
+}
