@@ -1,0 +1,37 @@
+# Cistern's commands. Each works on a fresh Debian 12 or 13 with Rust, and installs by itself what else it needs.
+
+IMAGE := target/image
+BINARIES := target/debug/cisternd target/debug/cistern-gate target/debug/cistern
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check run image image-buildroot bench tools build
+
+help: ## Lists these commands.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
+
+demo: image ## Boots an appliance and a client, and does the main job before your eyes.
+	target/debug/demo
+
+test: ## Runs all tests; the last line is `N passed, N failed`.
+	@tests/run-parts all
+
+check: ## Runs the tests that need no virtual machine.
+	@tests/run-parts check
+
+run: image ## Starts an appliance with four blank disks and puts you at its console.
+	tests/run-appliance
+
+image: build ## Makes the images in target/image.
+	image/build
+
+image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILDROOT_DL_DIR=...].
+	@buildroot-overlay/build "$(BUILDROOT_DIR)" "$(BUILDROOT_DL_DIR)"
+
+bench: image ## Measures, each figure beside its floor.
+	target/debug/bench
+
+tools: # What this machine lacks, by apt.
+	@tests/install-tools
+
+build: tools # One profile for tests and image.
+	cargo build --workspace --all-targets --locked
