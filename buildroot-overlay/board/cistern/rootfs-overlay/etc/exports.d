@@ -1,0 +1,1 @@
+/run/cistern/exports.d

@@ -1,0 +1,73 @@
+# The quick part: a layer, our files and our programs become an erofs, an initramfs and a unified kernel image. Sourced.
+# shellcheck shell=bash
+
+# Everything before the switch to the root; see docs/image.md for each word.
+command_line="console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 oops=panic audit=0 nowatchdog systemd.log_target=journal"
+
+# compose NAME OVERLAY...: sets $root to NAME's layer with the overlays laid on it, units enabled and users made.
+# The layer's files are linked, not copied: whatever is laid over them replaces the link.
+compose() {
+    local name=$1 over
+    shift
+    root=$out/work/$name
+    rm -rf "$root"
+    mkdir -p "$out/work"
+    cp -al "$layer/tree" "$root" 2>/dev/null || { rm -rf "$root"; cp -a "$layer/tree" "$root"; }
+    for over in "$@"; do
+        cp -a --no-preserve=ownership --remove-destination "$over/." "$root/"
+    done
+    chown -h -R 0:0 "$root/etc/systemd" "$root/usr/lib/systemd/system"
+}
+
+# Installs a program, stripped.
+install_program() { # FILE FOLDER
+    rm -f "$root$2/${1##*/}"
+    install -m 0755 -s --strip-program=strip "$1" "$root$2/${1##*/}" 2>/dev/null || install -m 0755 "$1" "$root$2/${1##*/}"
+}
+
+finish_root() {
+    local file
+    # Both write by making a new file, yet let nothing reach the cached layer through a link.
+    for file in passwd group shadow gshadow; do
+        [ ! -e "$root/etc/$file" ] || { cp -a "$root/etc/$file" "$root/etc/$file.own"; mv "$root/etc/$file.own" "$root/etc/$file"; }
+    done
+    chroot "$root" /usr/bin/systemd-sysusers >/dev/null
+    rm -f "$root"/etc/{passwd,group,shadow,gshadow}-
+    # Nobody logs in: root's shell is reached through the console alone.
+    sed -i 's/^root:[^:]*:/root:*:/' "$root/etc/shadow"
+    chroot "$root" /usr/bin/systemctl preset-all --preset-mode=full >/dev/null 2>&1 || die "cannot apply the unit presets"
+    ln -sfn /usr/lib/systemd/system/multi-user.target "$root/etc/systemd/system/default.target"
+    find "$root/etc/systemd" -name '*.wants' -type d -empty -delete
+    rm -rf "$root"/{run,tmp,var,dev}/* "$root/etc/ld.so.cache~"
+}
+
+make_erofs() { # ROOT FILE
+    rm -f "$2"
+    # The same input gives the same file: times are the commit's, order is sorted by mkfs.
+    tool mkfs.erofs --quiet -T "$epoch" --all-time -U 00000000-0000-0000-0000-000000000001 \
+        -z "$erofs_compression" -C "$erofs_cluster" -E "$erofs_features" --workers="$(nproc)" "$2" "$1"
+}
+erofs_compression=${CISTERN_EROFS_COMPRESSION:-zstd,level=3}
+erofs_cluster=${CISTERN_EROFS_CLUSTER:-131072}
+erofs_features=${CISTERN_EROFS_FEATURES:-ztailpacking}
+
+# make_initrd NAME FILE: our init, the modules that it needs and the root.
+make_initrd() {
+    local name=$1 file=$2 stage=$out/work/initramfs-$1 module version
+    version=$(cat "$layer/version")
+    rm -rf "$stage"
+    mkdir -p "$stage"/{modules,dev,proc,sys,sysroot}
+    install -m 0755 "$init" "$stage/init"
+    while read -r module; do
+        cp "$layer/tree/usr/lib/modules/$version/$module" "$stage/modules/"
+        printf '/modules/%s\n' "${module##*/}" >>"$stage/modules/order"
+    done <"$layer/order"
+    ln "$out/work/$name.erofs" "$stage/root.erofs"
+    find "$stage" -exec touch -h -d "@$epoch" {} +
+    (cd "$stage" && find . -mindepth 1 -print0 | LC_ALL=C sort -z | cpio --null --quiet -o -H newc --reproducible -R 0:0) >"$file"
+}
+
+make_uki() { # INITRD FILE
+    tool ukify build --linux "$layer/vmlinuz" --initrd "$1" --cmdline "$command_line" --os-release "@$root/etc/os-release" \
+        --uname "$(cat "$layer/version")" --stub /usr/lib/systemd/boot/efi/linuxx64.efi.stub --output "$2" >/dev/null
+}
