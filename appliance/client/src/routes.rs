@@ -1,0 +1,244 @@
+//! One method for each route. Invariant: no logic but the route's own, and looking a volume up by its name.
+
+use cistern_model::{
+    Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, Job, JobId, Page, Pool, PoolName, PoolPlan,
+    PoolRequest, PowerAction, System, Token, TokenCreated, TokenId, TokenRequest, Volume, VolumeId, VolumeName,
+    VolumeRequest,
+};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{Client, ClientError};
+
+/// What came of a request to make something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created<T> {
+    /// The thing.
+    pub object: T,
+    /// Whether this request made it; otherwise it was there, the same.
+    pub created: bool,
+}
+
+/// What came of a request for a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolCreation {
+    /// It is there, the same.
+    Exists(Pool),
+    /// It is being made.
+    Started(Job),
+}
+
+/// Which volumes are meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeQuery {
+    /// Those in this pool, by name or id.
+    pub pool: Option<String>,
+    /// Those of this name.
+    pub name: Option<String>,
+}
+
+/// The most that one page gives.
+const PAGE: usize = 1000;
+
+impl Client {
+    /// The appliance itself.
+    pub async fn system(&self) -> Result<System, ClientError> {
+        self.get(&["v1", "system"]).await
+    }
+
+    /// Restarts the machine or switches it off.
+    pub async fn power(&self, action: PowerAction) -> Result<(), ClientError> {
+        self.act(self.request(Method::POST, &["v1", "system", "power"]).json(&json!({ "action": action }))).await
+    }
+
+    /// Records that somebody goes to a root shell; only on the appliance's own socket.
+    pub async fn record_root_shell(&self) -> Result<(), ClientError> {
+        self.act(self.request(Method::POST, &["v1", "system", "root-shell"])).await
+    }
+
+    /// All disks.
+    pub async fn disks(&self) -> Result<Vec<Disk>, ClientError> {
+        self.get(&["v1", "disks"]).await
+    }
+
+    /// One disk.
+    pub async fn disk(&self, id: &DiskId) -> Result<Disk, ClientError> {
+        self.get(&["v1", "disks", id.as_str()]).await
+    }
+
+    /// Wipes a disk. `confirm` must be its id once more; the appliance compares them.
+    pub async fn wipe_disk(&self, id: &DiskId, confirm: &str) -> Result<Disk, ClientError> {
+        let path = ["v1", "disks", id.as_str(), "wipe"];
+        Ok(self.post(&path, &json!({ "confirm": confirm })).await?.1)
+    }
+
+    /// All pools that may be seen.
+    pub async fn pools(&self) -> Result<Vec<Pool>, ClientError> {
+        self.get(&["v1", "pools"]).await
+    }
+
+    /// One pool.
+    pub async fn pool(&self, name_or_id: &str) -> Result<Pool, ClientError> {
+        self.get(&["v1", "pools", name_or_id]).await
+    }
+
+    /// What a request for a pool would come to.
+    pub async fn plan_pool(&self, request: &PoolRequest) -> Result<PoolPlan, ClientError> {
+        Ok(self.post(&["v1", "pools", "plan"], request).await?.1)
+    }
+
+    /// Makes a pool, in a job.
+    pub async fn create_pool(&self, request: &PoolRequest) -> Result<PoolCreation, ClientError> {
+        let (status, body) = self.send(self.request(Method::POST, &["v1", "pools"]).json(request)).await?;
+        if status == StatusCode::ACCEPTED {
+            self.parse(&body).map(PoolCreation::Started)
+        } else {
+            self.parse(&body).map(PoolCreation::Exists)
+        }
+    }
+
+    /// Deletes an empty pool, in a job.
+    pub async fn delete_pool(&self, name_or_id: &str) -> Result<Job, ClientError> {
+        let (_, body) = self.send(self.request(Method::DELETE, &["v1", "pools", name_or_id])).await?;
+        self.parse(&body)
+    }
+
+    /// One page of volumes.
+    pub async fn volumes(
+        &self,
+        query: &VolumeQuery,
+        limit: usize,
+        from: Option<&str>,
+    ) -> Result<Page<Volume>, ClientError> {
+        let limit = limit.to_string();
+        let pairs = [
+            ("pool", query.pool.as_deref()),
+            ("name", query.name.as_deref()),
+            ("limit", Some(limit.as_str())),
+            ("continue", from),
+        ];
+        let pairs: Vec<_> = pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let (_, body) = self.send(self.request(Method::GET, &["v1", "volumes"]).query(&pairs)).await?;
+        self.parse(&body)
+    }
+
+    /// All volumes, page by page. One that is made or deleted meanwhile may or may not be among them.
+    pub async fn all_volumes(&self, query: &VolumeQuery) -> Result<Vec<Volume>, ClientError> {
+        let mut all = Vec::new();
+        let mut from: Option<String> = None;
+        loop {
+            let page = self.volumes(query, PAGE, from.as_deref()).await?;
+            all.extend(page.items);
+            match page.next {
+                // The same mark again would never end.
+                Some(next) if from.as_ref() != Some(&next) => from = Some(next),
+                Some(_) => {
+                    let why = "a list continues where it began".to_owned();
+                    return Err(ClientError::Answer { endpoint: self.endpoint().to_owned(), why });
+                }
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Makes a volume.
+    pub async fn create_volume(&self, request: &VolumeRequest) -> Result<Created<Volume>, ClientError> {
+        let (status, object) = self.post(&["v1", "volumes"], request).await?;
+        Ok(Created { object, created: status == StatusCode::CREATED })
+    }
+
+    /// One volume.
+    pub async fn volume(&self, id: VolumeId) -> Result<Volume, ClientError> {
+        self.get(&["v1", "volumes", &id.to_string()]).await
+    }
+
+    /// The volume that a person means: by id, by name, or by `POOL/NAME`.
+    pub async fn find_volume(&self, reference: &str) -> Result<Volume, ClientError> {
+        if let Ok(id) = reference.parse() {
+            return self.volume(id).await;
+        }
+        // A name may hold a slash, so the whole is looked for first.
+        let mut found = self.volumes_named(reference, None).await?;
+        if found.is_empty()
+            && let Some((pool, name)) = reference.split_once('/')
+            && pool.parse::<PoolName>().is_ok()
+        {
+            found = self.volumes_named(name, Some(pool)).await?;
+        }
+        if found.len() > 1 {
+            let pools = found.iter().map(|v| v.pool_name.to_string()).collect();
+            return Err(ClientError::Ambiguous { name: reference.to_owned(), pools });
+        }
+        found.pop().ok_or_else(|| ClientError::NoVolume(reference.to_owned()))
+    }
+
+    async fn volumes_named(&self, name: &str, pool: Option<&str>) -> Result<Vec<Volume>, ClientError> {
+        let Ok(name) = name.parse::<VolumeName>() else { return Ok(Vec::new()) };
+        let query = VolumeQuery { pool: pool.map(str::to_owned), name: Some(name.to_string()) };
+        self.all_volumes(&query).await
+    }
+
+    /// Deletes a volume; one that is not there is an error of kind `NotFound`.
+    pub async fn delete_volume(&self, id: VolumeId) -> Result<(), ClientError> {
+        self.act(self.request(Method::DELETE, &["v1", "volumes", &id.to_string()])).await
+    }
+
+    /// Allows a client to mount a volume.
+    pub async fn add_client(&self, id: VolumeId, client: NfsClient) -> Result<Volume, ClientError> {
+        let path = ["v1", "volumes", &id.to_string(), "clients"];
+        Ok(self.post(&path, &ClientRequest { client }).await?.1)
+    }
+
+    /// Allows a client no longer to mount a volume.
+    pub async fn remove_client(&self, id: VolumeId, client: NfsClient) -> Result<Volume, ClientError> {
+        let path = ["v1", "volumes", &id.to_string(), "clients"];
+        let request = self.request(Method::DELETE, &path).query(&[("client", client.to_string())]);
+        let (_, body) = self.send(request).await?;
+        self.parse(&body)
+    }
+
+    /// The jobs, those that have ended among them.
+    pub async fn jobs(&self) -> Result<Vec<Job>, ClientError> {
+        self.get(&["v1", "jobs"]).await
+    }
+
+    /// One job.
+    pub async fn job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.get(&["v1", "jobs", &id.to_string()]).await
+    }
+
+    /// Events after the one numbered `after`, the oldest first. Those of kinds that this version does not know are
+    /// passed over.
+    pub async fn events(&self, after: Option<u64>, limit: Option<usize>) -> Result<Vec<Event>, ClientError> {
+        let mut request = self.request(Method::GET, &["v1", "events"]);
+        if let Some(after) = after {
+            request = request.query(&[("after", after)]);
+        }
+        if let Some(limit) = limit {
+            request = request.query(&[("limit", limit)]);
+        }
+        let (_, body) = self.send(request).await?;
+        let all: Vec<Value> = self.parse(&body)?;
+        Ok(all.into_iter().filter_map(|event| serde_json::from_value(event).ok()).collect())
+    }
+
+    /// Exchanges the console's one-time code for the first token.
+    pub async fn enrol(&self, request: &EnrolRequest) -> Result<TokenCreated, ClientError> {
+        Ok(self.post(&["v1", "enrol"], request).await?.1)
+    }
+
+    /// All tokens, without their secrets.
+    pub async fn tokens(&self) -> Result<Vec<Token>, ClientError> {
+        self.get(&["v1", "tokens"]).await
+    }
+
+    /// Makes a token.
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<TokenCreated, ClientError> {
+        Ok(self.post(&["v1", "tokens"], request).await?.1)
+    }
+
+    /// Takes a token back.
+    pub async fn delete_token(&self, id: TokenId) -> Result<(), ClientError> {
+        self.act(self.request(Method::DELETE, &["v1", "tokens", &id.to_string()])).await
+    }
+}
