@@ -1,0 +1,52 @@
+# Shared by check, build and their parts; sourced, never run. Sets the folders and counts what was checked.
+# shellcheck shell=bash disable=SC2034
+
+set -Eeuo pipefail
+trap 'printf "buildroot: failed at %s:%s: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "$BASH_COMMAND" >&2' ERR
+
+overlay=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+project=$(dirname "$overlay")
+cache=${CISTERN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cistern}
+defconfig=cistern_x86_64_defconfig
+
+# The oldest Buildroot that the tree was seen working with: it has the packages, the kernel series and the Rust that it asks for.
+minimum=2026.08
+
+die() { printf 'buildroot: %s\n' "$*" >&2; exit 1; }
+
+passed=0 failed=0
+ok() { passed=$((passed + 1)); printf 'ok   %s\n' "$*"; }
+fail() { failed=$((failed + 1)); printf 'FAIL %s\n' "$*"; }
+# verdict TEXT COMMAND...: one check, true or not.
+verdict() {
+    local text=$1
+    shift
+    if "$@"; then ok "$text"; else fail "$text"; fi
+}
+
+# The value of a string symbol of our defconfig, quotes dropped and our folder put in.
+setting() { # TREE SYMBOL
+    sed -n "s/^$2=\"\(.*\)\"\$/\1/p" "$1/configs/$defconfig" | sed "s|\$(BR2_EXTERNAL_CISTERN_PATH)|$1|g"
+}
+
+# Symbols that a configuration file asks for, one "SYMBOL VALUE" a line; what it wants off has the value n.
+asked() { # PREFIX FILE...
+    local prefix=$1
+    shift
+    sed -nE -e "s/^(${prefix}[A-Za-z0-9_]+)=(.*)\$/\1 \2/p" -e "s/^# (${prefix}[A-Za-z0-9_]+) is not set\$/\1 n/p" "$@"
+}
+
+# The version of a Buildroot checkout, or nothing.
+buildroot_version() { sed -n 's/^export BR2_VERSION := *//p' "$1/Makefile" 2>/dev/null || true; }
+
+# Says in one line why a folder is no Buildroot that we can use, and is silent when it is.
+buildroot_fault() {
+    local version
+    if [ ! -d "$1" ]; then
+        echo "BUILDROOT_DIR=$1 is no folder"
+    elif [ ! -e "$1/support/scripts/br2-external" ] || version=$(buildroot_version "$1") && [ -z "${version:-}" ]; then
+        echo "BUILDROOT_DIR=$1 is no Buildroot checkout: it lacks support/scripts/br2-external or a Makefile with BR2_VERSION"
+    elif [ "$(printf '%s\n%s\n' "$minimum" "${version:0:7}" | sort -V | head -n 1)" != "$minimum" ]; then
+        echo "BUILDROOT_DIR=$1 is Buildroot $version; $minimum or newer is needed"
+    fi
+}

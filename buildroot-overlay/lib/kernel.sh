@@ -1,0 +1,119 @@
+# The kernel fragments on a real kernel tree: an unmet dependency makes a symbol vanish without a word, so each is
+# compared with the configuration that Kconfig makes of it. The tree is Debian's linux-source package; only its Kconfig
+# part is kept. Sourced by check.
+# shellcheck shell=bash
+
+kernel_series=6.12
+kernel_cache=$cache/linux-source
+
+# Sets $kernel to the newest cached tree, bringing one when there is none or when $1 is "fresh".
+kernel_tree() {
+    local work version
+    mkdir -p "$kernel_cache"
+    exec 8>"$kernel_cache/lock"
+    flock 8
+    kernel=$(newest_tree)
+    if [ -z "$kernel" ] || [ "${1:-}" = fresh ]; then
+        work=$(mktemp -d "$kernel_cache/new.XXXXXX")
+        fetch_kernel "$work"
+        version=$(dpkg-deb -f "$work"/*.deb Version)
+        kernel=$kernel_cache/${version//[^A-Za-z0-9.+~-]/_}
+        if [ ! -e "$kernel/.done" ]; then
+            unpack_kernel "$work"/*.deb "$work/tree"
+            # The one program of it that is compiled; made once.
+            make -s -C "$work/tree" ARCH=x86_64 KCONFIG_CONFIG="$work/config" defconfig >/dev/null
+            cp "$work/config" "$work/tree/.defconfig"
+            touch "$work/tree/.done"
+            rm -rf "$kernel"
+            mv "$work/tree" "$kernel"
+        fi
+        rm -rf "$work"
+    fi
+    flock -u 8
+}
+
+newest_tree() {
+    local tree
+    for tree in "$kernel_cache/$kernel_series."*; do [ ! -e "$tree/.done" ] || printf '%s\n' "$tree"; done | sort -V | tail -n 1
+}
+
+# Downloads the package into a folder: from this machine's own sources, or else from Debian 13's, which are derived from them.
+fetch_kernel() {
+    local package=linux-source-$kernel_series root=$1/apt
+    local options=()
+    # As root apt would hand the download to a user of its own, who cannot write here.
+    [ "$(id -u)" != 0 ] || options+=(-o APT::Sandbox::User=root)
+    if ! apt-cache show "$package" >/dev/null 2>&1; then
+        "$project/image/lib/apt-sources" "$root"
+        mkdir -p "$root"/{state/lists/partial,cache/archives/partial}
+        options+=(-o "Dir::Etc=$root/etc/apt" -o "Dir::State=$root/state" -o "Dir::Cache=$root/cache"
+            -o Dir::State::status=/var/lib/dpkg/status)
+        apt-get -qq "${options[@]}" update >&2
+    fi
+    (cd "$1" && apt-get -qq "${options[@]}" download "$package" >&2) || die "cannot download Debian's $package package"
+}
+
+unpack_kernel() { # PACKAGE FOLDER
+    mkdir -p "$2"
+    dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/src/linux-source-$kernel_series.tar.xz" | xz -dc -T0 |
+        tar -x -C "$2" --strip-components=1 --wildcards --exclude='*/tools/testing/*' --exclude='*/Documentation/*.rst' \
+            '*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*' \
+            '*/kernel/configs/*' '*/include/linux/compiler*'
+}
+
+check_kernel() { # TREE [fresh]
+    local tree=$1 file work symbol want got bad version
+    local files=()
+    read -r -a files < <(setting "$tree" BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES)
+    kernel_tree "${2:-}"
+    version=${kernel##*/}
+    work=$(mktemp -d)
+    # As Buildroot does it: the architecture's default configuration, the fragments in their order, olddefconfig.
+    cp "$kernel/.defconfig" "$work/base"
+    "$kernel/scripts/kconfig/merge_config.sh" -m -O "$work" "$work/base" "${files[@]}" >"$work/merge.log" 2>&1 ||
+        { tail -n 5 "$work/merge.log"; fail "the fragments cannot be merged"; return 0; }
+    make -s -C "$kernel" ARCH=x86_64 KCONFIG_CONFIG="$work/.config" olddefconfig >"$work/make.log" 2>&1 ||
+        { tail -n 5 "$work/make.log"; fail "olddefconfig fails on Linux $version"; return 0; }
+    for file in "${files[@]}"; do
+        bad=0
+        while read -r symbol want; do
+            got=$(sed -n "s/^$symbol=//p" "$work/.config")
+            if [ "${got:-n}" != "$want" ]; then
+                fail "${file##*/}: $symbol=$want became ${got:-n}: $(why "$kernel" "$work/.config" "${symbol#CONFIG_}" "$want" "${got:-n}")"
+                bad=1
+            fi
+        done < <(asked CONFIG_ "$file")
+        [ "$bad" = 1 ] || ok "${file#"$tree"/}: $(asked CONFIG_ "$file" | wc -l) symbols as asked on Linux $version"
+    done
+    rm -rf "$work"
+}
+
+# Why a symbol is not what was asked: the conditions around its definition, with the values that they have now.
+why() { # KERNEL CONFIG SYMBOL WANT GOT
+    local kernel=$1 config=$2 symbol=$3 want=$4 got=$5 file rule name value
+    file=$(grep -rlE --include='Kconfig*' "^[[:space:]]*(menu)?config[[:space:]]+$symbol\$" "$kernel" | grep -v '/arch/\(um\|[^x]\)' | head -n 1)
+    [ -n "$file" ] || { echo "this kernel has no such symbol"; return; }
+    [ "$got" = n ] || [ "$want" = n ] || { echo "something that selects it, or its own type, makes it $got; ask for that"; return; }
+    [ "$want" != n ] || { echo "something selects it"; return; }
+    # Conditions that apply: enclosing ifs and menus of that file, and its own.
+    rule=$(awk -v symbol="$symbol" '
+        function strip(text) { sub(/^[ \t]*[a-z]+([ \t]+on)?[ \t]+/, "", text); sub(/[ \t]*#.*/, "", text); return text }
+        function show(text) { if (text != "") printf "%s && ", text }
+        { while (sub(/\\$/, "")) { getline more; $0 = $0 more } }
+        /^[ \t]*if[ \t]/ { stack[++depth] = "(" strip($0) ")"; inside = 0; next }
+        /^[ \t]*menu[ \t]/ { stack[++depth] = ""; menu = 1; inside = 0; next }
+        /^[ \t]*(endif|endmenu|endchoice)/ { if ($1 != "endchoice") depth--; inside = 0; next }
+        /^[ \t]*(menu)?config[ \t]/ { inside = ($2 == symbol); menu = 0; if (inside) for (i = 1; i <= depth; i++) show(stack[i]); if (inside) prompt = 0; next }
+        /^[ \t]*depends on/ { if (inside) show("(" strip($0) ")"); else if (menu && depth) stack[depth] = stack[depth] (stack[depth] == "" ? "" : " && ") "(" strip($0) ")" }
+        inside && /^[ \t]*(bool|tristate|int|string|hex|prompt)[ \t]+"/ { prompt = 1 }
+        inside && /^[ \t]*help/ { inside = 0; if (!prompt) printf "NOPROMPT " }' "$file")
+    case $rule in *NOPROMPT*) echo "it cannot be chosen, only selected by another symbol (${file#"$kernel"/})"; return ;; esac
+    rule=${rule% && }
+    [ -n "$rule" ] || { echo "see ${file#"$kernel"/}; what sources that file may have a condition"; return; }
+    printf 'needs %s;' "$rule"
+    for name in $(grep -oE '[A-Z0-9_]{2,}' <<<"$rule" | sort -u); do
+        value=$(sed -n "s/^CONFIG_$name=//p" "$config")
+        printf ' %s=%s' "$name" "${value:-n}"
+    done
+    echo
+}

@@ -1,0 +1,64 @@
+# Watches the checks fail: each on a copy of the tree with one thing broken, or with an input that is not there.
+# Sourced by check.
+# shellcheck shell=bash
+
+# what is broken | the part that must notice | what it must say | how it is broken, in the copy
+broken="
+a source that does not resolve|tree|package/nowhere/Config.in: no such file|echo 'source \"\$BR2_EXTERNAL_CISTERN_PATH/package/nowhere/Config.in\"' >>Config.in
+an external.desc without a name|tree|FAIL external.desc has the name|sed -i /^name/d external.desc
+a post-build script that cannot be run|tree|FAIL board/cistern/post-build can be run|chmod -x board/cistern/post-build
+an overlay that is not there|tree|BR2_ROOTFS_OVERLAY: board/cistern/rootfs-elsewhere is there|sed -i s/rootfs-overlay/rootfs-elsewhere/ configs/$defconfig
+a user that Buildroot's table lacks|tree|FAIL user cistern-gate of the overlay|sed -i s/^cistern-gate/gate/ board/cistern/users
+a package of the defconfig that we do not have|tree|FAIL $defconfig: BR2_PACKAGE_CISTERN_FROM_AIR exists|echo BR2_PACKAGE_CISTERN_FROM_AIR=y >>configs/$defconfig
+a licence without its sum|tree|FAIL package/cistern: LICENSE has its sum|sed -i /LICENSE/d package/cistern/cistern.hash
+a kernel symbol that stands twice|tree|FAIL kernel fragments: no symbol stands twice|echo CONFIG_XFS_FS=y >>board/cistern/kernel/base.fragment
+a kernel symbol that does not exist|kernel|CONFIG_CISTERN_NOWHERE=y became n: this kernel has no such symbol|echo CONFIG_CISTERN_NOWHERE=y >>board/cistern/kernel/base.fragment
+a kernel symbol with an unmet dependency|kernel|CONFIG_DM_THIN_PROVISIONING=m became n: needs|sed -i 's/^CONFIG_BLK_DEV_DM=y/# CONFIG_BLK_DEV_DM is not set/' board/cistern/kernel/storage.fragment
+a symbol that Buildroot does not have|defconfig|BR2_PACKAGE_NOWHERE: Buildroot|echo BR2_PACKAGE_NOWHERE=y >>configs/$defconfig
+a symbol that Buildroot drops|defconfig|BR2_PACKAGE_NFS_UTILS_NFSV4=y became n|sed -i /^BR2_PACKAGE_NFS_UTILS=y/d configs/$defconfig
+"
+
+check_negative() {
+    local what part says how copy log
+    copy=$(mktemp -d)
+    while IFS='|' read -r what part says how; do
+        [ -n "$what" ] || continue
+        [ "$part" != defconfig ] || [ -n "${BUILDROOT_DIR:-}" ] || continue
+        rm -rf "${copy:?}/tree"
+        cp -a "$overlay" "$copy/tree"
+        (cd "$copy/tree" && eval "$how")
+        log=$copy/log
+        if "$overlay/check" --tree "$copy/tree" --only "$part" >"$log" 2>&1; then
+            fail "noticed: $what: the check passed"
+        elif grep -qF "$says" "$log"; then
+            ok "noticed: $what"
+        else
+            grep '^FAIL' "$log" || tail -n 5 "$log"
+            fail "noticed: $what: it did not say '$says'"
+        fi
+    done <<<"$broken"
+
+    mkdir -p "$copy/empty" "$copy/old/support/scripts"
+    touch "$copy/old/support/scripts/br2-external"
+    echo 'export BR2_VERSION := 2024.02.3' >"$copy/old/Makefile"
+    refuses "no BUILDROOT_DIR" "needs BUILDROOT_DIR" ""
+    refuses "a BUILDROOT_DIR that is not there" "is no folder" "$copy/nowhere"
+    refuses "a BUILDROOT_DIR that is no Buildroot" "is no Buildroot checkout" "$copy/empty"
+    refuses "a Buildroot that is too old" "is Buildroot 2024.02.3; $minimum or newer" "$copy/old"
+    if [ -n "${BUILDROOT_DIR:-}" ]; then
+        refuses "a disk that is too small" "GiB free" "$BUILDROOT_DIR" CISTERN_BUILDROOT_GIB=1000000
+        refuses "binaries that are not there" "is missing" "$BUILDROOT_DIR" CISTERN_BINARIES="$copy/empty"
+    fi
+    rm -rf "$copy"
+}
+
+refuses() { # WHAT SAYS BUILDROOT [NAME=VALUE]
+    local said
+    if said=$(env "${@:4}" "$overlay/build" --dry-run "$3" 2>&1); then
+        fail "build refuses $1: it did not"
+    elif grep -qF -- "$2" <<<"$said"; then
+        ok "build refuses $1: $said"
+    else
+        fail "build refuses $1: it said '$said'"
+    fi
+}

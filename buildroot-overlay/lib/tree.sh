@@ -1,0 +1,126 @@
+# The external tree by itself: everything that one of its files names is there, and what is said twice is said alike.
+# Sourced by check. Knows nothing of Buildroot's own files.
+# shellcheck shell=bash
+
+check_tree() { # TREE
+    local tree=$1
+    check_description "$tree"
+    check_sources "$tree"
+    check_packages "$tree"
+    check_board "$tree"
+    check_users "$tree"
+    check_fragments "$tree"
+}
+
+check_description() {
+    local tree=$1
+    verdict "external.desc has the name CISTERN" grep -qx 'name: CISTERN' "$tree/external.desc"
+    verdict "external.desc has a description" grep -q '^desc: .' "$tree/external.desc"
+    verdict "external.mk takes in the packages" grep -qF "\$(BR2_EXTERNAL_CISTERN_PATH)/package/*/*.mk" "$tree/external.mk"
+}
+
+# Every Kconfig file that is sourced, from Config.in down.
+check_sources() {
+    local tree=$1 file name found
+    local queue=("$tree/Config.in") seen=' '
+    while [ ${#queue[@]} -gt 0 ]; do
+        file=${queue[0]}
+        queue=("${queue[@]:1}")
+        while read -r name; do
+            found=${name//\$BR2_EXTERNAL_CISTERN_PATH/$tree}
+            if [ -f "$found" ]; then
+                ok "${file#"$tree"/}: source $name"
+                case $seen in *" $found "*) ;; *) queue+=("$found"); seen="$seen$found " ;; esac
+            else
+                fail "${file#"$tree"/}: source $name: no such file"
+            fi
+        done < <(sed -n 's/^[[:space:]]*source[[:space:]]*"\(.*\)".*/\1/p' "$file")
+    done
+    for file in "$tree"/package/*/Config.in; do
+        case $seen in *" $file "*) ;; *) fail "${file#"$tree"/} is sourced by nothing" ;; esac
+    done
+}
+
+check_packages() {
+    local tree=$1 folder name upper symbol value licence
+    for folder in "$tree"/package/*/; do
+        folder=${folder%/} name=$(basename "$folder")
+        upper=$(printf %s "$name" | tr 'a-z-' 'A-Z_')
+        [ -f "$folder/$name.mk" ] || { fail "package/$name has no $name.mk"; continue; }
+        [ -f "$folder/Config.in" ] || { fail "package/$name has no Config.in"; continue; }
+        verdict "package/$name: Config.in offers BR2_PACKAGE_$upper" grep -qx "config BR2_PACKAGE_$upper" "$folder/Config.in"
+        verdict "package/$name: $name.mk calls an infrastructure" grep -qE '^\$\(eval \$\([a-z-]+-package\)\)$' "$folder/$name.mk"
+        verdict "package/$name: licence and its files are named" \
+            test "$(grep -cE "^${upper}_LICENSE(_FILES)? = ." "$folder/$name.mk")" -eq 2
+        for licence in $(sed -n "s/^${upper}_LICENSE_FILES = //p" "$folder/$name.mk"); do
+            verdict "package/$name: $licence has its sum in $name.hash" grep -qsE "^sha256  [0-9a-f]{64}  $licence\$" "$folder/$name.hash"
+        done
+        while read -r symbol; do
+            grep -rqx --include=Config.in "config $symbol" "$tree/package" || fail "package/$name/$name.mk uses $symbol, which no Config.in of ours has"
+        done < <(grep -oE "BR2_PACKAGE_${upper}(_[A-Z0-9_]+)?" "$folder/$name.mk" | sort -u)
+        # Those of ours that the defconfig asks for.
+        while read -r symbol value; do
+            case $symbol in
+                "BR2_PACKAGE_$upper" | "BR2_PACKAGE_${upper}_"*)
+                    verdict "$defconfig: $symbol exists" grep -qx "config $symbol" "$folder/Config.in" ;;
+            esac
+        done < <(asked BR2_ "$tree/configs/$defconfig")
+        verdict "$defconfig: has BR2_PACKAGE_$upper" grep -qx "BR2_PACKAGE_$upper=y" "$tree/configs/$defconfig"
+    done
+    if [ -f "$project/LICENSE" ]; then
+        verdict "package/cistern: the sum of our licence is right" \
+            grep -q "^sha256  $(sha256sum "$project/LICENSE" | cut -d' ' -f1)  LICENSE\$" "$tree/package/cistern/cistern.hash"
+    fi
+    verdict "package/cistern: its version is the workspace's" \
+        grep -qx "CISTERN_VERSION = $(sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -n 1)" "$tree/package/cistern/cistern.mk"
+}
+
+# Files that the defconfig names.
+check_board() {
+    local tree=$1 symbol path script version
+    for symbol in BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES BR2_GLOBAL_PATCH_DIR BR2_ROOTFS_OVERLAY BR2_ROOTFS_USERS_TABLES \
+        BR2_ROOTFS_POST_BUILD_SCRIPT BR2_ROOTFS_POST_IMAGE_SCRIPT; do
+        [ -n "$(setting "$tree" "$symbol")" ] || fail "$defconfig: $symbol is not set"
+        for path in $(setting "$tree" "$symbol"); do
+            verdict "$defconfig: $symbol: ${path#"$tree"/} is there" test -e "$path"
+        done
+    done
+    for script in "$tree"/check "$tree"/build $(setting "$tree" BR2_ROOTFS_POST_BUILD_SCRIPT) $(setting "$tree" BR2_ROOTFS_POST_IMAGE_SCRIPT); do
+        verdict "${script#"$tree"/} can be run and is valid bash" runnable "$script"
+    done
+    version=$(setting "$tree" BR2_LINUX_KERNEL_CUSTOM_VERSION_VALUE)
+    verdict "the sum of linux-$version is known" grep -qsE "^sha256  [0-9a-f]{64}  linux-$version.tar.xz\$" "$tree/board/cistern/patches/linux/linux.hash"
+    verdict "kernel and headers have the same sums" cmp -s "$tree"/board/cistern/patches/linux/linux.hash "$tree"/board/cistern/patches/linux-headers/linux-headers.hash
+    # The target's / is one tree: with merged /usr and /usr/bin these are links, and an overlay would replace them.
+    for path in bin sbin lib lib64 usr/sbin usr/lib64; do
+        [ ! -e "$tree/board/cistern/rootfs-overlay/$path" ] || fail "rootfs-overlay/$path would replace a link of the merged /usr"
+    done
+}
+
+runnable() { [ -x "$1" ] && bash -n "$1"; }
+
+# Users of the overlay's sysusers.d stand in Buildroot's table too: its root is made without systemd-sysusers.
+check_users() {
+    local tree=$1 user table
+    table=$(setting "$tree" BR2_ROOTFS_USERS_TABLES)
+    while read -r user; do
+        verdict "user $user of the overlay is in ${table#"$tree"/}" grep -q "^$user " "$table"
+    done < <(sed -n 's/^u!\{0,1\} \([^ ]*\) .*/\1/p' "$tree"/board/cistern/rootfs-overlay/usr/lib/sysusers.d/*.conf)
+    while read -r user; do
+        verdict "user $user that a unit runs as is in ${table#"$tree"/}" grep -q "^$user " "$table"
+    done < <(sed -n 's/^User=//p' "$tree"/board/cistern/rootfs-overlay/usr/lib/systemd/system/*.service | sort -u)
+    verdict "${table#"$tree"/}: each line has nine fields" awk '!/^#/ && NF && NF < 9 { bad = 1 } END { exit bad }' "$table"
+}
+
+check_fragments() {
+    local tree=$1 file bad
+    local files=()
+    read -r -a files < <(setting "$tree" BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES)
+    for file in "$tree"/board/cistern/kernel/*.fragment; do
+        case " ${files[*]} " in *" $file "*) ;; *) fail "${file#"$tree"/} is not used by $defconfig" ;; esac
+    done
+    bad=$(grep -nvE '^(CONFIG_[A-Za-z0-9_]+=.+|# CONFIG_[A-Za-z0-9_]+ is not set|#.*|)$' "${files[@]}" || true)
+    [ -z "$bad" ] || fail "kernel fragments: lines that Kconfig ignores: $bad"
+    bad=$(asked CONFIG_ "${files[@]}" | cut -d' ' -f1 | sort | uniq -d | tr '\n' ' ')
+    verdict "kernel fragments: no symbol stands twice${bad:+ ($bad)}" test -z "$bad"
+}
