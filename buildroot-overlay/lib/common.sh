@@ -36,6 +36,13 @@ asked() { # PREFIX FILE...
     sed -nE -e "s/^(${prefix}[A-Za-z0-9_]+)=(.*)\$/\1 \2/p" -e "s/^# (${prefix}[A-Za-z0-9_]+) is not set\$/\1 n/p" "$@"
 }
 
+# Of the symbols on standard input, as asked() prints them, those that a configuration has otherwise: "SYMBOL WANT GOT".
+differences() { # CONFIG
+    awk -v config="$1" '
+        BEGIN { while ((getline line < config) > 0) if (line !~ /^#/ && (at = index(line, "="))) is[substr(line, 1, at - 1)] = substr(line, at + 1) }
+        { want = substr($0, length($1) + 2); got = ($1 in is) ? is[$1] : "n"; if (got != want) print $1, want, got }'
+}
+
 # The version of a Buildroot checkout, or nothing.
 buildroot_version() { sed -n 's/^export BR2_VERSION := *//p' "$1/Makefile" 2>/dev/null || true; }
 

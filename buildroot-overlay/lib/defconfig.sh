@@ -13,22 +13,20 @@ check_defconfig() { # TREE BUILDROOT
         rm -rf "$out"
         return 0
     fi
+    # Off and unknown look the same in a configuration.
     while read -r symbol want; do
-        if [ "$want" = n ]; then
-            # Off and unknown look the same in a configuration.
-            ! grep -q "^$symbol=" "$out/.config" || { fail "$defconfig: $symbol is on, something selects it"; bad=1; }
-            offered "$buildroot" "$tree" "$symbol" || { fail "$defconfig: $symbol: Buildroot $version has no such symbol"; bad=1; }
-            continue
-        fi
-        got=$(sed -n "s/^$symbol=//p" "$out/.config")
-        [ "$got" != "$want" ] || continue
+        [ "$want" != n ] || offered "$buildroot" "$tree" "$symbol" || { fail "$defconfig: $symbol: Buildroot $version has no such symbol"; bad=1; }
+    done < <(asked BR2_ "$tree/configs/$defconfig")
+    # A value may hold spaces: it is kept apart from the name by the first one.
+    while read -r symbol want; do
         bad=1
         if offered "$buildroot" "$tree" "$symbol"; then
-            fail "$defconfig: $symbol=$want became ${got:-n}: a dependency is not met, or something else decides it"
+            got=$(sed -n "s/^$symbol=//p" "$out/.config")
+            fail "$defconfig: $symbol became ${got:-n}: a dependency is not met, or something else decides it"
         else
             fail "$defconfig: $symbol: Buildroot $version has no such symbol"
         fi
-    done < <(asked BR2_ "$tree/configs/$defconfig")
+    done < <(asked BR2_ "$tree/configs/$defconfig" | differences "$out/.config")
     [ "$bad" = 1 ] || ok "$defconfig: $(asked BR2_ "$tree/configs/$defconfig" | wc -l) symbols kept by Buildroot $version"
     check_effects "$out"
     rm -rf "$out"

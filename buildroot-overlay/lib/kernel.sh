@@ -76,13 +76,10 @@ check_kernel() { # TREE [fresh]
         { tail -n 5 "$work/make.log"; fail "olddefconfig fails on Linux $version"; return 0; }
     for file in "${files[@]}"; do
         bad=0
-        while read -r symbol want; do
-            got=$(sed -n "s/^$symbol=//p" "$work/.config")
-            if [ "${got:-n}" != "$want" ]; then
-                fail "${file##*/}: $symbol=$want became ${got:-n}: $(why "$kernel" "$work/.config" "${symbol#CONFIG_}" "$want" "${got:-n}")"
-                bad=1
-            fi
-        done < <(asked CONFIG_ "$file")
+        while read -r symbol want got; do
+            fail "${file##*/}: $symbol=$want became $got: $(why "$kernel" "$work/.config" "${symbol#CONFIG_}" "$want" "$got")"
+            bad=1
+        done < <(asked CONFIG_ "$file" | differences "$work/.config")
         [ "$bad" = 1 ] || ok "${file#"$tree"/}: $(asked CONFIG_ "$file" | wc -l) symbols as asked on Linux $version"
     done
     rm -rf "$work"
