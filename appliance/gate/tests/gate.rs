@@ -1,0 +1,375 @@
+//! The gate as its clients meet it: over TLS on 127.0.0.1.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::http::Request;
+use cistern_api::table::{Access, ROUTES, Server};
+use cistern_gate::server::Limits;
+use cistern_model::{ErrorKind, Principal, Role};
+use http_body_util::BodyExt;
+use support::Fixture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+#[tokio::test]
+async fn without_a_valid_token_nothing_gets_in() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let unknown = format!("cistern_{}", "A".repeat(43));
+    for token in [None, Some(unknown.as_str()), Some("x"), Some("")] {
+        for path in ["/v1/volumes", "/v1/tokens", "/metrics", "/nowhere"] {
+            let answer = gate.ask("GET", path, token, "").await;
+            assert_eq!(answer.problem().kind, ErrorKind::Unauthenticated, "{path}");
+            assert_eq!(
+                (answer.status, &answer.headers["www-authenticate"]),
+                (401, &"Bearer realm=\"cistern\"".parse().unwrap())
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_code_of_the_console_makes_the_first_token_and_only_that() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let wrong = gate
+        .ask("POST", "/v1/enrol", None, r#"{"code":"0000-0000-0000","name":"eve"}"#)
+        .await;
+    assert_eq!(wrong.problem().kind, ErrorKind::Unauthenticated);
+    let code = gate.code().unwrap();
+    let admin = gate.enrol().await;
+    assert_eq!(gate.code(), None);
+    let again = gate
+        .ask(
+            "POST",
+            "/v1/enrol",
+            None,
+            &format!(r#"{{"code":"{code}","name":"eve"}}"#),
+        )
+        .await;
+    assert_eq!(again.problem().kind, ErrorKind::Conflict);
+    let list = gate.ask("GET", "/v1/tokens", Some(&admin), "").await;
+    assert_eq!(list.json()["items"].as_array().unwrap().len(), 1, "{}", list.body);
+    assert!(
+        !list.body.contains("secret") && !list.body.contains("sha256"),
+        "{}",
+        list.body
+    );
+}
+
+#[tokio::test]
+async fn each_role_reaches_exactly_the_routes_of_the_table() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    for role in Role::ALL {
+        let token = gate.token(&admin, &format!("t-{role}"), role).await;
+        for route in ROUTES {
+            let path = route.path.replace("{id}", "x").replace("{pool}", "x");
+            let answer = gate.ask(route.method, &path, Some(&token), "{}").await;
+            let allowed = match route.access {
+                Access::Open => true,
+                Access::Roles(roles) => roles.contains(&role),
+                Access::Local | Access::Gate => false,
+            };
+            let what = format!("{} {path} as {role}: {}", route.method, answer.body);
+            match (allowed, route.server) {
+                (false, _) => assert_eq!(answer.problem().kind, ErrorKind::Forbidden, "{what}"),
+                (true, Server::Supervisor) => {
+                    assert_eq!(answer.status, 200, "{what}");
+                    assert_eq!(answer.json()["uri"], path, "{what}");
+                }
+                (true, Server::Gate) => assert_ne!(answer.status, 403, "{what}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_gate_says_for_whom_it_asks() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let token = gate.token(&admin, "ci", Role::Provisioner).await;
+    let forged = cistern_api::peer::encode(&Principal::local()).unwrap();
+    let request = Request::get("/v1/volumes?limit=2")
+        .header("host", "cistern")
+        .header("authorization", format!("Bearer {token}"))
+        .header("x-cistern-principal", forged)
+        .header("connection", "keep-alive, x-hop")
+        .header("x-hop", "1")
+        .body(Body::empty())
+        .unwrap();
+    let seen = gate.send(request).await.json();
+    let header = seen["headers"]["x-cistern-principal"].as_str().unwrap();
+    let json = data_encoding::BASE64URL_NOPAD.decode(header.as_bytes()).unwrap();
+    let principal: Principal = serde_json::from_slice(&json).unwrap();
+    assert_eq!((principal.owner.as_str(), principal.role), ("ci", Role::Provisioner));
+    assert_eq!(principal.pools, ["tank".parse().unwrap()]);
+    assert_eq!(seen["uri"], "/v1/volumes?limit=2");
+    assert!(
+        seen["headers"].get("x-hop").is_none() && seen["headers"].get("authorization").is_none(),
+        "{seen}"
+    );
+
+    let open = Request::get("/v1/openapi.json")
+        .header("host", "cistern")
+        .header("x-cistern-principal", "forged")
+        .body(Body::empty())
+        .unwrap();
+    let seen = gate.send(open).await.json();
+    assert!(seen["headers"].get("x-cistern-principal").is_none(), "{seen}");
+}
+
+#[tokio::test]
+async fn a_body_of_ten_megabytes_is_refused_before_it_is_read() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let request = || {
+        Request::post("/v1/volumes")
+            .header("host", "cistern")
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {admin}"))
+    };
+    let large = Bytes::from(vec![b' '; 10 << 20]);
+    let answer = gate.send(request().body(Body::from(large.clone())).unwrap()).await;
+    assert_eq!((answer.status, answer.problem().kind), (413, ErrorKind::TooLarge));
+    // Without an announced length it is read up to the limit.
+    let pieces = (0..160).map(move |n| Ok::<_, std::io::Error>(large.slice(n << 16..(n + 1) << 16)));
+    let chunked = Body::from_stream(futures::stream::iter(pieces));
+    let answer = gate.send(request().body(chunked).unwrap()).await;
+    assert_eq!((answer.status, answer.problem().kind), (413, ErrorKind::TooLarge));
+}
+
+#[tokio::test]
+async fn bad_token_requests_get_their_documented_errors() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let id = gate.ask("GET", "/v1/tokens", Some(&admin), "").await.json()["items"][0]["id"].clone();
+    let own = format!("/v1/tokens/{}", id.as_str().unwrap());
+    let none = format!("/v1/tokens/tok-{}", "0".repeat(32));
+    for (method, path, body, kind) in [
+        ("POST", "/v1/tokens", "{", ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/tokens",
+            r#"{"name":"x","role":"king"}"#,
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/tokens",
+            r#"{"name":"x","role":"viewer","more":1}"#,
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/tokens",
+            r#"{"name":"local","role":"viewer"}"#,
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/tokens",
+            r#"{"name":"laptop","role":"viewer"}"#,
+            ErrorKind::NameTaken,
+        ),
+        ("DELETE", "/v1/tokens/7", "", ErrorKind::Invalid),
+        ("DELETE", &none, "", ErrorKind::NotFound),
+        ("DELETE", &own, "", ErrorKind::Conflict),
+        ("GET", "/v1/nowhere", "", ErrorKind::NotFound),
+        ("GET", "/v1/..%2f/tokens", "", ErrorKind::NotFound),
+    ] {
+        let answer = gate.ask(method, path, Some(&admin), body).await;
+        assert_eq!(answer.problem().kind, kind, "{method} {path} {body}");
+    }
+    let other = gate.ask("PUT", "/v1/tokens", Some(&admin), "").await;
+    assert_eq!(
+        (other.status, other.headers["allow"].to_str().unwrap()),
+        (405, "GET, POST")
+    );
+    assert_eq!(other.problem().status, 405);
+    let list = gate.ask("GET", "/v1/tokens", Some(&admin), "").await;
+    assert_eq!(list.json()["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_token_is_out_at_once() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let viewer = gate.token(&admin, "eyes", Role::Viewer).await;
+    assert_eq!(gate.ask("GET", "/v1/system", Some(&viewer), "").await.status, 200);
+    let list = gate.ask("GET", "/v1/tokens", Some(&admin), "").await.json();
+    let id = list["items"][1]["id"].as_str().unwrap();
+    assert_eq!(
+        gate.ask("DELETE", &format!("/v1/tokens/{id}"), Some(&admin), "")
+            .await
+            .status,
+        204
+    );
+    assert_eq!(gate.ask("GET", "/v1/system", Some(&viewer), "").await.status, 401);
+}
+
+#[tokio::test]
+async fn events_stream_through_as_they_happen() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let request = Request::get("/v1/events")
+        .header("host", "cistern")
+        .header("accept", "text/event-stream")
+        .header("authorization", format!("Bearer {admin}"))
+        .body(Body::empty())
+        .unwrap();
+    let mut response = gate.stream(request).await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let frame = tokio::time::timeout(Duration::from_secs(5), response.body_mut().frame())
+        .await
+        .unwrap();
+    let data = frame.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(std::str::from_utf8(&data).unwrap(), "id: 1\ndata: one\n\n");
+}
+
+#[tokio::test]
+async fn without_cisternd_health_is_false_and_the_rest_is_unavailable() {
+    let gate = Fixture::start().await;
+    let admin = gate.enrol().await;
+    let answer = gate.ask("GET", "/v1/volumes", Some(&admin), "").await;
+    assert_eq!((answer.status, answer.problem().kind), (503, ErrorKind::Unavailable));
+    assert_eq!(answer.headers["retry-after"], "2");
+    let health = gate.ask("GET", "/healthz", None, "").await;
+    assert_eq!((health.status, health.body.as_str()), (503, r#"{"healthy":false}"#));
+    let gate = gate.with_supervisor().await;
+    let health = gate.ask("GET", "/healthz", None, "").await;
+    assert_eq!((health.status, health.body.as_str()), (200, r#"{"healthy":true}"#));
+}
+
+#[tokio::test]
+async fn guessing_is_slowed_and_who_has_a_token_is_not() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let mut last = 0;
+    for _ in 0..25 {
+        last = gate.ask("GET", "/v1/volumes", Some("cistern_wrong"), "").await.status;
+    }
+    let refused = gate.ask("GET", "/v1/volumes", Some("cistern_wrong"), "").await;
+    assert_eq!(
+        (last, refused.status, refused.problem().kind),
+        (429, 429, ErrorKind::TooManyRequests)
+    );
+    assert!(refused.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!(gate.ask("GET", "/v1/volumes", Some(&admin), "").await.status, 200);
+}
+
+#[tokio::test]
+async fn guessing_the_code_is_slowed_even_for_the_right_one() {
+    let gate = Fixture::start().await;
+    let code = gate.code().unwrap();
+    for _ in 0..5 {
+        let wrong = gate
+            .ask("POST", "/v1/enrol", None, r#"{"code":"AAAA","name":"eve"}"#)
+            .await;
+        assert_eq!(wrong.status, 401);
+    }
+    let right = format!(r#"{{"code":"{code}","name":"eve"}}"#);
+    let answer = gate.ask("POST", "/v1/enrol", None, &right).await;
+    assert_eq!(
+        (answer.status, answer.problem().kind),
+        (429, ErrorKind::TooManyRequests)
+    );
+    assert_eq!(gate.code(), Some(code));
+}
+
+#[tokio::test]
+async fn who_sends_nothing_or_drips_is_cut_off() {
+    let limits = Limits {
+        handshake: Duration::from_millis(300),
+        head: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let gate = Fixture::with(limits).await.with_supervisor().await;
+    let began = Instant::now();
+    let mut silent = TcpStream::connect(gate.address).await.unwrap();
+    let _ = silent.read(&mut [0; 16]).await;
+    let mut idle = gate.connect().await;
+    let _ = idle.read(&mut [0; 16]).await;
+    let mut dripping = gate.connect().await;
+    dripping.write_all(b"GET /healthz HTTP/1.1\r\nx-a: ").await.unwrap();
+    let mut cut = false;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if dripping.write_all(b"a").await.is_err() {
+            cut = true;
+            break;
+        }
+        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(1), dripping.read(&mut [0; 512])).await {
+            cut = true;
+            break;
+        }
+    }
+    assert!(cut, "a dripping client was kept");
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn one_source_has_only_so_many_connections() {
+    let limits = Limits {
+        per_source: 3,
+        ..Limits::default()
+    };
+    let gate = Fixture::with(limits).await.with_supervisor().await;
+    let held = [gate.connect().await, gate.connect().await, gate.connect().await];
+    let mut fourth = TcpStream::connect(gate.address).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(5), fourth.read(&mut [0; 16]))
+        .await
+        .unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    drop(held);
+    // Their places come back once they have lingered.
+    let mut free = false;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut next = TcpStream::connect(gate.address).await.unwrap();
+        // A refused connection ends at once; one that is served waits for the handshake.
+        let waits = tokio::time::timeout(Duration::from_millis(100), next.read(&mut [0; 16]))
+            .await
+            .is_err();
+        if waits {
+            free = true;
+            break;
+        }
+    }
+    assert!(free);
+    assert_eq!(gate.ask("GET", "/healthz", None, "").await.status, 200);
+}
+
+#[tokio::test]
+async fn root_makes_tokens_over_its_socket_without_one() {
+    let gate = Fixture::start().await;
+    let ask = |method: &str, path: &str, body: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "cistern")
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_owned()))
+            .unwrap();
+        let socket = gate.path("admin.sock");
+        async move {
+            let stream = UnixStream::connect(socket).await.unwrap();
+            support::whole(support::exchange(stream, request).await).await
+        }
+    };
+    let made = ask("POST", "/v1/tokens", r#"{"name":"ops","role":"admin"}"#).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    assert_eq!(gate.code(), None, "an admin exists, so the code is withdrawn");
+    assert_eq!(ask("GET", "/v1/tokens", "").await.json()["items"][0]["name"], "ops");
+    assert_eq!(ask("GET", "/v1/volumes", "").await.problem().kind, ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_stop_ends_idle_connections_and_all_of_the_gate() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let _idle = gate.connect().await;
+    assert_eq!(gate.ask("GET", "/healthz", None, "").await.status, 200);
+    tokio::time::timeout(Duration::from_secs(5), gate.stop()).await.unwrap();
+    assert!(TcpStream::connect(gate.address).await.is_err());
+}
