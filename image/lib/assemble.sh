@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # Everything before the switch to the root; see docs/image.md for each word.
-command_line="console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 oops=panic audit=0 nowatchdog"
+command_line="console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 oops=panic audit=0 lsm=landlock,lockdown,yama"
 
 # compose NAME OVERLAY...: sets $root to NAME's layer with the overlays laid on it, units enabled and users made.
 # The layer's files are linked, not copied: whatever is laid over them replaces the link.

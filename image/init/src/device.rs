@@ -3,6 +3,7 @@
 //! Job: make `/dev/loopN` out of the root's file. Invariant: the device is read-only and gone by itself when nothing
 //! uses it any more. Not here: mounting.
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use crate::error::Error;
 
 /// The modules, one path a line, in the order in which they load. Written by the image's build from modules.dep.
 const MODULE_LIST: &str = "/modules/order";
+/// The one parameter: by default eight loop devices appear, and udev handles each during the boot; more come on demand.
+const LOOP_PARAMETERS: &CStr = c"max_loop=1";
 /// The root as one erofs file.
 const ROOT_IMAGE: &str = "/root.erofs";
 const LOOP_CONTROL: &str = "/dev/loop-control";
@@ -75,7 +78,8 @@ pub(crate) fn load_modules() -> Result<(), Error> {
             path: path.clone(),
             source,
         })?;
-        match finit_module(&file, c"", ModuleInitFlags::empty()) {
+        let parameters = if path.ends_with("loop.ko") { LOOP_PARAMETERS } else { c"" };
+        match finit_module(&file, parameters, ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(source) => return Err(Error::Module { path, source }),
         }
