@@ -1,1 +1,43 @@
 //! The real machine.
+//!
+//! Invariant: each concern is a file or folder of its own, split into pure pieces (arguments, parsing), which are tested
+//! with captured output, and few impure lines. Programs are run in [`run`] only.
+
+mod background;
+mod disks;
+mod exports;
+mod file;
+mod filesystems;
+mod lvm;
+mod machine;
+mod mounts;
+mod network;
+mod run;
+mod signatures;
+mod systemd;
+
+use std::sync::Arc;
+
+use self::background::Background;
+use crate::{Host, HostError};
+
+/// This machine. Starts a thread; talks to nobody yet.
+pub fn host() -> Result<Host, HostError> {
+    let background = Arc::new(Background::start()?);
+    let systemd = systemd::Systemd::new(background.clone());
+    Ok(Host {
+        disks: Arc::new(disks::LinuxDisks),
+        lvm: Arc::new(lvm::LinuxLvm),
+        filesystems: Arc::new(filesystems::LinuxFilesystems),
+        exports: Arc::new(exports::LinuxExports::default()),
+        services: Arc::new(systemd.clone()),
+        network: Arc::new(network::LinuxNetwork::new(background)),
+        machine: Arc::new(machine::LinuxMachine::new(systemd)),
+    })
+}
+
+/// A fixture without its first line, which says what printed it.
+#[cfg(test)]
+fn fixture(text: &'static str) -> &'static str {
+    text.split_once('\n').map_or("", |(_, rest)| rest)
+}
