@@ -1,0 +1,345 @@
+//! Argument lists of LVM's commands. Pure.
+//!
+//! Invariant: no command asks a question that it could get an answer to, none forces (`--force` is in none), and all
+//! carry the same configuration, so that they do the same on any machine whatever its lvm.conf says.
+
+use cistern_model::Bytes;
+use std::path::{Path, PathBuf};
+
+use crate::{RaidLevel, TagChange};
+
+/// Where this machine's system ID is kept.
+pub(crate) const SYSTEM_ID_FILE: &str = "/var/lib/cistern/lvm-system-id";
+
+/// Text metadata takes about 300 bytes a thin volume, and the area's size is fixed when the physical volume is made: the
+/// default of 1 MiB is full at some 1,500 volumes.
+const METADATA_AREA: &str = "64m";
+const EXTENT: &str = "4m";
+
+/// What every command is told.
+///
+/// - Disks are known by what is on them: no devices file, no hints, nothing from udev, which may not have seen what we
+///   just did. Never inside volumes that clients write (`scan_lvs`).
+/// - Nothing waits for udev's links: LVM makes its own nodes (half the time of a command with many volumes).
+/// - No copies of metadata on the host; no dmeventd; no polling daemon.
+/// - `reserved_memory` is touched on every suspension; `io_memory_size` must hold the metadata of thousands of volumes.
+const CONFIG: &str = concat!(
+    "config{checks=0} ",
+    "devices{use_devicesfile=0 hints=\"none\" scan_lvs=0 obtain_device_list_from_udev=0 ",
+    "external_device_info_source=\"none\" issue_discards=0 ",
+    "global_filter=[\"r|^/dev/loop|\",\"r|^/dev/ram|\",\"r|^/dev/zram|\",\"r|^/dev/sr|\",\"r|^/dev/fd|\",\"r|^/dev/nbd|\"]} ",
+    "backup{backup=0 archive=0} ",
+    "activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 reserved_memory=16384} ",
+    "global{system_id_source=\"file\" system_id_file=\"/var/lib/cistern/lvm-system-id\" event_activation=0 ",
+    "use_lvmpolld=0 notify_dbus=0 io_memory_size=32768}"
+);
+
+/// A command's name, which is also the program's, and its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LvmCommand {
+    pub(crate) program: &'static str,
+    pub(crate) args: Vec<String>,
+}
+
+impl LvmCommand {
+    fn new<'a>(program: &'static str, args: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all = vec!["--config".to_owned(), CONFIG.to_owned()];
+        all.extend(args.into_iter().map(str::to_owned));
+        LvmCommand { program, args: all }
+    }
+
+    fn with(mut self, args: impl IntoIterator<Item = String>) -> Self {
+        self.args.extend(args);
+        self
+    }
+}
+
+fn tags<'a>(flag: &'static str, tags: &'a [String]) -> impl Iterator<Item = String> + 'a {
+    tags.iter().flat_map(move |tag| [flag.to_owned(), tag.clone()])
+}
+
+fn nodes(nodes: &[PathBuf]) -> impl Iterator<Item = String> + '_ {
+    nodes.iter().map(|node| node.to_string_lossy().into_owned())
+}
+
+fn full(vg: &str, lv: &str) -> [String; 1] {
+    [format!("{vg}/{lv}")]
+}
+
+/// Everything at one moment, in one reading of all metadata. Hidden volumes are in it for the health of what lies on
+/// them; segments cannot be left out of a full report, only made short.
+pub(crate) fn report() -> LvmCommand {
+    let vg = "vg_name,vg_tags,vg_systemid,vg_extent_size,vg_free,vg_missing_pv_count";
+    let pv = "pv_uuid,pv_name,pv_missing,pv_size,pv_free";
+    let lv = "lv_name,lv_tags,lv_size,lv_attr,pool_lv,data_lv,metadata_lv,data_percent,metadata_percent,sync_percent";
+    let mut args = vec![
+        "fullreport",
+        "--all",
+        "--foreign",
+        "--reportformat",
+        "json",
+        "--units",
+        "b",
+        "--nosuffix",
+    ];
+    for (report, fields) in [
+        ("vg", vg),
+        ("pv", pv),
+        ("lv", lv),
+        ("seg", "lv_uuid"),
+        ("pvseg", "pv_uuid"),
+    ] {
+        args.extend(["--configreport", report, "-o", fields]);
+    }
+    // Here the command's name must come first, before the configuration.
+    let mut command = LvmCommand::new("lvm", args);
+    command.args.remove(2);
+    command.args.insert(0, "fullreport".to_owned());
+    command
+}
+
+/// Names of a group's volumes, and which of them are open.
+pub(crate) fn open_lvs(vg: &str) -> LvmCommand {
+    let fields = "lv_name,lv_device_open";
+    LvmCommand::new("lvs", ["--reportformat", "json", "-o", fields, vg])
+}
+
+pub(crate) fn create_pv(node: &Path) -> LvmCommand {
+    let fixed = ["--metadatasize", METADATA_AREA, "--zero", "y"];
+    LvmCommand::new("pvcreate", fixed).with(nodes(&[node.to_owned()]))
+}
+
+pub(crate) fn remove_pv(node: &Path) -> LvmCommand {
+    LvmCommand::new("pvremove", []).with(nodes(&[node.to_owned()]))
+}
+
+pub(crate) fn create_vg(vg: &str, system_id: &str, pvs: &[PathBuf], with: &[String]) -> LvmCommand {
+    let fixed = [
+        "--systemid",
+        system_id,
+        "--setautoactivation",
+        "n",
+        "--physicalextentsize",
+        EXTENT,
+    ];
+    LvmCommand::new("vgcreate", fixed)
+        .with(tags("--addtag", with))
+        .with([vg.to_owned()])
+        .with(nodes(pvs))
+}
+
+pub(crate) fn remove_vg(vg: &str) -> LvmCommand {
+    LvmCommand::new("vgremove", [vg])
+}
+
+pub(crate) fn tag_vg(vg: &str, change: &TagChange) -> LvmCommand {
+    LvmCommand::new("vgchange", [])
+        .with(tags("--addtag", &change.add))
+        .with(tags("--deltag", &change.remove))
+        .with([vg.to_owned()])
+}
+
+pub(crate) fn create_lv(
+    vg: &str,
+    lv: &str,
+    level: RaidLevel,
+    extents: u64,
+    pvs: &[PathBuf],
+    with: &[String],
+) -> LvmCommand {
+    let level: &[&str] = match level {
+        RaidLevel::Linear => &["--type", "linear"],
+        RaidLevel::Mirror => &["--type", "raid1", "--mirrors", "1"],
+    };
+    // Nothing is zeroed and no old signature is looked for: either needs an active volume, and nothing reads it before
+    // the conversion to a thin pool, which wipes what becomes its metadata.
+    let fixed = ["--activate", "n", "--zero", "n", "--wipesignatures", "n"];
+    LvmCommand::new("lvcreate", level.iter().copied().chain(fixed))
+        .with([
+            "--extents".to_owned(),
+            extents.to_string(),
+            "--name".to_owned(),
+            lv.to_owned(),
+        ])
+        .with(tags("--addtag", with))
+        .with([vg.to_owned()])
+        .with(nodes(pvs))
+}
+
+pub(crate) fn extend_lv(vg: &str, lv: &str, extents: u64, pvs: &[PathBuf]) -> LvmCommand {
+    LvmCommand::new("lvextend", [])
+        .with(["--extents".to_owned(), format!("+{extents}")])
+        .with(full(vg, lv))
+        .with(nodes(pvs))
+}
+
+pub(crate) fn convert_to_thin_pool(vg: &str, data: &str, metadata: &str, chunk: Bytes) -> LvmCommand {
+    // `--yes`: that what is on both is lost. No spare: LVM would put it on one disk; a repair makes its own in free
+    // extents, which the engine keeps back.
+    let fixed = [
+        "--yes",
+        "--type",
+        "thin-pool",
+        "--zero",
+        "y",
+        "--poolmetadataspare",
+        "n",
+        "--chunksize",
+    ];
+    LvmCommand::new("lvconvert", fixed)
+        .with([format!("{}b", chunk.get()), "--poolmetadata".to_owned()])
+        .with(full(vg, metadata))
+        .with(full(vg, data))
+}
+
+pub(crate) fn create_thin(vg: &str, pool: &str, lv: &str, size: Bytes, with: &[String]) -> LvmCommand {
+    // A new thin volume reads as zeroes: there is nothing to zero and nothing to find. LVM refuses parts of a sector.
+    let size = size.round_up(Bytes::new(512));
+    let fixed = [
+        "--type",
+        "thin",
+        "--activate",
+        "y",
+        "--setactivationskip",
+        "n",
+        "--wipesignatures",
+        "n",
+    ];
+    LvmCommand::new("lvcreate", fixed)
+        .with([
+            "--virtualsize".to_owned(),
+            format!("{}b", size.get()),
+            "--name".to_owned(),
+            lv.to_owned(),
+        ])
+        .with(tags("--addtag", with))
+        .with(["--thinpool".to_owned()])
+        .with(full(vg, pool))
+}
+
+pub(crate) fn tag_lv(vg: &str, lv: &str, change: &TagChange) -> LvmCommand {
+    LvmCommand::new("lvchange", [])
+        .with(tags("--addtag", &change.add))
+        .with(tags("--deltag", &change.remove))
+        .with(full(vg, lv))
+}
+
+pub(crate) fn activate_lv(vg: &str, lv: &str) -> LvmCommand {
+    LvmCommand::new("lvchange", ["--activate", "y", "--ignoreactivationskip"]).with(full(vg, lv))
+}
+
+pub(crate) fn activate_vg(vg: &str) -> LvmCommand {
+    LvmCommand::new("vgchange", ["--activate", "y", "--ignoreactivationskip", vg])
+}
+
+pub(crate) fn deactivate_vg(vg: &str) -> LvmCommand {
+    LvmCommand::new("vgchange", ["--activate", "n", vg])
+}
+
+pub(crate) fn remove_lv(vg: &str, lv: &str) -> LvmCommand {
+    // `--yes`: that it is active. One that is open is refused all the same.
+    LvmCommand::new("lvremove", ["--yes"]).with(full(vg, lv))
+}
+
+/// The kernel's lines about all thin pools, in a fraction of the time of a report. `--noflush`: without it each question
+/// is a commit of the pools' metadata.
+pub(crate) fn thin_status() -> LvmCommand {
+    LvmCommand {
+        program: "dmsetup",
+        args: ["status", "--noflush", "--target", "thin-pool"]
+            .map(str::to_owned)
+            .to_vec(),
+    }
+}
+
+/// A volume's name in device mapper: hyphens within a part are doubled.
+pub(crate) fn dm_name(vg: &str, lv: &str) -> String {
+    format!("{}-{}", vg.replace('-', "--"), lv.replace('-', "--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(command: LvmCommand) -> String {
+        let args: Vec<String> = command
+            .args
+            .into_iter()
+            .filter(|a| a != "--config" && a != CONFIG)
+            .collect();
+        format!("{} {}", command.program, args.join(" "))
+    }
+
+    #[test]
+    fn each_command_is_written_out() {
+        let pvs: Vec<PathBuf> = vec!["/dev/vda".into(), "/dev/vdb".into()];
+        let tag = ["cistern.state=creating".to_owned()];
+        let change = TagChange {
+            add: vec!["new=1".into()],
+            remove: vec!["old=1".into(), "older=1".into()],
+        };
+        for (command, line) in [
+            (create_pv(&pvs[0]), "pvcreate --metadatasize 64m --zero y /dev/vda"),
+            (remove_pv(&pvs[0]), "pvremove /dev/vda"),
+            (
+                create_vg("p", "me", &pvs, &tag),
+                "vgcreate --systemid me --setautoactivation n --physicalextentsize 4m --addtag cistern.state=creating p /dev/vda /dev/vdb",
+            ),
+            (remove_vg("p"), "vgremove p"),
+            (
+                tag_vg("p", &change),
+                "vgchange --addtag new=1 --deltag old=1 --deltag older=1 p",
+            ),
+            (
+                create_lv("p", "data", RaidLevel::Mirror, 500, &pvs, &tag),
+                "lvcreate --type raid1 --mirrors 1 --activate n --zero n --wipesignatures n --extents 500 --name data --addtag cistern.state=creating p /dev/vda /dev/vdb",
+            ),
+            (
+                create_lv("p", "data", RaidLevel::Linear, 5, &pvs, &[]),
+                "lvcreate --type linear --activate n --zero n --wipesignatures n --extents 5 --name data p /dev/vda /dev/vdb",
+            ),
+            (
+                extend_lv("p", "data", 300, &pvs),
+                "lvextend --extents +300 p/data /dev/vda /dev/vdb",
+            ),
+            (
+                convert_to_thin_pool("p", "data", "meta", Bytes::new(65536)),
+                "lvconvert --yes --type thin-pool --zero y --poolmetadataspare n --chunksize 65536b --poolmetadata p/meta p/data",
+            ),
+            (
+                create_thin("p", "data", "vol-1", Bytes::new(1_000_000_001), &tag),
+                "lvcreate --type thin --activate y --setactivationskip n --wipesignatures n --virtualsize 1000000512b --name vol-1 --addtag cistern.state=creating --thinpool p/data",
+            ),
+            (
+                tag_lv("p", "v", &change),
+                "lvchange --addtag new=1 --deltag old=1 --deltag older=1 p/v",
+            ),
+            (
+                activate_lv("p", "v"),
+                "lvchange --activate y --ignoreactivationskip p/v",
+            ),
+            (activate_vg("p"), "vgchange --activate y --ignoreactivationskip p"),
+            (deactivate_vg("p"), "vgchange --activate n p"),
+            (remove_lv("p", "v"), "lvremove --yes p/v"),
+            (thin_status(), "dmsetup status --noflush --target thin-pool"),
+        ] {
+            assert_eq!(shown(command), line);
+        }
+    }
+
+    #[test]
+    fn all_commands_carry_the_configuration_and_none_forces() {
+        let change = TagChange::default();
+        for command in [
+            create_pv(Path::new("/dev/vda")),
+            report(),
+            remove_vg("p"),
+            tag_lv("p", "v", &change),
+        ] {
+            assert!(command.args.contains(&CONFIG.to_owned()), "{command:?}");
+            let forces = |a: &String| a == "-f" || a == "-ff" || a == "--force";
+            assert!(!command.args.iter().any(forces), "{command:?}");
+        }
+        assert_eq!(report().args[0], "fullreport");
+    }
+}

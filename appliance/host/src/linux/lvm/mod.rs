@@ -1,0 +1,215 @@
+//! LVM, by its own commands. Each call is one command; what could not be done is looked at afterwards, in the report or
+//! the kernel, to say whether something holds it.
+
+mod args;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cistern_model::Bytes;
+
+use self::args::LvmCommand;
+use super::disks::held;
+use super::file;
+use super::run::{Output, Run};
+use crate::{HostError, Lvm, LvmState, RaidLevel, TagChange, ThinUsage};
+
+/// A command waits for disks that spin up and for groups that another command has locked.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// LVM on this machine.
+#[derive(Debug, Default)]
+pub(super) struct LinuxLvm;
+
+impl LinuxLvm {
+    fn run(&self, operation: &str, command: &LvmCommand) -> Result<Output, HostError> {
+        Self::prepared(operation, command).checked()
+    }
+
+    fn prepared<'a>(operation: &'a str, command: &'a LvmCommand) -> Run<'a> {
+        Run {
+            operation,
+            program: command.program,
+            args: &command.args,
+            limit: LIMIT,
+        }
+    }
+
+    /// Runs a command on volumes; a failure while one of them is open is `Busy`.
+    fn run_on(&self, operation: &str, command: &LvmCommand, vg: &str, lv: Option<&str>) -> Result<(), HostError> {
+        match self.run(operation, command) {
+            Ok(_) => Ok(()),
+            Err(error @ HostError::Failed { .. }) if self.open(operation, vg, lv).unwrap_or(false) => {
+                tracing::debug!(%error, "it is open");
+                Err(busy(
+                    operation,
+                    &lv.map_or_else(|| vg.to_owned(), |lv| format!("{vg}/{lv}")),
+                ))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open(&self, operation: &str, vg: &str, lv: Option<&str>) -> Result<bool, HostError> {
+        let output = self.run(operation, &args::open_lvs(vg))?;
+        report::any_open(&output.stdout, lv).map_err(|detail| unexpected(operation, detail))
+    }
+
+    /// Runs a command on a device; a failure while it is held is `Busy`.
+    fn run_with(&self, operation: &str, command: &LvmCommand, nodes: &[PathBuf]) -> Result<(), HostError> {
+        match self.run(operation, command) {
+            Ok(_) => Ok(()),
+            Err(error @ HostError::Failed { .. }) => match nodes.iter().find(|node| held(node)) {
+                Some(node) => Err(busy(operation, &node.to_string_lossy())),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn busy(operation: &str, object: &str) -> HostError {
+    HostError::Busy {
+        operation: operation.to_owned(),
+        object: object.to_owned(),
+    }
+}
+
+fn unexpected(operation: &str, detail: String) -> HostError {
+    HostError::Unexpected {
+        operation: operation.to_owned(),
+        detail,
+    }
+}
+
+impl Lvm for LinuxLvm {
+    fn system_id(&self) -> Result<String, HostError> {
+        let operation = "read the LVM system ID";
+        let text = file::read(operation, args::SYSTEM_ID_FILE)?;
+        let id = text
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty() && !line.starts_with('#'));
+        // LVM drops other characters without a word; then ours would not be the one that groups carry.
+        let plain = |id: &str| id.len() <= 128 && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.+".contains(c));
+        match id {
+            Some(id) if plain(id) => Ok(id.to_owned()),
+            Some(_) | None => Err(unexpected(operation, format!("{:?}", text.trim()))),
+        }
+    }
+
+    fn state(&self) -> Result<LvmState, HostError> {
+        let operation = "list LVM's volumes";
+        let system_id = self.system_id()?;
+        let command = args::report();
+        let run = Self::prepared(operation, &command);
+        let output = run.finished()?;
+        // A group that lacks a device makes for a failed command and a good report.
+        match report::state(&output.stdout, &system_id) {
+            Ok(state) => Ok(state),
+            Err(_) if !output.status.success() => Err(run.failed(&output)),
+            Err(detail) => Err(unexpected(operation, detail)),
+        }
+    }
+
+    fn create_pv(&self, node: &Path) -> Result<(), HostError> {
+        let operation = format!("make {} a physical volume", node.display());
+        self.run_with(&operation, &args::create_pv(node), &[node.to_owned()])
+    }
+
+    fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
+        let operation = format!("take LVM's label off {}", node.display());
+        self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])
+    }
+
+    fn create_vg(&self, vg: &str, nodes: &[PathBuf], tags: &[String]) -> Result<(), HostError> {
+        let operation = format!("make volume group {vg}");
+        let system_id = self.system_id()?;
+        self.run_with(&operation, &args::create_vg(vg, &system_id, nodes, tags), nodes)
+    }
+
+    fn remove_vg(&self, vg: &str) -> Result<(), HostError> {
+        self.run(&format!("remove volume group {vg}"), &args::remove_vg(vg))?;
+        Ok(())
+    }
+
+    fn tag_vg(&self, vg: &str, change: &TagChange) -> Result<(), HostError> {
+        if change.add.is_empty() && change.remove.is_empty() {
+            return Ok(());
+        }
+        self.run(&format!("tag volume group {vg}"), &args::tag_vg(vg, change))?;
+        Ok(())
+    }
+
+    fn create_lv(
+        &self,
+        vg: &str,
+        lv: &str,
+        level: RaidLevel,
+        extents: u64,
+        nodes: &[PathBuf],
+        tags: &[String],
+    ) -> Result<(), HostError> {
+        let command = args::create_lv(vg, lv, level, extents, nodes, tags);
+        self.run(&format!("make volume {vg}/{lv}"), &command)?;
+        Ok(())
+    }
+
+    fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
+        self.run(
+            &format!("extend volume {vg}/{lv}"),
+            &args::extend_lv(vg, lv, extents, nodes),
+        )?;
+        Ok(())
+    }
+
+    fn convert_to_thin_pool(&self, vg: &str, data: &str, metadata: &str, chunk: Bytes) -> Result<(), HostError> {
+        let command = args::convert_to_thin_pool(vg, data, metadata, chunk);
+        self.run(&format!("make {vg}/{data} a thin pool"), &command)?;
+        Ok(())
+    }
+
+    fn create_thin(&self, vg: &str, pool: &str, lv: &str, size: Bytes, tags: &[String]) -> Result<(), HostError> {
+        let command = args::create_thin(vg, pool, lv, size, tags);
+        self.run(&format!("make thin volume {vg}/{lv}"), &command)?;
+        Ok(())
+    }
+
+    fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError> {
+        if change.add.is_empty() && change.remove.is_empty() {
+            return Ok(());
+        }
+        self.run(&format!("tag volume {vg}/{lv}"), &args::tag_lv(vg, lv, change))?;
+        Ok(())
+    }
+
+    fn activate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        self.run(&format!("activate {vg}/{lv}"), &args::activate_lv(vg, lv))?;
+        Ok(())
+    }
+
+    fn activate_vg(&self, vg: &str) -> Result<(), HostError> {
+        self.run(&format!("activate {vg}"), &args::activate_vg(vg))?;
+        Ok(())
+    }
+
+    fn deactivate_vg(&self, vg: &str) -> Result<(), HostError> {
+        self.run_on(&format!("deactivate {vg}"), &args::deactivate_vg(vg), vg, None)
+    }
+
+    fn remove_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        self.run_on(&format!("remove {vg}/{lv}"), &args::remove_lv(vg, lv), vg, Some(lv))
+    }
+
+    fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError> {
+        let operation = format!("ask how full {vg}/{pool} is");
+        let output = self.run(&operation, &args::thin_status())?;
+        report::thin_usage(&output.stdout, &args::dm_name(vg, pool))
+            .ok_or_else(|| unexpected(&operation, format!("no such pool in {:?}", output.stdout.trim())))
+    }
+
+    fn node(&self, vg: &str, lv: &str) -> PathBuf {
+        PathBuf::from(format!("/dev/{vg}/{lv}"))
+    }
+}
