@@ -1,0 +1,304 @@
+//! Block devices, as udev and sysfs know them.
+//!
+//! Invariant: two paths to one disk are listed once; what is held by LVM is not busy, what is held by anything else is.
+
+mod boot;
+mod identity;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cistern_model::{Bytes, Signature};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use udev::{Device, Enumerator, MonitorBuilder};
+
+use self::boot::Piece;
+use self::identity::Source;
+use super::run::Run;
+use super::{file, mounts, signatures};
+use crate::{BlockDevice, Change, ChangeSink, Disks, HostError};
+
+/// udev has this file while it still works on events.
+const UDEV_QUEUE: &str = "/run/udev/queue";
+/// How long a listing waits for udev; then it tells what is there.
+const QUEUE_LIMIT: Duration = Duration::from_secs(10);
+const SECTOR: u64 = 512;
+
+/// This machine's disks.
+#[derive(Debug, Default)]
+pub(super) struct LinuxDisks;
+
+impl Source for Device {
+    fn property(&self, name: &str) -> Option<String> {
+        let value = self.property_value(name)?.to_string_lossy().trim().to_owned();
+        Some(value).filter(|value| !value.is_empty())
+    }
+
+    fn attribute(&self, name: &str) -> Option<String> {
+        let value = self.attribute_value(name)?.to_string_lossy().trim().to_owned();
+        Some(value).filter(|value| !value.is_empty())
+    }
+}
+
+/// Whether something holds the device exclusively: a mount, another device on top, a program.
+pub(super) fn held(node: &Path) -> bool {
+    let exclusive = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_EXCL | OFlag::O_CLOEXEC).bits())
+        .open(node);
+    matches!(exclusive, Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32))
+}
+
+/// What holds a disk or one of its partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Lvm,
+    Other,
+}
+
+/// Looks at the devices that lie on this one and on its partitions.
+fn holder(syspath: &Path) -> Holder {
+    let mut found = Holder::Nobody;
+    let parts = fs::read_dir(syspath)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let parts = parts.filter(|path| path.join("partition").exists());
+    for directory in parts.chain([syspath.to_owned()]) {
+        for holder in fs::read_dir(directory.join("holders")).into_iter().flatten().flatten() {
+            let uuid = fs::read_to_string(holder.path().join("dm/uuid")).unwrap_or_default();
+            if uuid.starts_with("LVM-") {
+                found = Holder::Lvm;
+            } else {
+                return Holder::Other;
+            }
+        }
+    }
+    found
+}
+
+fn devices(operation: &str, kind: &str) -> Result<Vec<Device>, HostError> {
+    let scan = || {
+        let mut all = Enumerator::new()?;
+        all.match_subsystem("block")?;
+        all.match_property("DEVTYPE", kind)?;
+        Ok(all.scan_devices()?.collect::<Vec<_>>())
+    };
+    scan().map_err(|source| file::io(operation, "udev", source))
+}
+
+fn wait_for_udev() {
+    let started = Instant::now();
+    while Path::new(UDEV_QUEUE).exists() && started.elapsed() < QUEUE_LIMIT {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn sysname(device: &Device) -> String {
+    device.sysname().to_string_lossy().into_owned()
+}
+
+fn number(device: &Device) -> String {
+    device.attribute("dev").unwrap_or_default()
+}
+
+/// A partition's disk, or a disk itself, and what says whether the system is on it.
+fn piece(device: &Device, disk: String) -> Piece {
+    let labels = ["PARTNAME", "ID_PART_ENTRY_NAME", "ID_FS_LABEL"];
+    Piece {
+        disk,
+        device: number(device),
+        uuid: device.property("ID_PART_ENTRY_UUID"),
+        labels: labels.into_iter().filter_map(|name| device.property(name)).collect(),
+    }
+}
+
+fn describe(device: &Device, node: PathBuf, boot: bool, mounted: bool) -> BlockDevice {
+    let name = sysname(device);
+    let sectors = device
+        .attribute("size")
+        .and_then(|size| size.parse().ok())
+        .unwrap_or(0u64);
+    let busy = mounted
+        || match holder(device.syspath()) {
+            Holder::Nobody => held(&node),
+            Holder::Lvm => false,
+            Holder::Other => true,
+        };
+    BlockDevice {
+        id: identity::id(&name, device),
+        size: Bytes::new(sectors.saturating_mul(SECTOR)),
+        model: identity::model(device),
+        serial: identity::serial(device),
+        wwn: identity::wwn(device),
+        rotational: device.attribute("queue/rotational").as_deref() == Some("1"),
+        read_only: device.attribute("ro").as_deref() == Some("1"),
+        transport: identity::transport(&name, device),
+        signatures: identity::signatures(device),
+        busy,
+        boot,
+        node,
+    }
+}
+
+/// What is mounted or swapped to.
+struct InUse {
+    /// `MAJOR:MINOR` and the mount point.
+    numbers: Vec<(String, PathBuf)>,
+    /// Sources, for filesystems that show a number of their own.
+    nodes: Vec<PathBuf>,
+}
+
+fn in_use(operation: &str) -> Result<InUse, HostError> {
+    let mounts = mounts::all()?;
+    let numbers = mounts
+        .iter()
+        .map(|m| (m.device.clone(), m.entry.target.clone()))
+        .collect();
+    let swaps = file::read_if_there(operation, "/proc/swaps")?.unwrap_or_default();
+    let swaps = swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .map(mounts::unescape);
+    let nodes = mounts.iter().map(|m| m.entry.source.clone()).chain(swaps).collect();
+    Ok(InUse { numbers, nodes })
+}
+
+impl Disks for LinuxDisks {
+    fn list(&self) -> Result<Vec<BlockDevice>, HostError> {
+        let operation = "list disks";
+        wait_for_udev();
+        let disks = devices(operation, "disk")?;
+        let partitions = devices(operation, "partition")?;
+        let InUse { numbers, nodes } = in_use(operation)?;
+        let mut pieces: Vec<Piece> = disks.iter().map(|disk| piece(disk, sysname(disk))).collect();
+        let mut mounted_disks = Vec::new();
+        let mounted = |device: &Device| {
+            let (number, node) = (number(device), device.devnode());
+            numbers.iter().any(|(n, _)| *n == number) || node.is_some_and(|node| nodes.iter().any(|n| n == node))
+        };
+        for partition in &partitions {
+            let Some(disk) = partition.parent().map(|disk| sysname(&disk)) else {
+                continue;
+            };
+            if mounted(partition) {
+                mounted_disks.push(disk.clone());
+            }
+            pieces.push(piece(partition, disk));
+        }
+        let boot = boot::disks(&pieces, boot::loader_partition().as_deref(), &numbers);
+        let mut listed: BTreeMap<_, BlockDevice> = BTreeMap::new();
+        for disk in &disks {
+            let name = sysname(disk);
+            let Some(node) = disk.devnode().filter(|_| identity::is_disk(&name)) else {
+                continue;
+            };
+            let busy = mounted(disk) || mounted_disks.contains(&name);
+            let found = describe(disk, node.to_owned(), boot.contains(&name), busy);
+            match listed.get_mut(&found.id) {
+                // A second path: what is true of either is true of the disk.
+                Some(known) => {
+                    known.busy |= found.busy;
+                    known.boot |= found.boot;
+                    if found.node < known.node {
+                        known.node = found.node;
+                    }
+                }
+                None => {
+                    listed.insert(found.id.clone(), found);
+                }
+            }
+        }
+        let mut listed: Vec<BlockDevice> = listed.into_values().collect();
+        listed.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(listed)
+    }
+
+    fn signatures(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
+        signatures::read(node)
+    }
+
+    fn wipe(&self, node: &Path) -> Result<(), HostError> {
+        let operation = format!("wipe {}", node.display());
+        if held(node) {
+            return Err(HostError::Busy {
+                operation,
+                object: node.display().to_string(),
+            });
+        }
+        // Inside out: what a partition holds would be found again once the same partition is made again.
+        for partition in devices(&operation, "partition")? {
+            let of = partition.parent().and_then(|disk| disk.devnode().map(Path::to_owned));
+            if let (Some(of), Some(part)) = (of, partition.devnode())
+                && of == node
+            {
+                signatures::erase(part)?;
+            }
+        }
+        signatures::erase(node)?;
+        refresh(&operation, node)
+    }
+
+    fn watch(&self, sink: ChangeSink) -> Result<(), HostError> {
+        let operation = "watch disks";
+        let (ready, started) = std::sync::mpsc::channel();
+        // libudev's objects stay in the thread that made them.
+        let watch = move || {
+            let open = || MonitorBuilder::new()?.match_subsystem("block")?.listen();
+            let socket = match open() {
+                Ok(socket) => socket,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready.send(Ok(()));
+            loop {
+                match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => {
+                        tracing::error!(%errno, "disks are no longer watched");
+                        return;
+                    }
+                }
+                // Ours come and go with every volume.
+                let changed = socket
+                    .iter()
+                    .filter(|e| identity::is_disk(&e.sysname().to_string_lossy()))
+                    .count();
+                if changed > 0 {
+                    sink(Change::Disks);
+                }
+            }
+        };
+        let spawned = thread::Builder::new().name("disks".to_owned()).spawn(watch);
+        spawned.map_err(|source| file::io(operation, "thread", source))?;
+        let begun = started
+            .recv()
+            .unwrap_or_else(|_| Err(std::io::Error::other("the thread ended")));
+        begun.map_err(|source| file::io(operation, "udev", source))
+    }
+}
+
+/// Makes udev look at a device again, and waits until it has.
+fn refresh(operation: &str, node: &Path) -> Result<(), HostError> {
+    let args = ["trigger", "--settle", "--action=change", &node.to_string_lossy()].map(str::to_owned);
+    Run {
+        operation,
+        program: "udevadm",
+        args: &args,
+        limit: Duration::from_secs(30),
+    }
+    .checked()?;
+    Ok(())
+}
