@@ -4,6 +4,10 @@
 set -Eeuo pipefail
 trap 'printf "buildroot: failed at %s:%s: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "$BASH_COMMAND" >&2' ERR
 
+# A surrounding make must not speak to the makes that run here, nor a kernel build's settings to Kconfig.
+unset MAKEFLAGS MFLAGS MAKELEVEL KBUILD_OUTPUT KCONFIG_CONFIG ARCH CROSS_COMPILE O
+export LC_ALL=C
+
 overlay=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 project=$(dirname "$overlay")
 cache=${CISTERN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cistern}

@@ -74,12 +74,19 @@ check_kernel() { # TREE [fresh]
         { tail -n 5 "$work/merge.log"; fail "the fragments cannot be merged"; return 0; }
     make -s -C "$kernel" ARCH=x86_64 KCONFIG_CONFIG="$work/.config" olddefconfig >"$work/make.log" 2>&1 ||
         { tail -n 5 "$work/make.log"; fail "olddefconfig fails on Linux $version"; return 0; }
+    grep -rhoE --include='Kconfig*' '^[[:space:]]*(menu)?config[[:space:]]+[A-Za-z0-9_]+' "$kernel" |
+        sed 's/.*[[:space:]]/CONFIG_/' | sort -u >"$work/symbols"
     for file in "${files[@]}"; do
         bad=0
         while read -r symbol want got; do
             fail "${file##*/}: $symbol=$want became $got: $(why "$kernel" "$work/.config" "${symbol#CONFIG_}" "$want" "$got")"
             bad=1
         done < <(asked CONFIG_ "$file" | differences "$work/.config")
+        # Off and unknown look the same in a configuration.
+        while read -r symbol; do
+            fail "${file##*/}: $symbol is not set, and this kernel has no such symbol"
+            bad=1
+        done < <(asked CONFIG_ "$file" | sed -n 's/ n$//p' | sort -u | comm -23 - "$work/symbols")
         [ "$bad" = 1 ] || ok "${file#"$tree"/}: $(asked CONFIG_ "$file" | wc -l) symbols as asked on Linux $version"
     done
     rm -rf "$work"
@@ -88,10 +95,12 @@ check_kernel() { # TREE [fresh]
 # Why a symbol is not what was asked: the conditions around its definition, with the values that they have now.
 why() { # KERNEL CONFIG SYMBOL WANT GOT
     local kernel=$1 config=$2 symbol=$3 want=$4 got=$5 file rule name value
-    file=$(grep -rlE --include='Kconfig*' "^[[:space:]]*(menu)?config[[:space:]]+$symbol\$" "$kernel" | grep -v '/arch/\(um\|[^x]\)' | head -n 1)
+    file=$(grep -rlE --include='Kconfig*' "^[[:space:]]*(menu)?config[[:space:]]+$symbol\$" "$kernel" | grep -v '/arch/\(um\|[^x]\)' | head -n 1 || true)
     [ -n "$file" ] || { echo "this kernel has no such symbol"; return; }
-    [ "$got" = n ] || [ "$want" = n ] || { echo "something that selects it, or its own type, makes it $got; ask for that"; return; }
-    [ "$want" != n ] || { echo "something selects it"; return; }
+    case $want$got in
+        mn | yn | ym) ;;
+        *) echo "something selects it, or it cannot be a module (${file#"$kernel"/})"; return ;;
+    esac
     # Conditions that apply: enclosing ifs and menus of that file, and its own.
     rule=$(awk -v symbol="$symbol" '
         function strip(text) { sub(/^[ \t]*[a-z]+([ \t]+on)?[ \t]+/, "", text); sub(/[ \t]*#.*/, "", text); return text }

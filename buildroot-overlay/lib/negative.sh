@@ -12,7 +12,8 @@ a user that Buildroot's table lacks|tree|FAIL user cistern-gate of the overlay|s
 a package of the defconfig that we do not have|tree|FAIL $defconfig: BR2_PACKAGE_CISTERN_FROM_AIR exists|echo BR2_PACKAGE_CISTERN_FROM_AIR=y >>configs/$defconfig
 a licence without its sum|tree|FAIL package/cistern: LICENSE has its sum|sed -i /LICENSE/d package/cistern/cistern.hash
 a kernel symbol that stands twice|tree|FAIL kernel fragments: no symbol stands twice|echo CONFIG_XFS_FS=y >>board/cistern/kernel/base.fragment
-a kernel symbol that does not exist|kernel|CONFIG_CISTERN_NOWHERE=y became n: this kernel has no such symbol|echo CONFIG_CISTERN_NOWHERE=y >>board/cistern/kernel/base.fragment; sed -i 's/^CONFIG_BLK_DEV_DM=y/# CONFIG_BLK_DEV_DM is not set/' board/cistern/kernel/storage.fragment
+a kernel symbol that does not exist|kernel|CONFIG_CISTERN_NOWHERE=y became n: this kernel has no such symbol|echo CONFIG_CISTERN_NOWHERE=y >>board/cistern/kernel/base.fragment; echo '# CONFIG_CISTERN_NOBODY is not set' >>board/cistern/kernel/base.fragment; sed -i 's/^CONFIG_BLK_DEV_DM=y/# CONFIG_BLK_DEV_DM is not set/' board/cistern/kernel/storage.fragment
+a kernel symbol that is off and does not exist|kernel|CONFIG_CISTERN_NOBODY is not set, and this kernel has no such symbol|same
 a kernel symbol with an unmet dependency|kernel|CONFIG_DM_THIN_PROVISIONING=m became n: needs|same
 a symbol that Buildroot does not have|defconfig|BR2_PACKAGE_NOWHERE: Buildroot|echo BR2_PACKAGE_NOWHERE=y >>configs/$defconfig; sed -i /^BR2_PACKAGE_NFS_UTILS=y/d configs/$defconfig
 a symbol that Buildroot drops|defconfig|BR2_PACKAGE_NFS_UTILS_NFSV4 became n|same
