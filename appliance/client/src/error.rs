@@ -47,7 +47,9 @@ pub enum ClientError {
         source: reqwest::Error,
     },
     /// Another certificate than the pinned one.
-    #[error("{endpoint} shows another certificate than the pinned one: its fingerprint is {presented}, pinned is {expected}")]
+    #[error(
+        "{endpoint} shows another certificate than the pinned one: its fingerprint is {presented}, pinned is {expected}"
+    )]
     Certificate {
         /// Where.
         endpoint: String,
@@ -106,10 +108,10 @@ impl ClientError {
             ClientError::Unreachable { endpoint, .. } if endpoint.starts_with("unix:") => {
                 "the supervisor is not running (yet); on the console see `systemctl status cisternd` in `shell`"
             }
-            ClientError::Unreachable { .. } => "is the appliance running, and is this one of the addresses on its console?",
-            ClientError::TimedOut { .. } | ClientError::Broken { .. } => {
-                "ask again: repeating a request does no harm"
+            ClientError::Unreachable { .. } => {
+                "is the appliance running, and is this one of the addresses on its console?"
             }
+            ClientError::TimedOut { .. } | ClientError::Broken { .. } => "ask again: repeating a request does no harm",
             ClientError::Answer { .. } => "is this an appliance, and of a version that this program knows?",
             ClientError::Ambiguous { name, pools } => {
                 let pool = pools.first().map_or("POOL", String::as_str);
@@ -126,12 +128,20 @@ impl ClientError {
     pub(crate) fn transport(endpoint: &str, source: reqwest::Error) -> Self {
         let endpoint = endpoint.to_owned();
         if let Some(mismatch) = mismatch_in(&source) {
-            return ClientError::Certificate { endpoint, expected: mismatch.expected, presented: mismatch.presented };
+            return ClientError::Certificate {
+                endpoint,
+                expected: mismatch.expected,
+                presented: mismatch.presented,
+            };
         }
         if source.is_timeout() {
             // A connection that was never made did nothing.
             if source.is_connect() {
-                return ClientError::Unreachable { endpoint, why: "no answer to the connection".to_owned(), source };
+                return ClientError::Unreachable {
+                    endpoint,
+                    why: "no answer to the connection".to_owned(),
+                    source,
+                };
             }
             return ClientError::TimedOut { endpoint, source };
         }
@@ -155,9 +165,15 @@ impl ClientError {
         let kind_by_status = kind_of_status(status);
         match serde_json::from_slice::<LooseProblem>(body) {
             Ok(loose) => {
-                let named = loose.kind.as_deref().and_then(|n| ErrorKind::ALL.into_iter().find(|k| k.name() == n));
+                let named = loose
+                    .kind
+                    .as_deref()
+                    .and_then(|n| ErrorKind::ALL.into_iter().find(|k| k.name() == n));
                 let kind = named.unwrap_or(kind_by_status);
-                let detail = loose.detail.or_else(|| loose.title.clone()).unwrap_or_else(|| kind.title().to_owned());
+                let detail = loose
+                    .detail
+                    .or_else(|| loose.title.clone())
+                    .unwrap_or_else(|| kind.title().to_owned());
                 ClientError::Problem(Problem {
                     kind_urn: loose.kind_urn.unwrap_or_else(|| Problem::new(kind, "").kind_urn),
                     title: loose.title.unwrap_or_else(|| kind.title().to_owned()),
@@ -166,9 +182,10 @@ impl ClientError {
                     kind,
                 })
             }
-            Err(_) if kind_by_status == ErrorKind::Internal => {
-                ClientError::Answer { endpoint: endpoint.to_owned(), why: format!("status {status} without a problem") }
-            }
+            Err(_) if kind_by_status == ErrorKind::Internal => ClientError::Answer {
+                endpoint: endpoint.to_owned(),
+                why: format!("status {status} without a problem"),
+            },
             Err(_) => ClientError::Problem(Problem::new(
                 kind_by_status,
                 format!("{} ({endpoint} answered with status {status})", kind_by_status.title()),
@@ -214,7 +231,8 @@ mod tests {
             (507, "quota-reached", ErrorKind::NoSpace),
             (418, "teapot", ErrorKind::Internal),
         ] {
-            let body = format!(r#"{{"type":"urn:x","title":"t","status":{status},"detail":"said so","kind":"{kind}"}}"#);
+            let body =
+                format!(r#"{{"type":"urn:x","title":"t","status":{status},"detail":"said so","kind":"{kind}"}}"#);
             let error = ClientError::from_answer("https://x", status, body.as_bytes());
             assert_eq!((error.kind(), error.to_string().as_str()), (expected, "said so"));
         }
@@ -233,7 +251,13 @@ mod tests {
 
     #[test]
     fn an_error_that_is_no_problem_document_keeps_its_status() {
-        assert_eq!(ClientError::from_answer("x", 503, b"<html>").kind(), ErrorKind::Unavailable);
-        assert!(matches!(ClientError::from_answer("x", 500, b"<html>"), ClientError::Answer { .. }));
+        assert_eq!(
+            ClientError::from_answer("x", 503, b"<html>").kind(),
+            ErrorKind::Unavailable
+        );
+        assert!(matches!(
+            ClientError::from_answer("x", 500, b"<html>"),
+            ClientError::Answer { .. }
+        ));
     }
 }

@@ -30,7 +30,9 @@ impl Client {
     /// Events after the one numbered `after`, those that there were first, then each as it happens.
     pub async fn follow_events(&self, after: Option<u64>) -> Result<EventStream, ClientError> {
         let endpoint = self.endpoint().to_owned();
-        let mut request = self.request(Method::GET, &["v1", "events"]).header("accept", "text/event-stream");
+        let mut request = self
+            .request(Method::GET, &["v1", "events"])
+            .header("accept", "text/event-stream");
         if let Some(after) = after {
             request = request.query(&[("after", after)]);
         }
@@ -40,7 +42,12 @@ impl Client {
             let body = answer.bytes().await.map_err(|e| ClientError::transport(&endpoint, e))?;
             return Err(ClientError::from_answer(&endpoint, status.as_u16(), &body));
         }
-        let start = (Box::pin(answer.bytes_stream()), Lines::default(), Vec::new().into_iter(), endpoint);
+        let start = (
+            Box::pin(answer.bytes_stream()),
+            Lines::default(),
+            Vec::new().into_iter(),
+            endpoint,
+        );
         let inner = futures::stream::try_unfold(start, |(mut bytes, mut lines, mut ready, endpoint)| async move {
             loop {
                 if let Some(event) = ready.next() {
@@ -51,7 +58,12 @@ impl Client {
                     Some(Err(error)) => return Err(ClientError::transport(&endpoint, error)),
                     Some(Ok(chunk)) => match lines.feed(&chunk) {
                         Ok(events) => ready = events.into_iter(),
-                        Err(why) => return Err(ClientError::Answer { endpoint, why: why.to_owned() }),
+                        Err(why) => {
+                            return Err(ClientError::Answer {
+                                endpoint,
+                                why: why.to_owned(),
+                            });
+                        }
                     },
                 }
             }
@@ -111,8 +123,12 @@ mod tests {
         );
         for size in [1, 2, 7, 64, text.len()] {
             let mut lines = Lines::default();
-            let seen: Vec<u64> =
-                text.as_bytes().chunks(size).flat_map(|c| lines.feed(c).unwrap()).map(|e| e.seq).collect();
+            let seen: Vec<u64> = text
+                .as_bytes()
+                .chunks(size)
+                .flat_map(|c| lines.feed(c).unwrap())
+                .map(|e| e.seq)
+                .collect();
             assert_eq!(seen, [1, 2], "in pieces of {size}");
         }
     }

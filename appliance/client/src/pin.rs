@@ -39,7 +39,12 @@ impl FromStr for Fingerprint {
 
     fn from_str(text: &str) -> Result<Self, BadFingerprint> {
         let refuse = || BadFingerprint(text.chars().take(140).collect());
-        let plain: String = text.trim().chars().filter(|c| *c != ':').collect::<String>().to_ascii_lowercase();
+        let plain: String = text
+            .trim()
+            .chars()
+            .filter(|c| *c != ':')
+            .collect::<String>()
+            .to_ascii_lowercase();
         let bytes = HEXLOWER.decode(plain.as_bytes()).map_err(|_| refuse())?;
         bytes.try_into().map(Fingerprint).map_err(|_| refuse())
     }
@@ -68,7 +73,10 @@ struct Pin {
 /// A TLS configuration that accepts exactly the certificate with this fingerprint.
 pub(crate) fn tls_config(expected: Fingerprint) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pin = Arc::new(Pin { expected, provider: provider.clone() });
+    let pin = Arc::new(Pin {
+        expected,
+        provider: provider.clone(),
+    });
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -90,7 +98,10 @@ impl ServerCertVerifier for Pin {
         if presented == self.expected {
             return Ok(ServerCertVerified::assertion());
         }
-        let mismatch = Mismatch { expected: self.expected, presented };
+        let mismatch = Mismatch {
+            expected: self.expected,
+            presented,
+        };
         Err(CertificateError::Other(OtherError(Arc::new(mismatch))).into())
     }
 
@@ -100,7 +111,12 @@ impl ServerCertVerifier for Pin {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -109,7 +125,12 @@ impl ServerCertVerifier for Pin {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -149,8 +170,17 @@ mod tests {
     #[test]
     fn a_fingerprint_is_read_in_the_forms_that_tools_print() {
         let plain = "0f8fad5bd9cb469fa16570867728950e0f8fad5bd9cb469fa16570867728950e";
-        let pairs: Vec<String> = plain.as_bytes().chunks(2).map(|p| String::from_utf8_lossy(p).to_uppercase()).collect();
-        for text in [plain.to_owned(), plain.to_uppercase(), pairs.join(":"), format!(" {plain}\n")] {
+        let pairs: Vec<String> = plain
+            .as_bytes()
+            .chunks(2)
+            .map(|p| String::from_utf8_lossy(p).to_uppercase())
+            .collect();
+        for text in [
+            plain.to_owned(),
+            plain.to_uppercase(),
+            pairs.join(":"),
+            format!(" {plain}\n"),
+        ] {
             assert_eq!(text.parse::<Fingerprint>().unwrap().to_string(), plain);
         }
         for text in ["", "0f8f", &plain[1..], &format!("{plain}00"), "zz"] {

@@ -48,12 +48,17 @@ impl Client {
 
     /// Restarts the machine or switches it off.
     pub async fn power(&self, action: PowerAction) -> Result<(), ClientError> {
-        self.act(self.request(Method::POST, &["v1", "system", "power"]).json(&json!({ "action": action }))).await
+        self.act(
+            self.request(Method::POST, &["v1", "system", "power"])
+                .json(&json!({ "action": action })),
+        )
+        .await
     }
 
     /// Records that somebody goes to a root shell; only on the appliance's own socket.
     pub async fn record_root_shell(&self) -> Result<(), ClientError> {
-        self.act(self.request(Method::POST, &["v1", "system", "root-shell"])).await
+        self.act(self.request(Method::POST, &["v1", "system", "root-shell"]))
+            .await
     }
 
     /// All disks.
@@ -89,7 +94,9 @@ impl Client {
 
     /// Makes a pool, in a job.
     pub async fn create_pool(&self, request: &PoolRequest) -> Result<PoolCreation, ClientError> {
-        let (status, body) = self.send(self.request(Method::POST, &["v1", "pools"]).json(request)).await?;
+        let (status, body) = self
+            .send(self.request(Method::POST, &["v1", "pools"]).json(request))
+            .await?;
         if status == StatusCode::ACCEPTED {
             self.parse(&body).map(PoolCreation::Started)
         } else {
@@ -99,7 +106,9 @@ impl Client {
 
     /// Deletes an empty pool, in a job.
     pub async fn delete_pool(&self, name_or_id: &str) -> Result<Job, ClientError> {
-        let (_, body) = self.send(self.request(Method::DELETE, &["v1", "pools", name_or_id])).await?;
+        let (_, body) = self
+            .send(self.request(Method::DELETE, &["v1", "pools", name_or_id]))
+            .await?;
         self.parse(&body)
     }
 
@@ -117,8 +126,13 @@ impl Client {
             ("limit", Some(limit.as_str())),
             ("continue", from),
         ];
-        let pairs: Vec<_> = pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-        let (_, body) = self.send(self.request(Method::GET, &["v1", "volumes"]).query(&pairs)).await?;
+        let pairs: Vec<_> = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        let (_, body) = self
+            .send(self.request(Method::GET, &["v1", "volumes"]).query(&pairs))
+            .await?;
         self.parse(&body)
     }
 
@@ -134,7 +148,10 @@ impl Client {
                 Some(next) if from.as_ref() != Some(&next) => from = Some(next),
                 Some(_) => {
                     let why = "a list continues where it began".to_owned();
-                    return Err(ClientError::Answer { endpoint: self.endpoint().to_owned(), why });
+                    return Err(ClientError::Answer {
+                        endpoint: self.endpoint().to_owned(),
+                        why,
+                    });
                 }
                 None => return Ok(all),
             }
@@ -144,7 +161,10 @@ impl Client {
     /// Makes a volume.
     pub async fn create_volume(&self, request: &VolumeRequest) -> Result<Created<Volume>, ClientError> {
         let (status, object) = self.post(&["v1", "volumes"], request).await?;
-        Ok(Created { object, created: status == StatusCode::CREATED })
+        Ok(Created {
+            object,
+            created: status == StatusCode::CREATED,
+        })
     }
 
     /// One volume.
@@ -167,20 +187,29 @@ impl Client {
         }
         if found.len() > 1 {
             let pools = found.iter().map(|v| v.pool_name.to_string()).collect();
-            return Err(ClientError::Ambiguous { name: reference.to_owned(), pools });
+            return Err(ClientError::Ambiguous {
+                name: reference.to_owned(),
+                pools,
+            });
         }
         found.pop().ok_or_else(|| ClientError::NoVolume(reference.to_owned()))
     }
 
     async fn volumes_named(&self, name: &str, pool: Option<&str>) -> Result<Vec<Volume>, ClientError> {
-        let Ok(name) = name.parse::<VolumeName>() else { return Ok(Vec::new()) };
-        let query = VolumeQuery { pool: pool.map(str::to_owned), name: Some(name.to_string()) };
+        let Ok(name) = name.parse::<VolumeName>() else {
+            return Ok(Vec::new());
+        };
+        let query = VolumeQuery {
+            pool: pool.map(str::to_owned),
+            name: Some(name.to_string()),
+        };
         self.all_volumes(&query).await
     }
 
     /// Deletes a volume; one that is not there is an error of kind `NotFound`.
     pub async fn delete_volume(&self, id: VolumeId) -> Result<(), ClientError> {
-        self.act(self.request(Method::DELETE, &["v1", "volumes", &id.to_string()])).await
+        self.act(self.request(Method::DELETE, &["v1", "volumes", &id.to_string()]))
+            .await
     }
 
     /// Allows a client to mount a volume.
@@ -192,7 +221,9 @@ impl Client {
     /// Allows a client no longer to mount a volume.
     pub async fn remove_client(&self, id: VolumeId, client: NfsClient) -> Result<Volume, ClientError> {
         let path = ["v1", "volumes", &id.to_string(), "clients"];
-        let request = self.request(Method::DELETE, &path).query(&[("client", client.to_string())]);
+        let request = self
+            .request(Method::DELETE, &path)
+            .query(&[("client", client.to_string())]);
         let (_, body) = self.send(request).await?;
         self.parse(&body)
     }
@@ -219,7 +250,10 @@ impl Client {
         }
         let (_, body) = self.send(request).await?;
         let all: Vec<Value> = self.parse(&body)?;
-        Ok(all.into_iter().filter_map(|event| serde_json::from_value(event).ok()).collect())
+        Ok(all
+            .into_iter()
+            .filter_map(|event| serde_json::from_value(event).ok())
+            .collect())
     }
 
     /// Exchanges the console's one-time code for the first token.
@@ -239,6 +273,7 @@ impl Client {
 
     /// Takes a token back.
     pub async fn delete_token(&self, id: TokenId) -> Result<(), ClientError> {
-        self.act(self.request(Method::DELETE, &["v1", "tokens", &id.to_string()])).await
+        self.act(self.request(Method::DELETE, &["v1", "tokens", &id.to_string()]))
+            .await
     }
 }

@@ -8,8 +8,8 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::pin::{Fingerprint, tls_config};
 use crate::ClientError;
+use crate::pin::{Fingerprint, tls_config};
 
 /// The supervisor's socket on the appliance.
 pub const SOCKET: &str = "/run/cistern/api.sock";
@@ -33,7 +33,10 @@ pub enum Endpoint {
 impl Endpoint {
     /// From an address as people write it: `https://host:8443`, `host:8443` or `host`.
     pub fn https(address: &str, fingerprint: Fingerprint) -> Result<Self, ClientError> {
-        Ok(Endpoint::Https { url: base_url(address)?, fingerprint })
+        Ok(Endpoint::Https {
+            url: base_url(address)?,
+            fingerprint,
+        })
     }
 
     /// The supervisor's socket.
@@ -81,7 +84,10 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         // A slow disk may take a minute to make a filesystem; a volume is made within its request.
-        Timeouts { connect: Duration::from_secs(5), request: Duration::from_secs(120) }
+        Timeouts {
+            connect: Duration::from_secs(5),
+            request: Duration::from_secs(120),
+        }
     }
 }
 
@@ -97,7 +103,9 @@ pub struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("endpoint", &self.shown).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("endpoint", &self.shown)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +136,13 @@ impl Client {
             builder = builder.unix_socket(Path::to_path_buf(path));
         }
         let http = builder.build().map_err(|e| setup(&e))?;
-        Ok(Client { http, base, shown: endpoint.to_string(), token, timeouts })
+        Ok(Client {
+            http,
+            base,
+            shown: endpoint.to_string(),
+            token,
+            timeouts,
+        })
     }
 
     /// Where it sends its requests, for messages.
@@ -150,7 +164,10 @@ impl Client {
     }
 
     /// Sends a request and gives the status and body of a good answer.
-    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, bytes::Bytes), ClientError> {
+    pub(crate) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, bytes::Bytes), ClientError> {
         let failed = |error| ClientError::transport(&self.shown, error);
         let answer = request.timeout(self.timeouts.request).send().await.map_err(failed)?;
         let status = answer.status();
@@ -163,8 +180,10 @@ impl Client {
     }
 
     pub(crate) fn parse<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
-        serde_json::from_slice(body)
-            .map_err(|error| ClientError::Answer { endpoint: self.shown.clone(), why: error.to_string() })
+        serde_json::from_slice(body).map_err(|error| ClientError::Answer {
+            endpoint: self.shown.clone(),
+            why: error.to_string(),
+        })
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
@@ -191,12 +210,18 @@ impl Client {
 /// once the certificate is known. Whether it is the right one is for a person to say.
 pub async fn presented_fingerprint(address: &str) -> Result<Fingerprint, ClientError> {
     let endpoint = Endpoint::https(address, Fingerprint::nobody())?;
-    let timeouts = Timeouts { request: Duration::from_secs(15), ..Timeouts::default() };
+    let timeouts = Timeouts {
+        request: Duration::from_secs(15),
+        ..Timeouts::default()
+    };
     let client = Client::with_timeouts(&endpoint, None, timeouts)?;
     match client.send(client.request(Method::GET, &["healthz"])).await {
         Err(ClientError::Certificate { presented, .. }) => Ok(presented),
         Err(error) => Err(error),
-        Ok(_) => Err(ClientError::Answer { endpoint: endpoint.to_string(), why: "it shows no certificate".to_owned() }),
+        Ok(_) => Err(ClientError::Answer {
+            endpoint: endpoint.to_string(),
+            why: "it shows no certificate".to_owned(),
+        }),
     }
 }
 
@@ -217,7 +242,14 @@ mod tests {
         ] {
             assert_eq!(Endpoint::https(text, zero).unwrap().to_string(), shown);
         }
-        for text in ["", "http://10.0.0.5:8443", "https://", "https://a/v1", "https://u:p@a", "a b"] {
+        for text in [
+            "",
+            "http://10.0.0.5:8443",
+            "https://",
+            "https://a/v1",
+            "https://u:p@a",
+            "a b",
+        ] {
             assert!(Endpoint::https(text, zero).is_err(), "{text}");
         }
     }

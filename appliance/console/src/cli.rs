@@ -1,0 +1,407 @@
+//! The command tree: one for the laptop, for scripts and for the console's prompt. Invariant: an argument that has a type
+//! in the model is checked by that type, before anything is sent.
+
+use std::path::PathBuf;
+
+use cistern_model::{Layout, Role};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Cistern: volumes over NFS from raw disks.
+#[derive(Debug, Parser)]
+#[command(name = "cistern", version, propagate_version = false, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The command tree at the console's prompt, where the program's own name is not typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cistern",
+    no_binary_name = true,
+    disable_version_flag = true,
+    max_term_width = 100,
+    help_template = "{subcommands}\n\nEach explains itself with --help."
+)]
+pub(crate) struct Line {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: LineCommand,
+}
+
+/// What is understood at the prompt.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LineCommand {
+    #[command(flatten)]
+    Command(Command),
+    /// Go to a root shell; that is recorded
+    Shell,
+    /// Show the banner again
+    Banner,
+    /// Clear the screen
+    Clear,
+    /// End this session and begin a new one
+    Exit,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Global {
+    /// How to print: a table, or the API's JSON as one document
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "CISTERN_OUTPUT",
+        hide_env = true
+    )]
+    pub(crate) output: Format,
+    /// Print names or ids only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// The appliance to talk to, by the name of its profile
+    #[arg(long, global = true, env = "CISTERN_PROFILE", hide_env = true, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Get a token from an appliance with its console's one-time code, and keep it in a profile
+    Enrol(Enrol),
+    /// The appliances that this user has enrolled with
+    #[command(subcommand)]
+    Profile(Profile),
+    /// Disks
+    #[command(subcommand)]
+    Disks(Disks),
+    /// Pools
+    #[command(subcommand)]
+    Pools(Pools),
+    /// Volumes
+    #[command(subcommand)]
+    Volumes(Volumes),
+    /// Who may mount a volume
+    #[command(subcommand)]
+    Clients(Clients),
+    /// What happened
+    Events(Events),
+    /// Long work, under way and ended
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// Tokens
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// The appliance itself
+    #[command(subcommand)]
+    System(System),
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// The session on the appliance's own console
+    #[command(hide = true)]
+    Console,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Enrol {
+    /// The appliance's address, as its console shows it: https://10.0.0.5:8443
+    pub(crate) address: String,
+    /// The one-time code on its console
+    #[arg(long)]
+    pub(crate) code: String,
+    /// The certificate's fingerprint on its console; without it you are asked to compare
+    #[arg(long)]
+    pub(crate) fingerprint: Option<String>,
+    /// What the token is to be called on the appliance
+    #[arg(long, default_value = "admin")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Profile {
+    /// List them
+    List,
+    /// Use this one where none is named
+    Use {
+        /// Its name
+        name: String,
+    },
+    /// Forget one; its token stays valid until it is deleted on the appliance
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Disks {
+    /// List them
+    List,
+    /// Show one
+    Show {
+        /// Its id
+        disk: String,
+    },
+    /// Erase the signatures of what is on a disk, so that it can be given to a pool
+    Wipe {
+        /// Its id
+        disk: String,
+        /// Its id once more
+        #[arg(long, value_name = "DISK")]
+        confirm: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Pools {
+    /// List them
+    List,
+    /// Show one
+    Show {
+        /// Its name or id
+        pool: String,
+    },
+    /// Show what a pool would come to; nothing is touched
+    Plan(NewPool),
+    /// Make a pool of blank disks
+    Create {
+        #[command(flatten)]
+        pool: NewPool,
+        /// Do not wait until it is made
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Delete an empty pool
+    Delete {
+        /// Its name or id
+        pool: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Do not wait until it is gone
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewPool {
+    /// Its name
+    pub(crate) name: String,
+    /// How data lies on the disks: single (one copy) or mirror (two copies)
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Layout::ALL.map(Layout::name)))]
+    pub(crate) layout: String,
+    /// A disk, by its id; give it once for each disk
+    #[arg(long = "disk", value_name = "DISK", required_unless_present = "all_blank_disks")]
+    pub(crate) disks: Vec<String>,
+    /// Take every blank disk
+    #[arg(long, conflicts_with = "disks")]
+    pub(crate) all_blank_disks: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volumes {
+    /// List them
+    List {
+        /// Only those in this pool
+        #[arg(long)]
+        pool: Option<String>,
+    },
+    /// Show one, and how to mount it
+    Show {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+    },
+    /// Make one
+    Create {
+        /// Its name
+        name: String,
+        /// Its pool
+        #[arg(long)]
+        pool: String,
+        /// How much it holds: 10GiB, 1.5TiB, 20GB
+        #[arg(long)]
+        size: String,
+        /// Refuse instead of making it larger than this
+        #[arg(long)]
+        limit: Option<String>,
+        /// Who may mount it: an address or a network; give it once for each
+        #[arg(long = "client", value_name = "CLIENT")]
+        clients: Vec<String>,
+    },
+    /// Delete one, and all that is in it
+    Delete {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Clients {
+    /// List who may mount a volume
+    List {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+    },
+    /// Allow a client to mount a volume
+    Add {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// An address (10.0.0.7) or a network (10.0.0.0/24)
+        client: String,
+    },
+    /// Allow a client no longer to mount a volume
+    Remove {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// As it was added
+        client: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Show more as they happen, until interrupted; as JSON, one document in each line
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only those after this number
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) after: Option<u64>,
+    /// At most this many
+    #[arg(long, value_name = "COUNT", conflicts_with = "follow")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Jobs {
+    /// List them
+    List,
+    /// Show one
+    Show {
+        /// Its id
+        job: String,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// List them
+    List,
+    /// Make one; its secret is printed, once
+    Create {
+        /// Its name
+        name: String,
+        /// What it may do
+        #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Role::ALL.map(Role::name)))]
+        role: String,
+        /// A provisioner's pool; give it once for each
+        #[arg(long = "pool", value_name = "POOL")]
+        pools: Vec<String>,
+    },
+    /// Take one back
+    Delete {
+        /// Its id or name
+        token: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum System {
+    /// Show how it is
+    Show,
+    /// Restart it; clients wait meanwhile
+    Reboot {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Switch it off
+    Poweroff {
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// Where settings are kept: `$XDG_CONFIG_HOME/cistern` or `~/.config/cistern`.
+pub(crate) fn config_dir() -> Option<PathBuf> {
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    absolute("XDG_CONFIG_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".config")))
+        .map(|base| base.join("cistern"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_trees_hold_together() {
+        Cli::command().debug_assert();
+        Line::command().debug_assert();
+    }
+
+    #[test]
+    fn what_the_manual_shows_is_understood() {
+        for line in [
+            "enrol https://10.0.0.5:8443 --code A --fingerprint B --name laptop --profile nas",
+            "profile use nas",
+            "disks list -o json",
+            "-o json disks list",
+            "disks wipe serial-1 --confirm serial-1",
+            "pools plan tank --layout mirror --disk a --disk b",
+            "pools create tank --layout mirror --all-blank-disks --no-wait",
+            "pools delete tank --yes",
+            "volumes create photos --pool tank --size 10GiB --client 10.0.0.0/24 --client fd00::7",
+            "volumes show tank/photos",
+            "clients add photos 10.0.0.7",
+            "events --follow",
+            "events -o json",
+            "jobs list",
+            "tokens create csi --role provisioner --pool tank",
+            "system poweroff -y",
+            "completion bash",
+            "console",
+        ] {
+            let words = std::iter::once("cistern").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in [
+            "",
+            "pools create tank --layout mirror",
+            "pools create t --layout raid5 --disk a",
+            "volumes create x",
+        ] {
+            let words = std::iter::once("cistern").chain(line.split(' ').filter(|w| !w.is_empty()));
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

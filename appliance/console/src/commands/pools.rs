@@ -1,0 +1,76 @@
+//! Pools.
+
+use cistern_client::PoolCreation;
+use cistern_model::{DiskId, DiskState, ErrorKind, PoolRequest};
+
+use super::Context;
+use crate::cli::{NewPool, Pools};
+use crate::error::CliError;
+use crate::{ask, progress, tables};
+
+pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliError> {
+    let Context { client, output } = context;
+    let one = |pool| output.one(&pool, |p| p.name.to_string(), tables::pool);
+    match command {
+        Pools::List => {
+            let none = "There are no pools; make one with `pools create`.";
+            output.list(&client.pools().await?, |p| p.name.to_string(), tables::pools, none)
+        }
+        Pools::Show { pool } => one(client.pool(&pool).await?),
+        Pools::Plan(new) => {
+            let plan = client.plan_pool(&request(context, new).await?).await?;
+            output.one(&plan, |p| p.request.name.to_string(), tables::plan)
+        }
+        Pools::Create { pool, no_wait } => {
+            let request = request(context, pool).await?;
+            match client.create_pool(&request).await? {
+                PoolCreation::Exists(pool) => {
+                    output.note("The pool is there already, the same.");
+                    one(pool)
+                }
+                PoolCreation::Started(job) if no_wait => output.one(&job, |j| j.id.to_string(), tables::job),
+                PoolCreation::Started(job) => {
+                    progress::wait(client, job, !output.is_json()).await?;
+                    one(client.pool(request.name.as_str()).await?)
+                }
+            }
+        }
+        Pools::Delete { pool, yes, no_wait } => {
+            let what = format!("deleting the pool {pool}");
+            ask::confirm(yes, &what, &format!("Delete the pool {pool}? Its disks become blank."))?;
+            let mut job = client.delete_pool(&pool).await?;
+            if !no_wait {
+                job = progress::wait(client, job, !output.is_json()).await?;
+            }
+            let text = if no_wait { "is being deleted" } else { "is deleted" };
+            output.one(&job, |j| j.id.to_string(), |_| format!("The pool {pool} {text}."))
+        }
+    }
+}
+
+async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliError> {
+    let disks = if new.all_blank_disks {
+        let all = context.client.disks().await?;
+        let blank: Vec<DiskId> = all
+            .into_iter()
+            .filter(|d| d.state == DiskState::Available)
+            .map(|d| d.id)
+            .collect();
+        if blank.is_empty() {
+            let hint = "see `disks list`; a disk that carries something has to be wiped by name first";
+            return Err(CliError::other(
+                ErrorKind::Invalid,
+                "there is no blank disk",
+                Some(hint),
+            ));
+        }
+        blank
+    } else {
+        new.disks.iter().map(|d| d.parse()).collect::<Result<_, _>>()?
+    };
+    Ok(PoolRequest {
+        name: new.name.parse()?,
+        layout: new.layout.parse()?,
+        disks,
+    })
+}

@@ -1,0 +1,357 @@
+//! How things look to people. Pure: from a thing to text.
+
+use cistern_model::{
+    Disk, DiskState, DiskTransport, Event, Interface, Job, JobKind, JobState, Layout, Pool, PoolPlan, ServiceState,
+    Severity, System, Token, Volume,
+};
+use jiff::Timestamp;
+
+use crate::output::{Rows, fields};
+
+/// What is shown where there is nothing.
+const NONE: &str = "-";
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+fn or_none<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| NONE.to_owned(), |v| v.to_string())
+}
+
+fn join<T: ToString>(values: &[T], between: &str) -> String {
+    if values.is_empty() {
+        return NONE.to_owned();
+    }
+    values.iter().map(T::to_string).collect::<Vec<_>>().join(between)
+}
+
+fn transport(disk: &Disk) -> &'static str {
+    match disk.transport {
+        DiskTransport::Virtio => "virtio",
+        DiskTransport::Nvme => "nvme",
+        DiskTransport::Ata => "ata",
+        DiskTransport::Scsi => "scsi",
+        DiskTransport::Usb => "usb",
+        DiskTransport::Other => "other",
+    }
+}
+
+fn disk_state(disk: &Disk) -> String {
+    match &disk.state {
+        DiskState::Available => "blank".to_owned(),
+        DiskState::HasData => "has data".to_owned(),
+        DiskState::Boot => "boot".to_owned(),
+        DiskState::InPool { .. } => "in pool".to_owned(),
+        DiskState::Busy => "busy".to_owned(),
+        DiskState::Unusable { why } => format!("unusable: {why}"),
+    }
+}
+
+fn signatures(disk: &Disk) -> Vec<String> {
+    let show = |s: &cistern_model::Signature| match &s.label {
+        Some(label) => format!("{} {label:?}", s.kind),
+        None => s.kind.clone(),
+    };
+    disk.signatures.iter().map(show).collect()
+}
+
+pub(crate) fn disks(disks: &[Disk]) -> Rows {
+    Rows::new(
+        ["DISK", "SIZE", "STATE", "FOUND", "VIA", "NOW", "MODEL"],
+        disks.iter().map(|d| {
+            let found = match &d.state {
+                DiskState::InPool { pool } => pool.to_string(),
+                _ => join(&signatures(d), ", "),
+            };
+            [
+                d.id.to_string(),
+                d.size.to_string(),
+                disk_state(d),
+                found,
+                transport(d).to_owned(),
+                d.kernel_name.clone(),
+                or_none(d.model.as_ref()),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn disk(d: &Disk) -> String {
+    let mut pairs = vec![
+        ("disk", d.id.to_string()),
+        ("size", format!("{} ({} bytes)", d.size, d.size.get())),
+        ("state", disk_state(d)),
+    ];
+    if let DiskState::InPool { pool } = &d.state {
+        pairs.push(("pool", pool.to_string()));
+    }
+    pairs.extend([
+        ("found", join(&signatures(d), "\n")),
+        ("model", or_none(d.model.as_ref())),
+        ("serial", or_none(d.serial.as_ref())),
+        ("wwn", or_none(d.wwn.as_ref())),
+        (
+            "attached",
+            format!("{}, {}", transport(d), if d.rotational { "turning" } else { "solid" }),
+        ),
+        ("name now", d.kernel_name.clone()),
+    ]);
+    fields(&pairs)
+}
+
+pub(crate) fn pools(pools: &[Pool]) -> Rows {
+    Rows::new(
+        [
+            "POOL",
+            "LAYOUT",
+            "STATE",
+            "SIZE",
+            "AVAILABLE",
+            "WRITTEN",
+            "DISKS",
+            "VOLUMES",
+        ],
+        pools.iter().map(|p| {
+            let disks = match p.missing_disks {
+                0 => p.disks.len().to_string(),
+                missing => format!("{} of {}", p.disks.len(), p.disks.len() + missing as usize),
+            };
+            [
+                p.name.to_string(),
+                p.layout.to_string(),
+                p.state.name().to_owned(),
+                p.size.to_string(),
+                p.available.to_string(),
+                p.used.to_string(),
+                disks,
+                p.volumes.to_string(),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn pool(p: &Pool) -> String {
+    let mut pairs = vec![
+        ("pool", p.name.to_string()),
+        ("id", p.id.to_string()),
+        ("layout", p.layout.to_string()),
+        ("state", p.state.name().to_owned()),
+    ];
+    pairs.extend(p.reason.as_ref().map(|reason| ("reason", reason.clone())));
+    pairs.extend([
+        ("size", p.size.to_string()),
+        ("promised", format!("{} to {} volumes", p.promised, p.volumes)),
+        ("available", p.available.to_string()),
+        ("written", p.used.to_string()),
+        ("metadata", p.metadata_percent.to_string()),
+    ]);
+    if p.layout == Layout::Mirror {
+        pairs.push(("in sync", p.sync_percent.to_string()));
+    }
+    pairs.push(("disks", join(&p.disks, "\n")));
+    if p.missing_disks > 0 {
+        pairs.push(("missing", format!("{} disks", p.missing_disks)));
+    }
+    fields(&pairs)
+}
+
+pub(crate) fn plan(plan: &PoolPlan) -> String {
+    let groups: Vec<String> = plan.groups.iter().map(|g| join(g, " = ")).collect();
+    let survives = match plan.survives {
+        0 => "no disk: one that is lost loses the pool".to_owned(),
+        1 => "any one disk".to_owned(),
+        n => format!("any {n} disks"),
+    };
+    let mut pairs = vec![
+        ("pool", plan.request.name.to_string()),
+        ("layout", plan.request.layout.to_string()),
+        ("usable", plan.usable.to_string()),
+        ("survives", survives),
+        ("disks", groups.join("\n")),
+    ];
+    if !plan.wasted.is_empty() {
+        let wasted: Vec<String> = plan
+            .wasted
+            .iter()
+            .map(|w| format!("{} of {}: {}", w.size, w.disk, w.why))
+            .collect();
+        pairs.push(("wasted", wasted.join("\n")));
+    }
+    fields(&pairs)
+}
+
+pub(crate) fn volumes(volumes: &[Volume]) -> Rows {
+    Rows::new(
+        ["VOLUME", "POOL", "SIZE", "USED", "STATE", "CLIENTS", "ID"],
+        volumes.iter().map(|v| {
+            [
+                v.name.to_string(),
+                v.pool_name.to_string(),
+                v.size.to_string(),
+                or_none(v.used),
+                v.state.to_string(),
+                join(&v.clients, ", "),
+                v.id.to_string(),
+            ]
+        }),
+    )
+}
+
+/// `host` is the appliance's address where it is known.
+pub(crate) fn volume(v: &Volume, host: Option<&str>) -> String {
+    let mut pairs = vec![
+        ("volume", v.name.to_string()),
+        ("id", v.id.to_string()),
+        ("pool", v.pool_name.to_string()),
+        ("size", format!("{} ({} bytes)", v.size, v.size.get())),
+        ("used", or_none(v.used)),
+        ("state", v.state.to_string()),
+    ];
+    pairs.extend(v.reason.as_ref().map(|reason| ("reason", reason.clone())));
+    pairs.extend([
+        ("owner", v.owner.to_string()),
+        ("created", time(v.created)),
+        ("clients", join(&v.clients, "\n")),
+    ]);
+    let mount = mount_command(v, host.unwrap_or("ADDRESS"));
+    let mut text = format!("{}\n\nmount it on a client with:\n  {mount}", fields(&pairs));
+    if v.clients.is_empty() {
+        text.push_str(&format!(
+            "\nnobody may yet; allow a client with:\n  cistern clients add {} ADDRESS",
+            v.id
+        ));
+    }
+    text
+}
+
+/// What to paste on a client.
+fn mount_command(v: &Volume, host: &str) -> String {
+    format!("mount -t nfs -o vers=4.2 {host}:{} /mnt", v.export.path)
+}
+
+pub(crate) fn jobs(jobs: &[Job]) -> Rows {
+    Rows::new(
+        ["JOB", "WHAT", "TARGET", "STATE", "STARTED", "BY"],
+        jobs.iter().map(|j| {
+            [
+                j.id.to_string(),
+                job_kind(j).to_owned(),
+                j.target.clone(),
+                job_state(j),
+                time(j.started),
+                j.owner.to_string(),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn job(j: &Job) -> String {
+    fields(&[
+        ("job", j.id.to_string()),
+        ("what", job_kind(j).to_owned()),
+        ("target", j.target.clone()),
+        ("state", job_state(j)),
+        ("by", j.owner.to_string()),
+        ("started", time(j.started)),
+        ("ended", j.ended.map_or_else(|| NONE.to_owned(), time)),
+    ])
+}
+
+fn job_kind(job: &Job) -> &'static str {
+    match job.kind {
+        JobKind::CreatePool => "create pool",
+        JobKind::DeletePool => "delete pool",
+    }
+}
+
+fn job_state(job: &Job) -> String {
+    match &job.state {
+        JobState::Running { done, total, step } => format!("{done} of {total}: {step}"),
+        JobState::Succeeded => "succeeded".to_owned(),
+        JobState::Failed { problem } => format!("failed: {}", problem.detail),
+    }
+}
+
+/// One line, as a log has it.
+pub(crate) fn event(e: &Event) -> String {
+    let mark = match e.severity {
+        Severity::Info => "info   ",
+        Severity::Warning => "warning",
+        Severity::Error => "error  ",
+    };
+    let actor = e.actor.as_ref().map(|a| format!(" (by {a})")).unwrap_or_default();
+    format!("{}  {mark}  {}{actor}", time(e.time), e.message)
+}
+
+pub(crate) fn tokens(tokens: &[Token]) -> Rows {
+    Rows::new(
+        ["TOKEN", "ROLE", "POOLS", "CREATED", "ID"],
+        tokens.iter().map(|t| {
+            [
+                t.name.to_string(),
+                t.role.to_string(),
+                join(&t.pools, ", "),
+                time(t.created),
+                t.id.to_string(),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn system(s: &System) -> String {
+    let mut pairs = vec![
+        ("appliance", s.hostname.clone()),
+        ("version", format!("Cistern {}, Linux {}", s.version, s.kernel)),
+        ("machine", s.machine_id.clone()),
+        ("runs since", time(s.booted)),
+        (
+            "load",
+            format!(
+                "{:.2} {:.2} {:.2} on {} processors",
+                s.load.one, s.load.five, s.load.fifteen, s.load.cpus
+            ),
+        ),
+        (
+            "memory",
+            format!("{} available of {}", s.memory.available, s.memory.total),
+        ),
+        ("volumes", format!("{} served of {}", s.volumes_ready, s.volumes)),
+        (
+            "network",
+            join(&s.interfaces.iter().map(interface).collect::<Vec<_>>(), "\n"),
+        ),
+        (
+            "services",
+            join(
+                &s.services
+                    .iter()
+                    .map(|x| format!("{} {}", x.name, service(x.state)))
+                    .collect::<Vec<_>>(),
+                "\n",
+            ),
+        ),
+    ];
+    if s.live {
+        pairs.push((
+            "state",
+            "live: settings and tokens are lost at the next start".to_owned(),
+        ));
+    }
+    fields(&pairs)
+}
+
+fn interface(i: &Interface) -> String {
+    let state = if i.up { "up" } else { "down" };
+    format!("{} {state} {}", i.name, join(&i.addresses, " "))
+}
+
+/// A service's state in a word.
+pub(crate) fn service(state: ServiceState) -> &'static str {
+    match state {
+        ServiceState::Active => "active",
+        ServiceState::Changing => "changing",
+        ServiceState::Inactive => "inactive",
+        ServiceState::Failed => "failed",
+    }
+}
