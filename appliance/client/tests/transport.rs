@@ -1,5 +1,7 @@
 //! Both ways to an appliance, against a server of a few lines.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

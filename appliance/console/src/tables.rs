@@ -355,3 +355,51 @@ pub(crate) fn service(state: ServiceState) -> &'static str {
         ServiceState::Failed => "failed",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn photos() -> Volume {
+        serde_json::from_str(
+            r#"{"id":"vol-0f8fad5bd9cb469fa16570867728950e","name":"photos",
+            "pool":"pool-0f8fad5bd9cb469fa16570867728950e","pool_name":"tank","size":1073741824,"used":null,
+            "state":"ready","reason":null,"owner":"local","clients":["10.0.0.0/24","fd00::7"],
+            "export":{"path":"/volumes/vol-0f8fad5bd9cb469fa16570867728950e",
+            "fsid":"0f8fad5b-d9cb-469f-a165-70867728950e"},"created":"2026-01-02T03:04:05Z"}"#,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn into_a_pipe_each_volume_is_one_line() {
+        assert_eq!(
+            volumes(&[photos()]).render(None),
+            "VOLUME  POOL  SIZE   USED  STATE  CLIENTS               ID\n\
+             photos  tank  1 GiB  -     ready  10.0.0.0/24, fd00::7  vol-0f8fad5bd9cb469fa16570867728950e"
+        );
+    }
+
+    #[test]
+    fn a_table_is_no_wider_than_its_terminal() {
+        for width in [40, 60, 80, 200] {
+            let text = volumes(&[photos()]).render(Some(width));
+            assert!(
+                text.lines().all(|l| l.chars().count() <= width as usize),
+                "{width}:\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_volume_is_shown_with_the_command_that_mounts_it() {
+        let text = volume(&photos(), Some("10.0.0.5"));
+        let mount = "  mount -t nfs -o vers=4.2 10.0.0.5:/volumes/vol-0f8fad5bd9cb469fa16570867728950e /mnt";
+        assert!(text.lines().any(|l| l == mount), "{text}");
+        let nobody = Volume {
+            clients: Vec::new(),
+            ..photos()
+        };
+        assert!(volume(&nobody, None).contains("cistern clients add vol-0f8fad5bd9cb469fa16570867728950e"));
+    }
+}

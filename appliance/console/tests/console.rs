@@ -1,5 +1,7 @@
 //! The session on the console, driven over a pseudo-terminal: one that answers about its cursor, and one that does not.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};

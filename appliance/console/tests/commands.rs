@@ -1,0 +1,111 @@
+//! The program as a script runs it, against a server on a socket that answers from a table.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
+
+use cistern_model::{ErrorKind, Problem};
+
+const VOLUME: &str = r#"{"id":"vol-0f8fad5bd9cb469fa16570867728950e","name":"small",
+    "pool":"pool-0f8fad5bd9cb469fa16570867728950e","pool_name":"tank","size":314572800,"used":null,"state":"ready",
+    "reason":null,"owner":"local","clients":[],"export":{"path":"/volumes/vol-0f8fad5bd9cb469fa16570867728950e",
+    "fsid":"0f8fad5b-d9cb-469f-a165-70867728950e"},"created":"2026-01-02T03:04:05Z"}"#;
+
+/// Runs `cistern` against a server that gives `answers`, each a request line's beginning, a status and a body.
+fn run(args: &[&str], answers: Vec<(&'static str, u16, String)>) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("api.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.unwrap());
+            let (mut request, mut length) = (String::new(), 0);
+            reader.read_line(&mut request).unwrap();
+            loop {
+                let mut header = String::new();
+                if reader.read_line(&mut header).unwrap() <= 2 {
+                    break;
+                }
+                if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap();
+            let found = answers.iter().find(|(start, _, _)| request.starts_with(start));
+            let (status, body) = found.map_or((500, ""), |(_, status, body)| (*status, body));
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+            reader.get_mut().write_all((head + body).as_bytes()).unwrap();
+        }
+    });
+    Command::new(env!("CARGO_BIN_EXE_cistern"))
+        .args(args)
+        .env("CISTERN_ENDPOINT", format!("unix:{}", path.display()))
+        .env("HOME", dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn each_kind_of_error_ends_with_its_exit_code_and_says_why_on_the_error_output() {
+    for kind in ErrorKind::ALL {
+        let body = serde_json::to_string(&Problem::new(kind, "this is why")).unwrap();
+        let output = run(&["pools", "list"], vec![("GET /v1/pools", kind.http_status(), body)]);
+        assert_eq!(output.status.code(), Some(i32::from(kind.exit_code())), "{kind:?}");
+        assert!(text(&output.stderr).starts_with("error: this is why\n"), "{output:?}");
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn a_size_that_was_raised_is_said_and_json_stays_one_document() {
+    let args = [
+        "volumes", "create", "small", "--pool", "tank", "--size", "10Mi", "-o", "json",
+    ];
+    let output = run(&args, vec![("POST /v1/volumes", 201, VOLUME.to_owned())]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stderr).contains("raised to 300 MiB"), "{output:?}");
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, serde_json::from_str::<serde_json::Value>(VOLUME).unwrap());
+}
+
+#[test]
+fn a_volume_is_found_by_its_name_and_not_deleted_unasked() {
+    let page = |items: &str| format!(r#"{{"items":[{items}]}}"#);
+    let list = ("GET /v1/volumes?name=small", 200, page(VOLUME));
+    let delete = (
+        "DELETE /v1/volumes/vol-0f8fad5bd9cb469fa16570867728950e",
+        204,
+        String::new(),
+    );
+    let output = run(&["volumes", "delete", "small"], vec![list.clone(), delete.clone()]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(text(&output.stderr).contains("--yes"), "{output:?}");
+    assert!(
+        run(&["volumes", "delete", "small", "--yes"], vec![list, delete])
+            .status
+            .success()
+    );
+    let none = vec![("GET /v1/volumes", 200, page(""))];
+    assert_eq!(run(&["volumes", "show", "small"], none.clone()).status.code(), Some(6));
+    let listed = run(&["volumes", "list", "-o", "json"], none);
+    assert_eq!(text(&listed.stdout), "[]\n");
+}
+
+#[test]
+fn a_script_that_enrols_must_give_the_fingerprint() {
+    let output = run(&["enrol", "https://127.0.0.1:1", "--code", "x"], Vec::new());
+    assert_ne!(output.status.code(), Some(0));
+    let bad = run(
+        &["enrol", "https://127.0.0.1:1", "--code", "x", "--fingerprint", "zz"],
+        Vec::new(),
+    );
+    assert_eq!(bad.status.code(), Some(3), "{bad:?}");
+}
