@@ -71,3 +71,23 @@ make_uki() { # INITRD FILE
     tool ukify build --linux "$layer/vmlinuz" --initrd "$1" --cmdline "$command_line" --os-release "@$root/etc/os-release" \
         --uname "$(cat "$layer/version")" --stub /usr/lib/systemd/boot/efi/linuxx64.efi.stub --output "$2" >/dev/null
 }
+
+# A report beside the results: sizes, versions and what was packed.
+report() {
+    local file packages=0
+    [ ! -e "$tree/tree/var/lib/dpkg/status" ] || packages=$(grep -c '^Package:' "$tree/tree/var/lib/dpkg/status")
+    {
+        printf '{\n  "version": "%s",\n  "commit": "%s",\n' "$version" "$(git -C "$project" rev-parse --short HEAD 2>/dev/null || echo unknown)"
+        printf '  "kernel": "%s",\n  "packages": %d,\n  "command_line": "%s",\n' "$(cat "$layer/version")" "$packages" "$command_line"
+        printf '  "root_bytes": %d,\n  "root_compressed_bytes": %d,\n' "$(du -sb "$root" | cut -f1)" "$(stat -c %s "$out/work/root.erofs")"
+        printf '  "files": {'
+        separator=''
+        for file in cistern.efi vmlinuz initrd cistern.raw cistern.qcow2 cistern.iso; do
+            [ -e "$out/$file" ] || continue
+            printf '%s\n    "%s": {"bytes": %d, "on_disk_bytes": %d}' "$separator" "$file" "$(stat -c %s "$out/$file")" \
+                "$(($(stat -c %b "$out/$file") * 512))"
+            separator=,
+        done
+        printf '\n  }\n}\n'
+    } >"$out/manifest.json"
+}

@@ -36,6 +36,8 @@ layer() {
         "$layer/tree/usr/lib/modules/$version"
     mkdir -p "$layer/tree"/{dev,proc,sys,run,tmp,var,volumes,root,usr/local}
     prune_libraries "$layer/tree"
+    # Nobody but root runs programs here that would need it.
+    find "$layer/tree" -xdev -type f -perm /6000 -exec chmod ug-s {} +
     find "$layer/tree" -xtype l -lname '/usr/*' -delete 2>/dev/null || true
     cp "$kernel/tree/boot/vmlinuz-$version" "$layer/vmlinuz"
     cp "$kernel/tree/boot/config-$version" "$layer/config"
