@@ -12,7 +12,7 @@ use cistern_api::forward::forward;
 use cistern_api::json::parse_body;
 use cistern_api::problem::Refusal;
 use cistern_api::{TokenChange, TokenChangeKind};
-use cistern_model::{EnrolRequest, ErrorKind, Page, Token, TokenId, TokenRequest};
+use cistern_model::{EnrolRequest, ErrorKind, Token, TokenId, TokenRequest};
 use serde::Serialize;
 
 use crate::gate::{Admitted, Gate};
@@ -23,13 +23,7 @@ impl Gate {
     pub(crate) async fn answer(self: &Arc<Self>, admitted: Admitted) -> Result<Response<Body>, Refusal> {
         match (admitted.route.method, admitted.route.path) {
             ("POST", "/v1/enrol") => self.enrol(admitted).await,
-            ("GET", "/v1/tokens") => {
-                let page = Page {
-                    items: self.tokens.list(),
-                    next: None,
-                };
-                json(StatusCode::OK, &page)
-            }
+            ("GET", "/v1/tokens") => json(StatusCode::OK, &self.tokens.list()),
             ("POST", "/v1/tokens") => self.create(admitted).await,
             ("DELETE", "/v1/tokens/{id}") => self.delete(admitted).await,
             (method, path) => Err(Refusal::new(
