@@ -44,6 +44,10 @@ impl Exports for LinuxExports {
             // exportfs makes the kernel forget all answers, and every client pays for asking again.
             return Ok(());
         }
+        // Over a directory that is not there exportfs fails, and with it the start of the server.
+        for entry in &wanted {
+            std::fs::create_dir_all(&entry.path).map_err(|source| file::io(operation, &entry.path, source))?;
+        }
         file::replace(operation, Path::new(FILE), &text)?;
         let args = ["-r".to_owned()];
         let run = Run {
@@ -53,7 +57,7 @@ impl Exports for LinuxExports {
             limit: LIMIT,
         };
         let output = run.finished()?;
-        // It fails over each path that is not mounted yet, having exported it nevertheless: the table decides.
+        // It fails over a path that it cannot look at, having exported it nevertheless: the table decides.
         if self.current()? == wanted {
             return Ok(());
         }
