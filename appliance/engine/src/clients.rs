@@ -1,0 +1,117 @@
+//! Who may mount a volume. Invariant: the tag comes before the export when access is given and when it is taken, so that
+//! after a crash access is as was last answered, or as was last asked for.
+
+use cistern_host::TagChange;
+use cistern_model::{Client, EventKind, PoolId, Principal, Severity, Volume, VolumeId};
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::pools::refuse_missing;
+use crate::tags::{Stage, client_tag};
+use crate::view::VolumeView;
+use crate::volumes::{Created, LIMIT, volume_lock};
+
+/// The most clients of one volume; more than this is a network, and can be given as one.
+const MOST: usize = 256;
+
+impl Engine {
+    /// Lets a client mount a volume.
+    pub fn add_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Created<Volume>, EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let (pool, volume) = self.visible_volume(by, id)?;
+        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
+        let (pool, volume) = self.visible_volume(by, id)?;
+        refuse_unsettled(id, &volume)?;
+        let created = !volume.tags.clients.contains(&client);
+        if created {
+            if volume.tags.clients.len() >= MOST {
+                return Err(EngineError::Invalid(format!(
+                    "volume {id} has {MOST} clients, which is the most; allow a network in place of single addresses"
+                )));
+            }
+            refuse_missing(&pool)?;
+            let change = TagChange {
+                add: vec![client_tag(client)],
+                remove: Vec::new(),
+            };
+            self.retag(pool.id, id, &change, |volume| {
+                volume.tags.clients.insert(client);
+            })?;
+            self.publish()?;
+            let message = format!("{client} may mount volume {}", volume.tags.name);
+            self.record(
+                EventKind::ClientAdded,
+                Severity::Info,
+                Some(id.to_string()),
+                Some(by),
+                message,
+            );
+        } else {
+            self.publish_if_stale()?;
+        }
+        Ok(Created {
+            object: self.volume_model(id)?,
+            created,
+        })
+    }
+
+    /// No longer lets a client mount a volume. No error if it never might.
+    pub fn remove_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Volume, EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let (pool, volume) = self.visible_volume(by, id)?;
+        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
+        let (pool, volume) = self.visible_volume(by, id)?;
+        refuse_unsettled(id, &volume)?;
+        if volume.tags.clients.contains(&client) {
+            refuse_missing(&pool)?;
+            let change = TagChange {
+                add: Vec::new(),
+                remove: vec![client_tag(client)],
+            };
+            self.retag(pool.id, id, &change, |volume| {
+                volume.tags.clients.remove(&client);
+            })?;
+            self.publish()?;
+            let message = format!("{client} may no longer mount volume {}", volume.tags.name);
+            self.record(
+                EventKind::ClientRemoved,
+                Severity::Info,
+                Some(id.to_string()),
+                Some(by),
+                message,
+            );
+        } else {
+            self.publish_if_stale()?;
+        }
+        self.volume_model(id)
+    }
+
+    fn retag(
+        &self,
+        pool: PoolId,
+        id: VolumeId,
+        change: &TagChange,
+        apply: impl FnOnce(&mut VolumeView),
+    ) -> Result<(), EngineError> {
+        self.change_lvm(
+            pool,
+            || format!("note the clients of volume {id}"),
+            || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), change),
+            |view| {
+                if let Some(volume) = view.volume_mut(id) {
+                    apply(volume);
+                }
+            },
+        )
+    }
+}
+
+fn refuse_unsettled(id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
+    match volume.tags.state {
+        Stage::Ready => Ok(()),
+        Stage::Creating => Err(EngineError::Conflict(format!(
+            "volume {id} is being made; ask again when that is done"
+        ))),
+        Stage::Deleting => Err(EngineError::Conflict(format!("volume {id} is being deleted"))),
+    }
+}

@@ -1,0 +1,210 @@
+//! Disks: what can be done with each, and wiping one by name. Invariant: a disk on which anything was found is never
+//! written to, but by a wipe that names it; what is on it is read from the disk itself just before.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cistern_host::{BlockDevice, HostErrorKind};
+use cistern_model::{Disk, DiskId, DiskState, EventKind, PoolId, Principal, Severity, Signature};
+
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::plan::MINIMUM_DISK;
+use crate::{EngineError, view::PoolView};
+
+/// The lock's name of whoever looks for disks to use or to wipe.
+pub(crate) const DISKS: &str = "the choice of disks";
+
+impl Engine {
+    /// All disks, sorted by id.
+    pub fn disks(&self) -> Result<Vec<Disk>, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let devices = self.devices()?;
+        let pools = self.pools_by_node();
+        let mut disks: Vec<Disk> = devices.iter().map(|device| describe(device, &pools)).collect();
+        disks.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(disks)
+    }
+
+    /// Removes everything from a disk that is neither in use nor in a pool nor the one that the system started from.
+    /// Wiping a blank one does nothing.
+    pub fn wipe_disk(&self, by: &Principal, id: &DiskId) -> Result<Disk, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(900));
+        let _disks = self.0.names.hold(DISKS.to_owned())?;
+        self.read_lvm()?;
+        let device = self.device(id)?;
+        let before = describe(&device, &self.pools_by_node());
+        match &before.state {
+            DiskState::Available => return Ok(before),
+            DiskState::HasData => {}
+            DiskState::Boot | DiskState::InPool { .. } | DiskState::Busy | DiskState::Unusable { .. } => {
+                return Err(refusal(&before));
+            }
+        }
+        self.refuse_pending(id)?;
+        if let Err(error) = self.0.host.disks.wipe(&device.node) {
+            if error.kind() == HostErrorKind::Busy {
+                return Err(EngineError::DiskInUse {
+                    disk: id.clone(),
+                    why: "something on the appliance holds it open".to_owned(),
+                });
+            }
+            return Err(error).doing(|| format!("wipe disk {id}"));
+        }
+        let found = kinds(&before.signatures);
+        let message = format!("disk {id} was wiped; it had carried {found}");
+        self.record(
+            EventKind::DiskWiped,
+            Severity::Warning,
+            Some(id.to_string()),
+            Some(by),
+            message,
+        );
+        Ok(describe(&self.device(id)?, &self.pools_by_node()))
+    }
+
+    /// All devices, anew; the engine remembers them for their ids.
+    pub(crate) fn devices(&self) -> Result<Vec<BlockDevice>, EngineError> {
+        let devices = self.0.host.disks.list().doing(|| "list the disks".to_owned())?;
+        locked(&self.0.devices).clone_from(&devices);
+        Ok(devices)
+    }
+
+    fn device(&self, id: &DiskId) -> Result<BlockDevice, EngineError> {
+        let found = self.devices()?.into_iter().find(|device| device.id == *id);
+        found.ok_or_else(|| EngineError::NotFound {
+            what: "disk",
+            name: id.to_string(),
+        })
+    }
+
+    /// A device that a pool may be made of, with nothing on it now.
+    pub(crate) fn blank_device(&self, devices: &[BlockDevice], id: &DiskId) -> Result<BlockDevice, EngineError> {
+        let device = devices.iter().find(|device| device.id == *id);
+        let device = device.ok_or_else(|| EngineError::NotFound {
+            what: "disk",
+            name: id.to_string(),
+        })?;
+        let disk = describe(device, &self.pools_by_node());
+        if disk.state != DiskState::Available {
+            return Err(refusal(&disk));
+        }
+        self.refuse_pending(id)?;
+        self.refuse_signatures(device)?;
+        Ok(device.clone())
+    }
+
+    /// Looks at the disk itself, whatever udev said.
+    pub(crate) fn refuse_signatures(&self, device: &BlockDevice) -> Result<(), EngineError> {
+        let found = self.0.host.disks.signatures(&device.node);
+        let signatures = found.doing(|| format!("look at what is on disk {}", device.id))?;
+        if signatures.is_empty() {
+            return Ok(());
+        }
+        Err(carries(&device.id, &signatures))
+    }
+
+    fn refuse_pending(&self, id: &DiskId) -> Result<(), EngineError> {
+        match locked(&self.0.pending)
+            .iter()
+            .find(|pending| pending.disks.contains(id))
+        {
+            None => Ok(()),
+            Some(pending) => Err(EngineError::DiskInUse {
+                disk: id.clone(),
+                why: format!("pool {} is just being made of it", pending.name),
+            }),
+        }
+    }
+
+    fn pools_by_node(&self) -> BTreeMap<PathBuf, PoolId> {
+        let view = self.view();
+        let nodes = |pool: &PoolView| -> Vec<(PathBuf, PoolId)> {
+            pool.nodes.iter().map(|node| (node.clone(), pool.id)).collect()
+        };
+        view.pools.values().flat_map(nodes).collect()
+    }
+
+    /// The ids of a pool's disks that are there.
+    pub(crate) fn disks_of(&self, pool: &PoolView) -> Vec<DiskId> {
+        let devices = locked(&self.0.devices);
+        let mut disks: Vec<DiskId> = devices
+            .iter()
+            .filter(|device| pool.nodes.contains(&device.node))
+            .map(|device| device.id.clone())
+            .collect();
+        disks.sort();
+        disks
+    }
+}
+
+fn describe(device: &BlockDevice, pools: &BTreeMap<PathBuf, PoolId>) -> Disk {
+    let state = if device.boot {
+        DiskState::Boot
+    } else if let Some(pool) = pools.get(&device.node) {
+        DiskState::InPool { pool: *pool }
+    } else if device.busy {
+        DiskState::Busy
+    } else if device.read_only {
+        DiskState::Unusable {
+            why: "it is read-only".to_owned(),
+        }
+    } else if !device.signatures.is_empty() {
+        DiskState::HasData
+    } else if device.size < MINIMUM_DISK {
+        DiskState::Unusable {
+            why: format!("it is smaller than {MINIMUM_DISK}"),
+        }
+    } else {
+        DiskState::Available
+    };
+    Disk {
+        id: device.id.clone(),
+        kernel_name: device
+            .node
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        size: device.size,
+        model: device.model.clone(),
+        serial: device.serial.clone(),
+        wwn: device.wwn.clone(),
+        rotational: device.rotational,
+        transport: device.transport,
+        state,
+        signatures: device.signatures.clone(),
+    }
+}
+
+fn kinds(signatures: &[Signature]) -> String {
+    let mut kinds: Vec<&str> = signatures.iter().map(|s| s.kind.as_str()).collect();
+    kinds.dedup();
+    kinds.join(", ")
+}
+
+fn carries(id: &DiskId, signatures: &[Signature]) -> EngineError {
+    EngineError::DiskInUse {
+        disk: id.clone(),
+        why: format!(
+            "it carries {}; if nothing on it is needed any more, wipe it by name first",
+            kinds(signatures)
+        ),
+    }
+}
+
+/// Why a disk that is not available cannot be used.
+fn refusal(disk: &Disk) -> EngineError {
+    let why = match &disk.state {
+        DiskState::HasData => return carries(&disk.id, &disk.signatures),
+        DiskState::Available => "it is being looked at by another request; ask again".to_owned(),
+        DiskState::Boot => "the system started from it".to_owned(),
+        DiskState::InPool { pool } => format!("it belongs to {pool}"),
+        DiskState::Busy => "something on the appliance holds it open or has mounted it".to_owned(),
+        DiskState::Unusable { why } => why.clone(),
+    };
+    EngineError::DiskInUse {
+        disk: disk.id.clone(),
+        why,
+    }
+}

@@ -1,0 +1,234 @@
+//! The engine itself: what its operations share. Invariant: LVM is changed only through [`Engine::change_lvm`], exports
+//! only through [`Engine::publish`]; both leave the view as the machine is.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
+use std::time::{Duration, Instant};
+
+use cistern_host::{BlockDevice, Change, ExportEntry, Host, HostError, HostErrorKind};
+use cistern_model::{Event, EventKind, PoolId, Principal, Severity, VolumeId};
+use tokio::sync::broadcast;
+
+use crate::EngineError;
+use crate::error::Doing as _;
+use crate::events::Events;
+use crate::jobs::Jobs;
+use crate::locks::{LvmLocks, Names, Operations};
+use crate::pools::Pending;
+use crate::react::Surroundings;
+use crate::view::{Orphan, View};
+
+/// What the engine is told about its surroundings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The version of Cistern.
+    pub version: String,
+    /// Where volumes are mounted, each in a directory named by its id; also what their export paths begin with.
+    pub volumes_dir: PathBuf,
+    /// How much of a pool may be promised to volumes, in percent of its size. Above 100, a full pool fails writes.
+    pub overcommit_percent: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            volumes_dir: PathBuf::from("/volumes"),
+            overcommit_percent: 100,
+        }
+    }
+}
+
+/// The engine: all operations on disks, pools and volumes. A handle; clones are the same engine. Every call blocks.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) host: Host,
+    pub(crate) config: Config,
+    view: RwLock<View>,
+    pub(crate) devices: Mutex<Vec<BlockDevice>>,
+    pub(crate) events: Events,
+    pub(crate) jobs: Jobs,
+    pub(crate) names: Names,
+    pub(crate) lvm: LvmLocks,
+    pub(crate) operations: Operations,
+    pub(crate) pending: Mutex<Vec<Pending>>,
+    /// Held while exports are replaced; whether the last time failed.
+    exports_stale: Mutex<bool>,
+    pub(crate) started: AtomicBool,
+    orphans: Mutex<HashSet<Orphan>>,
+    /// When the state was last read as a whole.
+    read_at: Mutex<Option<Instant>>,
+    pub(crate) changes: OnceLock<mpsc::Sender<Change>>,
+    pub(crate) surroundings: Mutex<Surroundings>,
+}
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    /// An engine on this machine. Nothing is looked at or touched before [`Engine::start`].
+    pub fn new(host: Host, config: Config) -> Engine {
+        Engine(Arc::new(Inner {
+            host,
+            config,
+            view: RwLock::default(),
+            devices: Mutex::default(),
+            events: Events::new(),
+            jobs: Jobs::default(),
+            names: Names::default(),
+            lvm: LvmLocks::default(),
+            operations: Operations::default(),
+            pending: Mutex::default(),
+            exports_stale: Mutex::new(true),
+            started: AtomicBool::new(false),
+            orphans: Mutex::default(),
+            read_at: Mutex::default(),
+            changes: OnceLock::new(),
+            surroundings: Mutex::default(),
+        }))
+    }
+
+    /// Keeps an event and sends it to those who listen.
+    pub fn record(
+        &self,
+        kind: EventKind,
+        severity: Severity,
+        object: Option<String>,
+        by: Option<&Principal>,
+        message: String,
+    ) {
+        let now = self.0.host.machine.now();
+        self.0.events.record(now, kind, severity, object, by, message);
+    }
+
+    /// Events after the one of this number, oldest first, at most `limit`. Of the last 1000.
+    pub fn events(&self, after_seq: u64, limit: usize) -> Vec<Event> {
+        self.0.events.after(after_seq, limit)
+    }
+
+    /// Events from now on. A receiver that falls 1000 behind is told that it missed some.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// Whether no operation is far beyond its limit. For the watchdog.
+    pub fn alive(&self) -> bool {
+        self.0.operations.in_time()
+    }
+
+    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.0.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn change_view<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
+        change(&mut self.0.view.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn path_of(&self, volume: VolumeId) -> PathBuf {
+        self.0.config.volumes_dir.join(volume.to_string())
+    }
+
+    /// Reads LVM's state, whole and undisturbed, into the view.
+    pub(crate) fn read_lvm(&self) -> Result<(), EngineError> {
+        let _still = self.0.lvm.still();
+        let state = self.0.host.lvm.state().doing(|| "read the pools' state".to_owned())?;
+        let orphans = self.change_view(|view| {
+            let (new, orphans) = View::read(&state, view);
+            *view = new;
+            orphans
+        });
+        *locked(&self.0.read_at) = Some(Instant::now());
+        self.report_orphans(orphans);
+        Ok(())
+    }
+
+    /// Reads LVM's state if that was not done within `age`.
+    pub(crate) fn read_lvm_after(&self, age: Duration) -> Result<(), EngineError> {
+        let fresh = locked(&self.0.read_at).is_some_and(|at| at.elapsed() < age);
+        if fresh { Ok(()) } else { self.read_lvm() }
+    }
+
+    /// Each is told once for as long as it is there.
+    fn report_orphans(&self, found: Vec<Orphan>) {
+        let found: HashSet<Orphan> = found.into_iter().collect();
+        let mut known = locked(&self.0.orphans);
+        let new: BTreeSet<Orphan> = found.difference(&known).cloned().collect();
+        *known = found;
+        drop(known);
+        for orphan in new {
+            let message = format!("{} was left alone: {}", orphan.object, orphan.why);
+            self.record(
+                EventKind::OrphanFound,
+                Severity::Warning,
+                Some(orphan.object),
+                None,
+                message,
+            );
+        }
+    }
+
+    /// Makes one change to a pool in LVM and, once it is committed, in the view. If it failed, it is not known what of it
+    /// was done, and all is read anew.
+    pub(crate) fn change_lvm<T>(
+        &self,
+        pool: PoolId,
+        doing: impl FnOnce() -> String,
+        command: impl FnOnce() -> Result<T, HostError>,
+        apply: impl FnOnce(&mut View),
+    ) -> Result<T, EngineError> {
+        let outcome = self.0.lvm.change(pool, || {
+            let outcome = command();
+            if outcome.is_ok() {
+                self.change_view(apply);
+            }
+            outcome
+        });
+        self.after_lvm(outcome.doing(doing))
+    }
+
+    /// Reads all anew if a change failed.
+    pub(crate) fn after_lvm<T>(&self, outcome: Result<T, EngineError>) -> Result<T, EngineError> {
+        if let Err(EngineError::Host { source, .. }) = &outcome
+            && source.kind() != HostErrorKind::PowerLost
+            && let Err(error) = self.read_lvm()
+        {
+            tracing::warn!(%error, "after a failed change the state could not be read");
+        }
+        outcome
+    }
+
+    /// Makes the exports what the view says.
+    pub(crate) fn publish(&self) -> Result<(), EngineError> {
+        let mut stale = locked(&self.0.exports_stale);
+        *stale = true;
+        let mut entries: Vec<ExportEntry> = Vec::new();
+        for pool in self.view().pools.values() {
+            let served = pool.volumes.iter().filter(|(_, volume)| volume.has_export());
+            entries.extend(served.map(|(id, volume)| ExportEntry {
+                path: self.path_of(*id),
+                fsid: id.uuid(),
+                clients: volume.tags.clients.iter().copied().collect(),
+            }));
+        }
+        entries.sort();
+        let exports = &self.0.host.exports;
+        exports.replace(&entries).doing(|| "write the exports".to_owned())?;
+        *stale = false;
+        Ok(())
+    }
+
+    /// Makes the exports what the view says if that failed the last time.
+    pub(crate) fn publish_if_stale(&self) -> Result<(), EngineError> {
+        let stale = *locked(&self.0.exports_stale);
+        if stale { self.publish() } else { Ok(()) }
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.0.started.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,402 @@
+//! Pools: planning, making, deleting and listing them. Here a request is judged; what is then done to the disks is in
+//! `pool_steps`. Invariant: nothing is touched before all of a request has been found good.
+
+use std::time::Duration;
+
+use cistern_host::{BlockDevice, HostErrorKind};
+use cistern_model::{
+    DiskId, EventKind, Job, JobId, JobKind, Layout, Percent, Pool, PoolId, PoolName, PoolPlan, PoolRequest, PoolState,
+    Principal, Severity, Waste,
+};
+use uuid::Uuid;
+
+use crate::EngineError;
+use crate::disks::DISKS;
+use crate::engine::{Engine, locked};
+use crate::plan::{EXTENT, Member, Plan, groups, plan};
+use crate::pool_steps::Progress;
+use crate::tags::{PoolTags, Stage};
+use crate::view::{DATA, PoolView};
+
+/// What came of a request for a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PoolCreation {
+    /// The same was made before.
+    Exists(Pool),
+    /// It is being made.
+    Started(Job),
+}
+
+/// A pool that a job is making or deleting.
+#[derive(Debug, Clone)]
+pub(crate) struct Pending {
+    pub(crate) id: PoolId,
+    pub(crate) name: PoolName,
+    pub(crate) layout: Layout,
+    pub(crate) disks: Vec<DiskId>,
+    pub(crate) job: JobId,
+    pub(crate) kind: JobKind,
+}
+
+/// Steps of which a job's length is not known before: what it is shown as at first.
+const STEPS: u32 = 5;
+
+impl Engine {
+    /// What a request for a pool would come to. Touches nothing.
+    pub fn plan_pool(&self, request: &PoolRequest) -> Result<PoolPlan, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let (_, plan) = self.judge(request)?;
+        Ok(describe(request, &plan))
+    }
+
+    /// Begins to make a pool. Asked for again with the same layout and disks it is the same one, and if its making was
+    /// interrupted it goes on.
+    pub fn create_pool(&self, by: &Principal, request: &PoolRequest) -> Result<PoolCreation, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let _disks = self.0.names.hold(DISKS.to_owned())?;
+        let mut asked = request.disks.clone();
+        asked.sort();
+        if let Some(pending) = locked(&self.0.pending).iter().find(|p| p.name == request.name).cloned() {
+            return match pending.kind {
+                JobKind::DeletePool => Err(EngineError::Conflict(format!(
+                    "pool {} is being deleted; ask again when that is done",
+                    request.name
+                ))),
+                JobKind::CreatePool if pending.layout == request.layout && pending.disks == asked => {
+                    self.job_now(pending.job).map(PoolCreation::Started)
+                }
+                JobKind::CreatePool => Err(name_taken(&request.name)),
+            };
+        }
+        let existing = self.view().pool_named(&request.name).cloned();
+        if let Some(pool) = existing {
+            if pool.tags.layout != request.layout || pool.tags.asked() != asked {
+                return Err(name_taken(&request.name));
+            }
+            return match pool.tags.state {
+                Stage::Ready => Ok(PoolCreation::Exists(self.pool_model(&pool))),
+                Stage::Creating => Ok(PoolCreation::Started(self.begin_creation(by, request, pool.id, None))),
+                Stage::Deleting => Err(EngineError::Conflict(format!(
+                    "pool {} is being deleted; ask again when that is done",
+                    request.name
+                ))),
+            };
+        }
+        let (devices, plan) = self.judge(request)?;
+        let id = PoolId::from_uuid(Uuid::new_v4());
+        let job = self.begin_creation(by, request, id, Some((devices, plan)));
+        Ok(PoolCreation::Started(job))
+    }
+
+    /// Begins to delete a pool that holds no volumes. Its disks are blank afterwards.
+    pub fn delete_pool(&self, by: &Principal, name_or_id: &str) -> Result<Job, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let _disks = self.0.names.hold(DISKS.to_owned())?;
+        let pool = self.visible_pool(by, name_or_id)?;
+        if let Some(pending) = locked(&self.0.pending).iter().find(|p| p.id == pool.id).cloned() {
+            return match pending.kind {
+                JobKind::DeletePool => self.job_now(pending.job),
+                JobKind::CreatePool => Err(EngineError::Conflict(format!(
+                    "pool {} is being made; ask again when that is done",
+                    pool.tags.name
+                ))),
+            };
+        }
+        refuse_volumes(&pool)?;
+        refuse_missing(&pool)?;
+        let pending = self.begin_job(
+            by,
+            JobKind::DeletePool,
+            &pool.tags.name,
+            pool.tags.layout,
+            Vec::new(),
+            pool.id,
+        );
+        let (engine, by, id, name) = (self.clone(), by.clone(), pool.id, pool.tags.name.clone());
+        self.run_job(pending.id, move |progress| {
+            engine.take_pool_away(id, progress)?;
+            let message = format!("pool {name} was deleted");
+            engine.record(
+                EventKind::PoolDeleted,
+                Severity::Info,
+                Some(id.to_string()),
+                Some(&by),
+                message,
+            );
+            Ok(())
+        });
+        Ok(pending)
+    }
+
+    /// All pools that the caller may see, by name.
+    pub fn pools(&self, by: &Principal) -> Result<Vec<Pool>, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        self.freshen();
+        let pools: Vec<PoolView> = self.view().pools.values().cloned().collect();
+        let seen = pools.iter().filter(|pool| by.may_use_pool(&pool.tags.name));
+        let mut pools: Vec<Pool> = seen.map(|pool| self.pool_model(pool)).collect();
+        pools.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        Ok(pools)
+    }
+
+    /// A pool, by its name or its id.
+    pub fn pool(&self, by: &Principal, name_or_id: &str) -> Result<Pool, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        self.freshen();
+        let pool = self.visible_pool(by, name_or_id)?;
+        Ok(self.pool_model(&pool))
+    }
+
+    /// Jobs that the caller may see, the newest first.
+    pub fn jobs(&self, by: &Principal) -> Vec<Job> {
+        self.0
+            .jobs
+            .list()
+            .into_iter()
+            .filter(|job| by.may_touch(&job.owner))
+            .collect()
+    }
+
+    /// A job.
+    pub fn job(&self, by: &Principal, id: JobId) -> Result<Job, EngineError> {
+        let job = self.0.jobs.get(id).filter(|job| by.may_touch(&job.owner));
+        job.ok_or_else(|| no_job(id))
+    }
+
+    /// A job once it has ended, or as it is when `limit` has passed.
+    pub fn wait_for_job(&self, by: &Principal, id: JobId, limit: Duration) -> Result<Job, EngineError> {
+        self.0.jobs.wait(id, limit);
+        self.job(by, id)
+    }
+
+    fn job_now(&self, id: JobId) -> Result<Job, EngineError> {
+        self.0.jobs.get(id).ok_or_else(|| no_job(id))
+    }
+
+    /// A pool that the caller may see.
+    pub(crate) fn visible_pool(&self, by: &Principal, name_or_id: &str) -> Result<PoolView, EngineError> {
+        let view = self.view();
+        let pool = view.pool(name_or_id).filter(|pool| by.may_use_pool(&pool.tags.name));
+        pool.cloned().ok_or_else(|| no_pool(name_or_id))
+    }
+
+    pub(crate) fn pool_model(&self, pool: &PoolView) -> Pool {
+        let mut fresh = pool.clone();
+        // The kernel's own numbers, where it has them; a few milliseconds.
+        if pool.active
+            && let Ok(usage) = self.0.host.lvm.thin_usage(&pool.vg(), DATA)
+        {
+            (fresh.data, fresh.metadata) = (usage.data, usage.metadata);
+        }
+        fresh.to_model(self.disks_of(pool), self.0.config.overcommit_percent)
+    }
+
+    /// Mirrors that are being filled are looked at anew, at most every few seconds: only LVM's report says how far they
+    /// are.
+    fn freshen(&self) {
+        let filling = self.view().pools.values().any(|pool| pool.sync < Percent::FULL);
+        if filling && let Err(error) = self.read_lvm_after(Duration::from_secs(5)) {
+            tracing::warn!(%error, "the pools' state is as of before");
+        }
+    }
+
+    /// Whether a pool can be made as asked, looking at the disks themselves.
+    fn judge(&self, request: &PoolRequest) -> Result<(Vec<BlockDevice>, Plan), EngineError> {
+        for (number, disk) in request.disks.iter().enumerate() {
+            if request.disks[..number].contains(disk) {
+                return Err(EngineError::Invalid(format!("disk {disk} is named twice")));
+            }
+        }
+        let all = self.devices()?;
+        let blank = |disk: &DiskId| self.blank_device(&all, disk);
+        let devices: Vec<BlockDevice> = request.disks.iter().map(blank).collect::<Result<_, _>>()?;
+        let members = devices
+            .iter()
+            .map(|device| Member::of_size(device.id.clone(), device.size));
+        let (grouped, left_out) = groups(request.layout, members.collect());
+        let plan = plan(request.layout, grouped, left_out)?;
+        Ok((devices, plan))
+    }
+
+    fn begin_creation(
+        &self,
+        by: &Principal,
+        request: &PoolRequest,
+        id: PoolId,
+        new: Option<(Vec<BlockDevice>, Plan)>,
+    ) -> Job {
+        let mut disks = request.disks.clone();
+        disks.sort();
+        let job = self.begin_job(by, JobKind::CreatePool, &request.name, request.layout, disks, id);
+        let (engine, by, name) = (self.clone(), by.clone(), request.name.clone());
+        self.run_job(job.id, move |progress| {
+            if let Some((devices, plan)) = new {
+                let tags = PoolTags {
+                    name: name.clone(),
+                    layout: plan.layout,
+                    state: Stage::Creating,
+                    groups: plan
+                        .groups
+                        .iter()
+                        .map(|group| group.members.iter().map(|m| m.disk.clone()).collect())
+                        .collect(),
+                    left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
+                };
+                engine.join_disks(id, &tags, &devices, progress)?;
+            }
+            engine.finish_pool(id, progress)?;
+            let message = format!("pool {name} was made");
+            engine.record(
+                EventKind::PoolCreated,
+                Severity::Info,
+                Some(id.to_string()),
+                Some(&by),
+                message,
+            );
+            Ok(())
+        });
+        job
+    }
+
+    fn begin_job(
+        &self,
+        by: &Principal,
+        kind: JobKind,
+        name: &PoolName,
+        layout: Layout,
+        disks: Vec<DiskId>,
+        id: PoolId,
+    ) -> Job {
+        let now = self.0.host.machine.now();
+        let job = self.0.jobs.begin(kind, name.to_string(), by.owner.clone(), STEPS, now);
+        locked(&self.0.pending).push(Pending {
+            id,
+            name: name.clone(),
+            layout,
+            disks,
+            job: job.id,
+            kind,
+        });
+        job
+    }
+
+    /// Runs a job on a thread of its own.
+    fn run_job(&self, id: JobId, work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static) {
+        let engine = self.clone();
+        std::thread::spawn(move || {
+            let _operation = engine.0.operations.begin(Duration::from_secs(3600));
+            let outcome = work(&Progress::of_job(&engine.0.jobs, id));
+            if let Err(error) = &outcome {
+                tracing::error!(job = %id, problem = error.problem().detail, "a job failed");
+            }
+            locked(&engine.0.pending).retain(|pending| pending.job != id);
+            let now = engine.0.host.machine.now();
+            engine.0.jobs.end(id, outcome.as_ref().map(|()| ()), now);
+        });
+    }
+}
+
+fn describe(request: &PoolRequest, plan: &Plan) -> PoolPlan {
+    let mut wasted = Vec::new();
+    for group in &plan.groups {
+        let least = group.members.iter().map(|m| m.extents).min().unwrap_or(0);
+        for member in group.members.iter().filter(|m| m.extents > least) {
+            wasted.push(Waste {
+                disk: member.disk.clone(),
+                size: EXTENT.saturating_mul(member.extents - least),
+                why: "the disk that holds the other copy is smaller".to_owned(),
+            });
+        }
+    }
+    for member in &plan.left_out {
+        wasted.push(Waste {
+            disk: member.disk.clone(),
+            size: EXTENT.saturating_mul(member.extents),
+            why: "a mirror takes its disks in pairs; this one is left out, and stays as it is".to_owned(),
+        });
+    }
+    PoolPlan {
+        request: request.clone(),
+        groups: plan
+            .groups
+            .iter()
+            .map(|group| group.members.iter().map(|m| m.disk.clone()).collect())
+            .collect(),
+        usable: plan.usable(),
+        survives: plan.survives(),
+        wasted,
+    }
+}
+
+/// A pool that holds volumes is not deleted.
+pub(crate) fn refuse_volumes(pool: &PoolView) -> Result<(), EngineError> {
+    match pool.volumes.len() {
+        0 => Ok(()),
+        count => Err(EngineError::Conflict(format!(
+            "pool {} holds {count} volume(s); delete them first",
+            pool.tags.name
+        ))),
+    }
+}
+
+/// LVM changes no group that lacks a disk.
+pub(crate) fn refuse_missing(pool: &PoolView) -> Result<(), EngineError> {
+    match pool.missing_reason() {
+        None => Ok(()),
+        Some(why) => Err(EngineError::Unavailable(format!(
+            "pool {} cannot be changed: {why}",
+            pool.tags.name
+        ))),
+    }
+}
+
+/// Volumes are made only in a whole pool.
+pub(crate) fn refuse_unready(pool: &PoolView) -> Result<(), EngineError> {
+    let why = || {
+        let why = pool.trouble.clone().or_else(|| pool.missing_reason());
+        why.map(|why| format!(": {why}")).unwrap_or_default()
+    };
+    match pool.state() {
+        PoolState::Ready => Ok(()),
+        PoolState::Creating | PoolState::Deleting => Err(EngineError::Conflict(format!(
+            "pool {} is being {}",
+            pool.tags.name,
+            if pool.tags.state == Stage::Creating {
+                "made; ask again when that is done"
+            } else {
+                "deleted"
+            }
+        ))),
+        PoolState::Degraded | PoolState::Incomplete => Err(EngineError::Unavailable(format!(
+            "pool {} is {} and cannot be changed{}",
+            pool.tags.name,
+            pool.state().name(),
+            why()
+        ))),
+    }
+}
+
+/// Whether the machine itself is gone, so that nothing else needs to be tried.
+pub(crate) fn power_lost(error: &EngineError) -> bool {
+    matches!(error, EngineError::Host { source, .. } if source.kind() == HostErrorKind::PowerLost)
+}
+
+pub(crate) fn no_pool(name_or_id: &str) -> EngineError {
+    EngineError::NotFound {
+        what: "pool",
+        name: name_or_id.to_owned(),
+    }
+}
+
+fn no_job(id: JobId) -> EngineError {
+    EngineError::NotFound {
+        what: "job",
+        name: id.to_string(),
+    }
+}
+
+fn name_taken(name: &PoolName) -> EngineError {
+    EngineError::NameTaken(format!(
+        "there is a pool {name} with another layout or other disks; choose another name, or ask for the same"
+    ))
+}

@@ -1,0 +1,274 @@
+//! Makes mounts, exports and services match what the tags say, object by object. Invariant: one sick object never keeps
+//! the others from being served; nothing that cannot be explained is touched; the NFS server starts only after every
+//! known volume has its export.
+//!
+//! What was interrupted: a pool's making or deleting is finished; a volume's deletion is finished; a volume that was
+//! being made, of which nobody was told, is taken away (asking for it first goes on with it).
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cistern_host::Service;
+use cistern_model::{EventKind, PoolId, PoolState, Severity, VolumeId};
+
+use crate::EngineError;
+use crate::disks::DISKS;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::pool_steps::Progress;
+use crate::pools::power_lost;
+use crate::tags::Stage;
+use crate::volumes::volume_lock;
+
+/// The longest that reconciling thousands of volumes may take.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+impl Engine {
+    /// Makes everything as the disks say, then starts the NFS server. Fails if the disks cannot be read or NFS cannot be
+    /// started; single pools and volumes that fail are said in their state.
+    pub fn start(&self) -> Result<(), EngineError> {
+        self.reconcile()?;
+        self.remember_surroundings();
+        self.0.started.store(true, Ordering::SeqCst);
+        let (pools, volumes) = {
+            let view = self.view();
+            (
+                view.pools.len(),
+                view.pools.values().map(|pool| pool.volumes.len()).sum::<usize>(),
+            )
+        };
+        let message = format!("the supervisor started; it found {pools} pool(s) with {volumes} volume(s)");
+        self.record(EventKind::Started, Severity::Info, None, None, message);
+        Ok(())
+    }
+
+    /// Makes everything as the disks say. What is just being worked on by a request is left to it.
+    pub fn reconcile(&self) -> Result<(), EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let _one = self.0.names.hold("the reconciling of everything".to_owned())?;
+        self.devices()?;
+        self.read_lvm()?;
+        let pools: Vec<PoolId> = self.view().pools.keys().copied().collect();
+        for pool in pools {
+            self.settle_pool(pool)?;
+        }
+        // In this order: what is ready before the mounts are listed is mounted by then, if anybody has mounted it.
+        let ready = self.volumes_in(|stage| stage == Stage::Ready);
+        let mounts = self.0.host.filesystems.mounts_below(&self.0.config.volumes_dir);
+        let mounted: HashSet<PathBuf> = mounts
+            .doing(|| "list the mounts".to_owned())?
+            .into_iter()
+            .map(|mount| mount.target)
+            .collect();
+        for (pool, id) in ready {
+            self.serve(pool, id, &mounted)?;
+        }
+        self.publish()?;
+        let nfs = self.0.host.services.ensure_started(Service::NfsServer);
+        for (pool, id) in self.volumes_in(|stage| stage != Stage::Ready) {
+            self.clear(pool, id)?;
+        }
+        nfs.doing(|| "start the NFS server".to_owned())?;
+        Ok(())
+    }
+
+    fn volumes_in(&self, which: impl Fn(Stage) -> bool) -> Vec<(PoolId, VolumeId)> {
+        let view = self.view();
+        let mut found = Vec::new();
+        for pool in view.pools.values() {
+            let volumes = pool.volumes.iter().filter(|(_, volume)| which(volume.tags.state));
+            found.extend(volumes.map(|(id, _)| (pool.id, *id)));
+        }
+        found
+    }
+
+    /// Brings a pool where its tags say. Fails only if the machine is gone.
+    fn settle_pool(&self, id: PoolId) -> Result<(), EngineError> {
+        let Some(pool) = self.view().pools.get(&id).cloned() else {
+            return Ok(());
+        };
+        let outcome = match pool.tags.state {
+            Stage::Ready => self.activate(id),
+            Stage::Creating | Stage::Deleting => {
+                let Some(_disks) = self.0.names.try_hold(DISKS.to_owned()) else {
+                    return Ok(());
+                };
+                if locked(&self.0.pending).iter().any(|pending| pending.id == id) {
+                    return Ok(());
+                }
+                let (kind, done, outcome) = if pool.tags.state == Stage::Creating {
+                    let outcome = self.finish_pool(id, &Progress::unseen());
+                    (EventKind::PoolCreated, "making", outcome)
+                } else {
+                    let outcome = self.take_pool_away(id, &Progress::unseen());
+                    (EventKind::PoolDeleted, "deletion", outcome)
+                };
+                if outcome.is_ok() {
+                    let message = format!("the interrupted {done} of pool {} was finished", pool.tags.name);
+                    self.record(kind, Severity::Info, Some(id.to_string()), None, message);
+                }
+                outcome
+            }
+        };
+        let trouble = match outcome {
+            Err(error) if power_lost(&error) => return Err(error),
+            Err(error) => Some(error.problem().detail),
+            Ok(()) => None,
+        };
+        self.note_pool(id, trouble);
+        Ok(())
+    }
+
+    /// Activates what is not active. LVM's refusal is no failure of ours: the pool's state says it.
+    fn activate(&self, id: PoolId) -> Result<(), EngineError> {
+        let idle = {
+            let view = self.view();
+            let Some(pool) = view.pools.get(&id) else { return Ok(()) };
+            // A group of which no disk is there is not known to LVM.
+            !pool.nodes.is_empty() && (!pool.active || pool.volumes.values().any(|volume| !volume.active))
+        };
+        if !idle {
+            return Ok(());
+        }
+        self.change_lvm(
+            id,
+            || format!("activate {id}"),
+            || self.0.host.lvm.activate_vg(&id.to_string()),
+            |view| {
+                if let Some(pool) = view.pools.get_mut(&id) {
+                    pool.active = true;
+                    pool.volumes.values_mut().for_each(|volume| volume.active = true);
+                }
+            },
+        )
+    }
+
+    fn note_pool(&self, id: PoolId, failure: Option<String>) {
+        let noted = self.change_view(|view| {
+            let pool = view.pools.get_mut(&id)?;
+            let trouble = match (pool.missing_reason(), failure) {
+                (Some(missing), _) => Some(missing),
+                (None, failure) => failure,
+            };
+            let news = (pool.trouble != trouble).then(|| pool.tags.name.clone());
+            pool.trouble = trouble;
+            Some((news?, pool.state(), pool.trouble.clone()))
+        });
+        let Some((name, state, trouble)) = noted else { return };
+        let severity = match state {
+            PoolState::Ready | PoolState::Creating | PoolState::Deleting if trouble.is_none() => Severity::Info,
+            PoolState::Ready | PoolState::Creating | PoolState::Deleting | PoolState::Degraded => Severity::Warning,
+            PoolState::Incomplete => Severity::Error,
+        };
+        let why = trouble.map(|why| format!(": {why}")).unwrap_or_default();
+        let message = format!("pool {name} is {}{why}", state.name());
+        self.record(EventKind::PoolChanged, severity, Some(id.to_string()), None, message);
+    }
+
+    /// Mounts a ready volume. Fails only if the machine is gone.
+    fn serve(&self, pool: PoolId, id: VolumeId, mounted: &HashSet<PathBuf>) -> Result<(), EngineError> {
+        let Some((view, volume)) = self.view().volume(id).map(|(p, v)| (p.clone(), v.clone())) else {
+            return Ok(());
+        };
+        let Some(_name) = self.0.names.try_hold(volume_lock(pool, &volume.tags.name)) else {
+            return Ok(());
+        };
+        // Whoever had the name may have begun to delete it.
+        if self.view().volume(id).map(|(_, v)| v.tags.state) != Some(Stage::Ready) {
+            return Ok(());
+        }
+        let path = self.path_of(id);
+        let trouble = if view.state() == PoolState::Incomplete {
+            let why = view
+                .trouble
+                .clone()
+                .or_else(|| view.missing_reason())
+                .unwrap_or_default();
+            Some(format!("pool {} is not complete: {why}", view.tags.name))
+        } else if mounted.contains(&path) {
+            None
+        } else if !volume.active {
+            Some("its device could not be activated".to_owned())
+        } else {
+            let node = self.0.host.lvm.node(&pool.to_string(), &id.to_string());
+            match self
+                .0
+                .host
+                .filesystems
+                .mount(&node, &path)
+                .doing(|| "its filesystem cannot be mounted".to_owned())
+            {
+                Ok(()) => None,
+                Err(error) if power_lost(&error) => return Err(error),
+                Err(error) => Some(error.problem().detail),
+            }
+        };
+        let changed = self.change_view(|view| {
+            let volume = view.volume_mut(id)?;
+            let changed = volume.trouble != trouble;
+            volume.trouble.clone_from(&trouble);
+            Some(changed)
+        });
+        if changed == Some(true) {
+            let name = &volume.tags.name;
+            let (severity, message) = match trouble {
+                None => (Severity::Info, format!("volume {name} is served again")),
+                Some(why) => (Severity::Error, format!("volume {name} is not served: {why}")),
+            };
+            self.record(EventKind::VolumeChanged, severity, Some(id.to_string()), None, message);
+        }
+        Ok(())
+    }
+
+    /// Takes away a volume that was being made or deleted, unless somebody is at it. Fails only if the machine is gone.
+    fn clear(&self, pool: PoolId, id: VolumeId) -> Result<(), EngineError> {
+        let Some((whole, name)) = self
+            .view()
+            .volume(id)
+            .map(|(p, v)| (p.missing == 0, v.tags.name.clone()))
+        else {
+            return Ok(());
+        };
+        let Some(_name) = self.0.names.try_hold(volume_lock(pool, &name)) else {
+            return Ok(());
+        };
+        let stage = self.view().volume(id).map(|(_, volume)| volume.tags.state);
+        let Some(stage @ (Stage::Creating | Stage::Deleting)) = stage else {
+            return Ok(());
+        };
+        if !whole {
+            return Ok(());
+        }
+        let what = if stage == Stage::Creating {
+            "making was undone"
+        } else {
+            "deletion was finished"
+        };
+        match self.take_volume_away(pool, id) {
+            Err(error) if power_lost(&error) => return Err(error),
+            Err(error) => {
+                let message = format!("volume {name} could not be taken away: {}", error.problem().detail);
+                self.record(
+                    EventKind::VolumeChanged,
+                    Severity::Warning,
+                    Some(id.to_string()),
+                    None,
+                    message,
+                );
+            }
+            Ok(()) => {
+                let message = format!("volume {name}: its interrupted {what}");
+                self.record(
+                    EventKind::VolumeDeleted,
+                    Severity::Info,
+                    Some(id.to_string()),
+                    None,
+                    message,
+                );
+            }
+        }
+        Ok(())
+    }
+}

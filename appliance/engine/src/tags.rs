@@ -1,0 +1,365 @@
+//! What is known of a pool or a volume, as LVM tags: all of it that must survive. Pure.
+//!
+//! Invariant: what was written reads back as the same, whatever is in a name. A tag is `cistern.KEY=VALUE`; LVM takes only
+//! `A-Za-z0-9_+.-/=!:#&`, so every other byte of a value, and `#` itself, is `#` and two hexadecimal digits. Tags that are
+//! not understood are left where they are: changes are written as what to add and what to take away.
+//!
+//! A volume is not told from its LV's name alone: an LV without readable tags of ours is an orphan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cistern_host::TagChange;
+use cistern_model::{Bytes, Client, DiskId, Layout, Owner, PoolName, VolumeName};
+use jiff::Timestamp;
+
+/// The version of this form. A reader refuses what is newer.
+const VERSION: &str = "1";
+const PREFIX: &str = "cistern.";
+
+/// What the tags of a volume's LV say. Its id is the LV's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VolumeTags {
+    pub(crate) name: VolumeName,
+    pub(crate) state: Stage,
+    /// The bytes of its filesystem; its LV is this, rounded up to extents.
+    pub(crate) size: Bytes,
+    pub(crate) owner: Owner,
+    pub(crate) created: Timestamp,
+    pub(crate) clients: BTreeSet<Client>,
+}
+
+/// What the tags of a pool's volume group say. Its id is the group's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PoolTags {
+    pub(crate) name: PoolName,
+    pub(crate) layout: Layout,
+    pub(crate) state: Stage,
+    /// Its disks as they were when it was made; those of an inner list hold copies of each other.
+    pub(crate) groups: Vec<Vec<DiskId>>,
+    /// Disks that were asked for and that the layout left out. They are not part of it.
+    pub(crate) left_out: Vec<DiskId>,
+}
+
+/// How far the making or deleting of a thing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Creating,
+    Ready,
+    Deleting,
+}
+
+impl Stage {
+    const ALL: [Stage; 3] = [Stage::Creating, Stage::Ready, Stage::Deleting];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Stage::Creating => "creating",
+            Stage::Ready => "ready",
+            Stage::Deleting => "deleting",
+        }
+    }
+
+    fn tag(self) -> String {
+        tag("state", self.name())
+    }
+
+    /// From whatever it was to this, in one commit.
+    pub(crate) fn change(self) -> TagChange {
+        TagChange {
+            add: vec![self.tag()],
+            remove: Stage::ALL.into_iter().filter(|s| *s != self).map(Stage::tag).collect(),
+        }
+    }
+}
+
+/// Why tags could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// They are not ours.
+    NotOurs,
+    /// They are ours, and this is the matter.
+    Damaged(String),
+}
+
+impl VolumeTags {
+    pub(crate) fn write(&self) -> Vec<String> {
+        let mut tags = vec![
+            tag("volume", VERSION),
+            tag("name", self.name.as_str()),
+            self.state.tag(),
+            tag("size", &self.size.get().to_string()),
+            tag("owner", self.owner.as_str()),
+            tag("created", &self.created.as_second().to_string()),
+        ];
+        tags.extend(self.clients.iter().map(|client| client_tag(*client)));
+        tags
+    }
+
+    pub(crate) fn read(tags: &[String]) -> Result<Self, Unreadable> {
+        let fields = Fields::read(tags, "volume")?;
+        Ok(VolumeTags {
+            name: fields.parsed("name")?,
+            state: fields.stage()?,
+            size: Bytes::new(fields.parsed("size")?),
+            owner: fields.parsed("owner")?,
+            created: Timestamp::from_second(fields.parsed("created")?)
+                .map_err(|e| Unreadable::Damaged(format!("created: {e}")))?,
+            clients: fields.all("client")?.into_iter().collect(),
+        })
+    }
+}
+
+impl PoolTags {
+    pub(crate) fn write(&self) -> Vec<String> {
+        let mut tags = vec![
+            tag("pool", VERSION),
+            tag("name", self.name.as_str()),
+            tag("layout", self.layout.name()),
+            self.state.tag(),
+        ];
+        for (number, disks) in self.groups.iter().enumerate() {
+            tags.extend(
+                disks
+                    .iter()
+                    .map(|disk| tag("disk", &format!("{number}/{}", disk.as_str()))),
+            );
+        }
+        tags.extend(self.left_out.iter().map(|disk| tag("left-out", disk.as_str())));
+        tags
+    }
+
+    pub(crate) fn read(tags: &[String]) -> Result<Self, Unreadable> {
+        let fields = Fields::read(tags, "pool")?;
+        let mut groups: BTreeMap<u32, Vec<DiskId>> = BTreeMap::new();
+        for text in fields.all::<String>("disk")? {
+            let parsed = text
+                .split_once('/')
+                .and_then(|(number, disk)| Some((number.parse().ok()?, disk.parse().ok()?)));
+            let (number, disk) = parsed.ok_or_else(|| Unreadable::Damaged(format!("disk: {text:?}")))?;
+            groups.entry(number).or_default().push(disk);
+        }
+        let mut groups: Vec<Vec<DiskId>> = groups.into_values().collect();
+        groups.iter_mut().for_each(|disks| disks.sort());
+        let mut left_out: Vec<DiskId> = fields.all("left-out")?;
+        left_out.sort();
+        Ok(PoolTags {
+            name: fields.parsed("name")?,
+            layout: fields.parsed("layout")?,
+            state: fields.stage()?,
+            groups,
+            left_out,
+        })
+    }
+
+    /// All disks that were asked for, sorted.
+    pub(crate) fn asked(&self) -> Vec<DiskId> {
+        let mut all: Vec<DiskId> = self.groups.iter().flatten().chain(&self.left_out).cloned().collect();
+        all.sort();
+        all
+    }
+}
+
+/// The tag that lets a client mount a volume.
+pub(crate) fn client_tag(client: Client) -> String {
+    tag("client", &client.to_string())
+}
+
+fn tag(key: &str, value: &str) -> String {
+    format!("{PREFIX}{key}={}", encode(value))
+}
+
+/// The values of our tags, decoded, by key.
+struct Fields(BTreeMap<String, Vec<String>>);
+
+impl Fields {
+    fn read(tags: &[String], kind: &str) -> Result<Self, Unreadable> {
+        let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for text in tags {
+            let Some((key, value)) = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('=')) else {
+                continue;
+            };
+            let value = decode(value).ok_or_else(|| Unreadable::Damaged(format!("tag {text:?}")))?;
+            fields.entry(key.to_owned()).or_default().push(value);
+        }
+        let fields = Fields(fields);
+        match fields.0.get(kind).map(Vec::as_slice) {
+            None => Err(Unreadable::NotOurs),
+            Some([version]) if version == VERSION => Ok(fields),
+            Some(versions) => Err(Unreadable::Damaged(format!(
+                "it was made in form {versions:?}; this version of Cistern knows form {VERSION}"
+            ))),
+        }
+    }
+
+    fn one(&self, key: &str) -> Result<&str, Unreadable> {
+        match self.0.get(key).map(Vec::as_slice) {
+            Some([value]) => Ok(value),
+            Some(_) => Err(Unreadable::Damaged(format!("{key}: more than one"))),
+            None => Err(Unreadable::Damaged(format!("{key}: none"))),
+        }
+    }
+
+    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<T, Unreadable> {
+        let parsed = self.one(key)?.parse();
+        parsed.map_err(|e: T::Err| Unreadable::Damaged(format!("{key}: {e}")))
+    }
+
+    fn all<T: std::str::FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<Vec<T>, Unreadable> {
+        let values = self.0.get(key).into_iter().flatten();
+        values
+            .map(|value| {
+                value
+                    .parse()
+                    .map_err(|e: T::Err| Unreadable::Damaged(format!("{key}: {e}")))
+            })
+            .collect()
+    }
+
+    fn stage(&self) -> Result<Stage, Unreadable> {
+        let text = self.one("state")?;
+        let stage = Stage::ALL.into_iter().find(|stage| stage.name() == text);
+        stage.ok_or_else(|| Unreadable::Damaged(format!("state: {text:?}")))
+    }
+}
+
+fn encode(value: &str) -> String {
+    use std::fmt::Write as _;
+    value.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"_+.-/=!:&".contains(&byte) {
+            text.push(byte.into());
+        } else {
+            let _ = write!(text, "#{byte:02x}");
+        }
+        text
+    })
+}
+
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'#' {
+            let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+            let value = digit(rest.next())? * 16 + digit(rest.next())?;
+            bytes.push(u8::try_from(value).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn volume() -> VolumeTags {
+        VolumeTags {
+            name: "pvc-1, 50% of it #1".parse().unwrap(),
+            state: Stage::Creating,
+            size: Bytes::gib(1),
+            owner: "cluster-a".parse().unwrap(),
+            created: Timestamp::from_second(1_700_000_000).unwrap(),
+            clients: ["10.0.0.7", "fd00::/64"].iter().map(|c| c.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_volume_s_tags_are_written_out() {
+        assert_eq!(
+            volume().write(),
+            [
+                "cistern.volume=1",
+                "cistern.name=pvc-1#2c#2050#25#20of#20it#20#231",
+                "cistern.state=creating",
+                "cistern.size=1073741824",
+                "cistern.owner=cluster-a",
+                "cistern.created=1700000000",
+                "cistern.client=10.0.0.7",
+                "cistern.client=fd00::/64",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pool_s_tags_read_back_with_its_groups_and_what_was_left_out() {
+        let ids = |texts: &[&str]| texts.iter().map(|t| t.parse().unwrap()).collect::<Vec<DiskId>>();
+        let pool = PoolTags {
+            name: "tank".parse().unwrap(),
+            layout: Layout::Mirror,
+            state: Stage::Ready,
+            groups: vec![
+                ids(&["serial-a", "serial-b"]),
+                ids(&["path-pci-0000:00:05.0", "wwn-0x5000"]),
+            ],
+            left_out: ids(&["serial-z"]),
+        };
+        assert_eq!(PoolTags::read(&pool.write()), Ok(pool.clone()));
+        assert_eq!(pool.asked().len(), 5);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_told_from_what_is_damaged() {
+        assert_eq!(VolumeTags::read(&["backup".into()]), Err(Unreadable::NotOurs));
+        assert_eq!(PoolTags::read(&volume().write()), Err(Unreadable::NotOurs));
+        let without = |key: &str| -> Vec<String> {
+            let start = format!("cistern.{key}=");
+            volume()
+                .write()
+                .into_iter()
+                .filter(|t| !t.starts_with(&start))
+                .collect()
+        };
+        for key in ["name", "state", "size", "owner", "created"] {
+            let read = VolumeTags::read(&without(key));
+            assert!(
+                matches!(&read, Err(Unreadable::Damaged(why)) if why.starts_with(key)),
+                "{read:?}"
+            );
+        }
+        let mut newer = without("volume");
+        newer.push("cistern.volume=2".into());
+        assert!(matches!(VolumeTags::read(&newer), Err(Unreadable::Damaged(_))));
+        let mut twice = volume().write();
+        twice.push("cistern.state=ready".into());
+        assert!(matches!(VolumeTags::read(&twice), Err(Unreadable::Damaged(_))));
+    }
+
+    #[test]
+    fn tags_of_others_and_keys_of_later_versions_are_passed_over() {
+        let mut tags = volume().write();
+        tags.extend(["backup".to_owned(), "cistern.colour=blue".to_owned()]);
+        assert_eq!(VolumeTags::read(&tags), Ok(volume()));
+    }
+
+    #[test]
+    fn a_change_of_state_takes_away_every_other() {
+        let change = Stage::Ready.change();
+        assert_eq!(change.add, ["cistern.state=ready"]);
+        assert_eq!(change.remove, ["cistern.state=creating", "cistern.state=deleting"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives_in_characters_that_lvm_takes(text in "\\PC*") {
+            let encoded = encode(&text);
+            prop_assert!(encoded.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+.-/=!:#&".contains(&b)), "{}", encoded);
+            prop_assert_eq!(decode(&encoded), Some(text));
+        }
+
+        #[test]
+        fn any_volume_name_makes_a_tag_that_lvm_takes(text in "\\PC{1,128}") {
+            if let Ok(name) = text.parse::<VolumeName>() {
+                let tags = VolumeTags { name, ..volume() };
+                prop_assert!(tags.write().iter().all(|t| t.len() <= 1024));
+                prop_assert_eq!(VolumeTags::read(&tags.write()), Ok(tags));
+            }
+        }
+
+        #[test]
+        fn reading_never_fails_otherwise_than_by_saying_so(tags in proptest::collection::vec("(cistern\\.)?[a-z]{0,6}=?[#0-9a-f]{0,6}", 0..8)) {
+            let _ = (VolumeTags::read(&tags), PoolTags::read(&tags));
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! Volumes: making, deleting and listing them. Here a request is judged; what is then done is in `volume_steps`.
+//! Invariant: a name is unique in its pool, and what is promised never exceeds what the pool may promise: both are looked
+//! at and noted as one, under the pool's lock.
+
+use std::time::Duration;
+
+use cistern_host::HostError;
+use cistern_model::{
+    Bytes, EventKind, MINIMUM_VOLUME, Page, Percent, PoolId, Principal, Severity, Volume, VolumeId, VolumeName,
+    VolumeRequest,
+};
+use uuid::Uuid;
+
+use crate::EngineError;
+use crate::engine::Engine;
+use crate::error::Doing as _;
+use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
+use crate::tags::{Stage, VolumeTags};
+use crate::view::{DATA, PoolView, VolumeView};
+
+/// What came of a request to make a thing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created<T> {
+    /// The thing.
+    pub object: T,
+    /// Whether this request made it; else it was there.
+    pub created: bool,
+}
+
+/// Which volumes to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeFilter {
+    /// Those of this pool, by name or id.
+    pub pool: Option<String>,
+    /// Those of this name.
+    pub name: Option<VolumeName>,
+}
+
+/// The blocks of XFS.
+const BLOCK: Bytes = Bytes::new(4096);
+/// A pool whose metadata is fuller than this takes no more volumes: full metadata needs an offline repair.
+const METADATA_LIMIT: f64 = 75.0;
+/// An overcommitted pool whose data is fuller than this takes no more volumes.
+const DATA_LIMIT: f64 = 90.0;
+/// The longest that a request on a volume can take: a few commands, each with a limit of its own.
+pub(crate) const LIMIT: Duration = Duration::from_secs(1200);
+
+impl Engine {
+    /// Makes a volume, or gives the one of this name if it has this size. Of the size that is asked for, at least 300 MiB,
+    /// in whole blocks of 4 KiB, its filesystem has exactly the bytes.
+    pub fn create_volume(&self, by: &Principal, request: &VolumeRequest) -> Result<Created<Volume>, EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let size = size_for(request)?;
+        let pool = {
+            let view = self.view();
+            let pool = view
+                .pool_named(&request.pool)
+                .filter(|pool| by.may_use_pool(&pool.tags.name));
+            pool.ok_or_else(|| no_pool(request.pool.as_str()))?.id
+        };
+        let _name = self.0.names.hold(volume_lock(pool, &request.name))?;
+        let existing = {
+            let view = self.view();
+            let volumes = view.pools.get(&pool).map(|pool| &pool.volumes);
+            let mut volumes = volumes.into_iter().flatten();
+            volumes
+                .find(|(_, v)| v.tags.name == request.name)
+                .map(|(id, v)| (*id, v.clone()))
+        };
+        let (id, fresh) = match existing {
+            Some((id, volume)) => {
+                same_request(by, request, size, &volume)?;
+                if volume.tags.state == Stage::Ready {
+                    self.publish_if_stale()?;
+                    return Ok(Created {
+                        object: self.volume_model(id)?,
+                        created: false,
+                    });
+                }
+                (id, false)
+            }
+            None => (self.allot(by, pool, request, size)?, true),
+        };
+        if let Err(error) = self.finish_volume(pool, id, fresh) {
+            // Nobody was told of it: it is taken away. If that fails too, asking again goes on with it.
+            if !power_lost(&error)
+                && self
+                    .view()
+                    .volume(id)
+                    .is_some_and(|(_, v)| v.tags.state == Stage::Creating)
+                && let Err(undo) = self.take_volume_away(pool, id)
+            {
+                tracing::warn!(%undo, volume = %id, "what was begun could not be undone");
+            }
+            return Err(error);
+        }
+        let volume = self.volume_model(id)?;
+        let message = format!(
+            "volume {} of {} was made in pool {}",
+            volume.name, volume.size, volume.pool_name
+        );
+        self.record(
+            EventKind::VolumeCreated,
+            Severity::Info,
+            Some(id.to_string()),
+            Some(by),
+            message,
+        );
+        Ok(Created {
+            object: volume,
+            created: true,
+        })
+    }
+
+    /// Volumes that the caller may see, by id, those after `after`.
+    pub fn volumes(
+        &self,
+        by: &Principal,
+        filter: &VolumeFilter,
+        limit: usize,
+        after: Option<VolumeId>,
+    ) -> Result<Page<Volume>, EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let mut page: Vec<(VolumeId, PoolView, VolumeView)> = Vec::new();
+        let mut more = false;
+        {
+            let view = self.view();
+            if let Some(pool) = &filter.pool {
+                let seen = view.pool(pool).filter(|pool| by.may_use_pool(&pool.tags.name));
+                seen.ok_or_else(|| no_pool(pool))?;
+            }
+            let in_filter = |pool: &PoolView| {
+                let named = |text: &String| pool.tags.name.as_str() == text || pool.id.to_string() == *text;
+                filter.pool.as_ref().is_none_or(named)
+            };
+            let mut all: Vec<(&VolumeId, &PoolView, &VolumeView)> = view
+                .pools
+                .values()
+                .filter(|pool| in_filter(pool))
+                .flat_map(|pool| pool.volumes.iter().map(move |(id, volume)| (id, pool, volume)))
+                .filter(|(id, pool, volume)| {
+                    after.is_none_or(|after| **id > after)
+                        && visible(by, pool, volume)
+                        && filter.name.as_ref().is_none_or(|name| volume.tags.name == *name)
+                })
+                .collect();
+            all.sort_by_key(|(id, _, _)| **id);
+            if all.len() > limit {
+                more = true;
+                all.truncate(limit);
+            }
+            for (id, pool, volume) in all {
+                page.push((*id, bare(pool), volume.clone()));
+            }
+        }
+        let items: Vec<Volume> = page
+            .iter()
+            .map(|(id, pool, volume)| volume.to_model(*id, pool, self.used_by(*id, volume)))
+            .collect();
+        let next = if more {
+            items.last().map(|volume| volume.id.to_string())
+        } else {
+            None
+        };
+        Ok(Page { items, next })
+    }
+
+    /// A volume.
+    pub fn volume(&self, by: &Principal, id: VolumeId) -> Result<Volume, EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        self.visible_volume(by, id)?;
+        self.volume_model(id)
+    }
+
+    /// Deletes a volume and what is in it, whoever has it mounted.
+    pub fn delete_volume(&self, by: &Principal, id: VolumeId) -> Result<(), EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let (pool, volume) = self.visible_volume(by, id)?;
+        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
+        // It may have gone while its name was waited for.
+        let (pool, volume) = self.visible_volume(by, id)?;
+        refuse_missing(&pool)?;
+        if volume.tags.state != Stage::Deleting {
+            self.change_lvm(
+                pool.id,
+                || format!("note the deletion of volume {id}"),
+                || {
+                    self.0
+                        .host
+                        .lvm
+                        .tag_lv(&pool.vg(), &id.to_string(), &Stage::Deleting.change())
+                },
+                |view| {
+                    if let Some(volume) = view.volume_mut(id) {
+                        volume.tags.state = Stage::Deleting;
+                    }
+                },
+            )?;
+        }
+        self.take_volume_away(pool.id, id)?;
+        let message = format!("volume {} of pool {} was deleted", volume.tags.name, pool.tags.name);
+        self.record(
+            EventKind::VolumeDeleted,
+            Severity::Info,
+            Some(id.to_string()),
+            Some(by),
+            message,
+        );
+        Ok(())
+    }
+
+    /// Takes the space for a new volume and notes all that is to be known of it, in one commit.
+    fn allot(
+        &self,
+        by: &Principal,
+        pool: PoolId,
+        request: &VolumeRequest,
+        size: Bytes,
+    ) -> Result<VolumeId, EngineError> {
+        let id = VolumeId::from_uuid(Uuid::new_v4());
+        let tags = VolumeTags {
+            name: request.name.clone(),
+            state: Stage::Creating,
+            size,
+            owner: by.owner.clone(),
+            created: self.0.host.machine.now(),
+            clients: request.clients.iter().copied().collect(),
+        };
+        let lvm = &self.0.host.lvm;
+        let made = self.0.lvm.change(pool, || {
+            {
+                let view = self.view();
+                let pool = view.pools.get(&pool).ok_or_else(|| no_pool(request.pool.as_str()))?;
+                refuse_unready(pool)?;
+                self.refuse_beyond(pool, size)?;
+            }
+            self.refuse_full(pool, request)?;
+            let vg = pool.to_string();
+            let made: Result<(), HostError> = lvm.create_thin(&vg, DATA, &id.to_string(), size, &tags.write());
+            made.doing(|| format!("make the volume {} in pool {}", request.name, request.pool))?;
+            self.change_view(|view| {
+                let known = VolumeView {
+                    tags,
+                    active: true,
+                    exported: false,
+                    trouble: None,
+                };
+                view.pools.get_mut(&pool).map(|pool| pool.volumes.insert(id, known));
+            });
+            Ok(())
+        });
+        let made = self.after_lvm(made);
+        if let Err(error) = made {
+            // The state was read anew: if it is there after all, it is taken away.
+            if !power_lost(&error) && self.view().volume(id).is_some() {
+                let _ = self.take_volume_away(pool, id);
+            }
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    fn refuse_beyond(&self, pool: &PoolView, size: Bytes) -> Result<(), EngineError> {
+        let available = pool.available(self.0.config.overcommit_percent);
+        if pool.taken_by(size) <= available {
+            return Ok(());
+        }
+        Err(EngineError::NoSpace(format!(
+            "pool {} has {available:#} left for volumes ({:#} in all, {:#} promised), and {size:#} were asked for",
+            pool.tags.name,
+            pool.promisable(self.0.config.overcommit_percent),
+            pool.promised(),
+        )))
+    }
+
+    /// Asks the kernel how full the pool is.
+    fn refuse_full(&self, pool: PoolId, request: &VolumeRequest) -> Result<(), EngineError> {
+        let usage = self.0.host.lvm.thin_usage(&pool.to_string(), DATA);
+        let usage = usage.doing(|| format!("ask how full pool {} is", request.pool))?;
+        let overcommitted = self.0.config.overcommit_percent > 100;
+        let full = |what: &str, percent: Percent| {
+            Err(EngineError::NoSpace(format!(
+                "pool {} takes no more volumes: its {what} is {percent} full",
+                request.pool
+            )))
+        };
+        if f64::from(usage.metadata) > METADATA_LIMIT {
+            full("metadata", usage.metadata)
+        } else if overcommitted && f64::from(usage.data) > DATA_LIMIT {
+            full("data", usage.data)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A volume that the caller may see, and its pool.
+    pub(crate) fn visible_volume(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
+        let view = self.view();
+        let found = view.volume(id).filter(|(pool, volume)| visible(by, pool, volume));
+        let (pool, volume) = found.ok_or_else(|| no_volume(id))?;
+        Ok((bare(pool), volume.clone()))
+    }
+
+    pub(crate) fn volume_model(&self, id: VolumeId) -> Result<Volume, EngineError> {
+        let (pool, volume) = self.visible_volume(&Principal::local(), id)?;
+        Ok(volume.to_model(id, &pool, self.used_by(id, &volume)))
+    }
+
+    /// What a volume's files take, where that can be asked.
+    fn used_by(&self, id: VolumeId, volume: &VolumeView) -> Option<Bytes> {
+        if volume.tags.state != Stage::Ready || volume.trouble.is_some() {
+            return None;
+        }
+        let usage = self.0.host.filesystems.usage(&self.path_of(id)).ok()?;
+        Some(usage.total.saturating_sub(usage.free))
+    }
+}
+
+/// The pool without its other volumes, which may be thousands.
+fn bare(pool: &PoolView) -> PoolView {
+    PoolView {
+        tags: pool.tags.clone(),
+        nodes: Vec::new(),
+        trouble: pool.trouble.clone(),
+        volumes: std::collections::BTreeMap::new(),
+        ..*pool
+    }
+}
+
+fn visible(by: &Principal, pool: &PoolView, volume: &VolumeView) -> bool {
+    by.may_use_pool(&pool.tags.name) && by.may_touch(&volume.tags.owner)
+}
+
+/// The lock's name for a volume.
+pub(crate) fn volume_lock(pool: PoolId, name: &VolumeName) -> String {
+    format!("volume {name} of {pool}")
+}
+
+pub(crate) fn no_volume(id: VolumeId) -> EngineError {
+    EngineError::NotFound {
+        what: "volume",
+        name: id.to_string(),
+    }
+}
+
+/// The size that a request comes to.
+fn size_for(request: &VolumeRequest) -> Result<Bytes, EngineError> {
+    let size = request.size.max(MINIMUM_VOLUME).round_up(BLOCK);
+    let beyond = |limit: Bytes| {
+        EngineError::Invalid(format!(
+            "volume {} would have {size:#}, which is above its limit of {limit:#}: a volume has at least {MINIMUM_VOLUME}, \
+             in whole blocks of 4 KiB",
+            request.name
+        ))
+    };
+    match request.limit {
+        Some(limit) if size > limit => Err(beyond(limit)),
+        Some(_) | None if !size.get().is_multiple_of(BLOCK.get()) => Err(EngineError::Invalid(format!(
+            "a volume of {size:#} is larger than any pool"
+        ))),
+        Some(_) | None => Ok(size),
+    }
+}
+
+/// Whether a volume of this name is what is asked for.
+fn same_request(by: &Principal, request: &VolumeRequest, size: Bytes, volume: &VolumeView) -> Result<(), EngineError> {
+    if !by.may_touch(&volume.tags.owner) {
+        return Err(EngineError::NameTaken(format!(
+            "the name {} is in use in pool {} by another owner's volume",
+            request.name, request.pool
+        )));
+    }
+    if volume.tags.state == Stage::Deleting {
+        return Err(EngineError::Conflict(format!(
+            "volume {} of pool {} is being deleted; ask again when that is done",
+            request.name, request.pool
+        )));
+    }
+    if volume.tags.size != size {
+        return Err(EngineError::NameTaken(format!(
+            "pool {} has a volume {} of {:#}, and {size:#} were asked for",
+            request.pool, request.name, volume.tags.size
+        )));
+    }
+    Ok(())
+}
