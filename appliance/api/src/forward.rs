@@ -56,7 +56,8 @@ pub async fn forward(
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
     let away = |error: &dyn std::fmt::Display| {
-        tracing::warn!(socket = %socket.display(), %error, "{who} does not answer");
+        // Not louder: anybody could fill the journal by asking for the health.
+        tracing::debug!(socket = %socket.display(), %error, "{who} does not answer");
         Refusal::new(
             ErrorKind::Unavailable,
             format!("{who} does not answer; it may be starting, ask again"),

@@ -5,12 +5,22 @@
 //!
 //! cistern-gate uses the parts that both daemons must agree on: the table of routes, problems, and passing on.
 
+mod app;
+mod extract;
 pub mod forward;
 pub mod json;
+mod metrics;
+mod openapi;
 pub mod peer;
 pub mod problem;
+mod router;
+mod routes;
 pub mod service;
 pub mod table;
 mod token_change;
 
+pub use app::{App, OPERATION_LIMIT, OPERATIONS};
+pub use extract::BODY_LIMIT;
+pub use openapi::document;
+pub use router::router;
 pub use token_change::{TokenChange, TokenChangeKind};

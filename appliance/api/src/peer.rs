@@ -1,9 +1,15 @@
 //! Who speaks on cisternd's socket. Invariant: a principal is believed only from the kernel (root) or from cistern-gate.
 
+use std::io;
+use std::time::Duration;
+
+use axum::extract::connect_info::Connected;
 use axum::http::HeaderMap;
 use axum::http::header::{HeaderName, HeaderValue};
+use axum::serve::{IncomingStream, Listener};
 use cistern_model::{ErrorKind, Principal, Problem};
 use data_encoding::BASE64URL_NOPAD;
+use tokio::net::{UnixListener, UnixStream};
 
 /// The header by which cistern-gate says for whom it asks. Whatever a client sends under it is dropped by the gate.
 pub const PRINCIPAL_HEADER: HeaderName = HeaderName::from_static("x-cistern-principal");
@@ -11,6 +17,42 @@ pub const PRINCIPAL_HEADER: HeaderName = HeaderName::from_static("x-cistern-prin
 /// The user at the other end of a connection, as the kernel says (SO_PEERCRED).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerUid(pub u32);
+
+/// A Unix socket whose connections carry their peer's user.
+pub struct PeerListener(pub UnixListener);
+
+impl Listener for PeerListener {
+    type Io = UnixStream;
+    type Addr = PeerUid;
+
+    async fn accept(&mut self) -> (UnixStream, PeerUid) {
+        loop {
+            match self
+                .0
+                .accept()
+                .await
+                .and_then(|(stream, _)| Ok((stream.peer_cred()?.uid(), stream)))
+            {
+                Ok((uid, stream)) => return (stream, PeerUid(uid)),
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some to come back.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<PeerUid> {
+        Ok(PeerUid(u32::MAX))
+    }
+}
+
+impl Connected<IncomingStream<'_, PeerListener>> for PeerUid {
+    fn connect_info(stream: IncomingStream<'_, PeerListener>) -> Self {
+        *stream.remote_addr()
+    }
+}
 
 /// Which users are whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,109 @@
+//! What the handlers share, and the one way from an async handler to the blocking engine.
+//!
+//! Invariant: every call of the engine runs off the async threads and has a limit; a client that goes away, or a limit
+//! that passes, does not stop a call that has begun.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cistern_engine::{Engine, EngineError};
+use cistern_model::ErrorKind;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::peer::PeerPolicy;
+use crate::problem::Refusal;
+
+/// How long an operation may keep its client waiting: mkfs and a mount on a slow disk fit in many times.
+pub const OPERATION_LIMIT: Duration = Duration::from_secs(60);
+
+/// How many operations run at one time; each holds a thread.
+pub const OPERATIONS: usize = 32;
+
+/// How long an operation waits for its turn.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// The engine.
+    pub engine: Engine,
+    /// Which users are whom.
+    pub policy: PeerPolicy,
+    /// Where cistern-gate answers root.
+    pub gate_socket: PathBuf,
+    turns: Arc<Semaphore>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl App {
+    /// Streams end when `stopping` is set.
+    pub fn new(engine: Engine, policy: PeerPolicy, gate_socket: PathBuf, stopping: watch::Receiver<bool>) -> Self {
+        App {
+            engine,
+            policy,
+            gate_socket,
+            turns: Arc::new(Semaphore::new(OPERATIONS)),
+            stopping,
+        }
+    }
+
+    /// Becomes ready when the daemon stops.
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.clone()
+    }
+
+    /// Runs one operation of the engine. `what` says it, for the message if its limit passes.
+    pub(crate) async fn call<T, F>(&self, what: &str, operation: F) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
+    {
+        let Ok(Ok(turn)) = timeout(TURN_LIMIT, Arc::clone(&self.turns).acquire_owned()).await else {
+            let detail = format!("{what}: {OPERATIONS} operations are under way; ask again");
+            return Err(Refusal::new(ErrorKind::Unavailable, detail).retry_after(5));
+        };
+        let engine = self.engine.clone();
+        let running = tokio::task::spawn_blocking(move || {
+            let outcome = operation(&engine);
+            drop(turn);
+            outcome
+        });
+        match timeout(OPERATION_LIMIT, running).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(error))) => {
+                let problem = error.problem();
+                if problem.kind == ErrorKind::Internal {
+                    tracing::error!(error = %with_causes(&error), "{what}");
+                }
+                Err(problem.into())
+            }
+            Ok(Err(broken)) => {
+                tracing::error!(error = %broken, "{what}");
+                let detail = format!("{what} broke off; the journal of cisternd says where");
+                Err(Refusal::new(ErrorKind::Internal, detail))
+            }
+            Err(_) => {
+                tracing::error!("{what} takes longer than {} s", OPERATION_LIMIT.as_secs());
+                let detail = format!(
+                    "{what} takes longer than {} s and goes on; ask again",
+                    OPERATION_LIMIT.as_secs()
+                );
+                Err(Refusal::new(ErrorKind::TimedOut, detail))
+            }
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

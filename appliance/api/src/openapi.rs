@@ -1,0 +1,45 @@
+//! The OpenAPI document, made from the handlers' attributes and checked in as docs/openapi.json.
+
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::routes::{disks, events, gate, jobs, pools, system, volumes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Cistern",
+        description = "Raw disks in, Kubernetes volumes out. Errors are application/problem+json; docs/api.md has their kinds."
+    ),
+    paths(
+        system::health, system::metrics, system::openapi, system::show, system::power, system::root_shell,
+        disks::list, disks::show, disks::wipe,
+        pools::list, pools::create, pools::plan, pools::show, pools::remove,
+        volumes::list, volumes::create, volumes::show, volumes::remove, volumes::add_client, volumes::remove_client,
+        jobs::list, jobs::show, events::list,
+        gate::enrol, gate::tokens, gate::create_token, gate::delete_token,
+    ),
+    security(("token" = [])),
+    modifiers(&TokenScheme)
+)]
+struct Api;
+
+struct TokenScheme;
+
+impl Modify for TokenScheme {
+    fn modify(&self, document: &mut Document) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document
+            .components
+            .get_or_insert_with(Default::default)
+            .add_security_scheme("token", scheme);
+    }
+}
+
+/// The document.
+pub fn document() -> Document {
+    let mut document = Api::openapi();
+    document.info.license = Some(utoipa::openapi::License::new("Apache-2.0"));
+    document
+}

@@ -1,0 +1,113 @@
+//! The router of cisternd's socket. Invariant: a request meets the table of routes first, so that a handler never sees one
+//! that its caller may not make; and whatever a handler does, its client gets an answer of the documented form.
+
+use std::any::Any;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::Response;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post};
+use cistern_model::{ErrorKind, Principal};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::app::App;
+use crate::extract::By;
+use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
+use crate::problem::Refusal;
+use crate::routes::{disks, events, gate, jobs, pools, system, volumes};
+use crate::table::{self, Access, Lookup};
+
+/// All routes. Needs [`ConnectInfo<PeerUid>`] in each request.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/healthz", get(system::health))
+        .route("/metrics", get(system::metrics))
+        .route("/v1/openapi.json", get(system::openapi))
+        .route("/v1/system", get(system::show))
+        .route("/v1/system/power", post(system::power))
+        .route("/v1/system/root-shell", post(system::root_shell))
+        .route("/v1/disks", get(disks::list))
+        .route("/v1/disks/{id}", get(disks::show))
+        .route("/v1/disks/{id}/wipe", post(disks::wipe))
+        .route("/v1/pools", get(pools::list).post(pools::create))
+        .route("/v1/pools/plan", post(pools::plan))
+        .route("/v1/pools/{pool}", get(pools::show).delete(pools::remove))
+        .route("/v1/volumes", get(volumes::list).post(volumes::create))
+        .route("/v1/volumes/{id}", get(volumes::show).delete(volumes::remove))
+        .route(
+            "/v1/volumes/{id}/clients",
+            post(volumes::add_client).delete(volumes::remove_client),
+        )
+        .route("/v1/jobs", get(jobs::list))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/events", get(events::list))
+        .route("/v1/gate/token-changes", post(gate::token_changed))
+        .route("/v1/enrol", post(gate::enrol))
+        .route("/v1/tokens", get(gate::tokens).post(gate::create_token))
+        .route("/v1/tokens/{id}", delete(gate::delete_token))
+        .layer(from_fn_with_state(app.clone(), admit))
+        .fallback(nowhere)
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(app)
+}
+
+async fn nowhere(request: Request) -> Refusal {
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    Refusal::missing(method, path, &table::find(method, path))
+        .unwrap_or_else(|| Refusal::new(ErrorKind::Internal, format!("{method} {path} has no answer here")))
+}
+
+/// Lets a request through to its handler if the table allows it to whoever asks.
+async fn admit(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<PeerUid>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response<Body>, Refusal> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let caller = app.policy.caller(peer, request.headers())?;
+    request.headers_mut().remove(PRINCIPAL_HEADER);
+    let lookup = table::find(method.as_str(), &path);
+    let Lookup::Found(route) = lookup else {
+        let missing = Refusal::missing(method.as_str(), &path, &lookup);
+        return Err(missing.unwrap_or_else(|| Refusal::new(ErrorKind::NotFound, "there is no such path")));
+    };
+    match (&caller, route.access) {
+        (_, Access::Open) | (Caller::Local, Access::Roles(_) | Access::Local) | (Caller::Gate, Access::Gate) => {}
+        (Caller::Token(principal), _) if route.access.allows(principal) => {}
+        (Caller::Token(principal), _) => return Err(table::forbidden(route, principal).into()),
+        (Caller::Local, Access::Gate) => return Err(table::forbidden(route, &Principal::local()).into()),
+        (Caller::Gate, Access::Roles(_) | Access::Local) => {
+            return Err(Refusal::new(ErrorKind::Unauthenticated, "this needs a token"));
+        }
+    }
+    let by = match &caller {
+        Caller::Local => Some(Principal::local()),
+        Caller::Token(principal) => Some(principal.clone()),
+        Caller::Gate => None,
+    };
+    let name = by.as_ref().map_or_else(|| "gate".to_owned(), |p| p.owner.to_string());
+    if let Some(principal) = by {
+        request.extensions_mut().insert(By(principal));
+    }
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    if method.is_safe() {
+        tracing::debug!(by = name, status, "{method} {path:?}");
+    } else {
+        tracing::info!(by = name, status, "{method} {path:?}");
+    }
+    Ok(response)
+}
+
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response<Body> {
+    // The panic hook has written what and where.
+    Refusal::new(
+        ErrorKind::Internal,
+        "the request broke off; the journal of cisternd says where",
+    )
+    .into_response()
+}

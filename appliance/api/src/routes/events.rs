@@ -1,0 +1,129 @@
+//! `/v1/events`: as a list, or as a stream that goes on where the client was. Invariant: a stream has each event that the
+//! engine still knows once, in order; a client that is too slow misses only what has left the engine's ring.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::ACCEPT;
+use axum::http::{HeaderMap, HeaderName, Response};
+use axum::response::IntoResponse;
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use cistern_model::{ErrorKind, Event, Problem};
+use futures::Stream;
+use serde::Deserialize;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use utoipa::IntoParams;
+
+use crate::app::App;
+use crate::extract::Asked;
+use crate::problem::Refusal;
+
+/// As many as the engine keeps.
+const MOST: usize = 1000;
+
+/// A comment is sent this often, so that a dead connection is noticed and a middlebox keeps a live one.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct EventsQuery {
+    /// Only those with a larger `seq`. For a stream `Last-Event-ID` wins.
+    after: Option<u64>,
+    /// How many at most, up to 1000; only for a list.
+    limit: Option<usize>,
+}
+
+/// The last events, the oldest first. With `Accept: text/event-stream` a stream of them that goes on; each has its `seq`
+/// as id and its JSON as data.
+#[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "listEvents",
+    params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "For a stream: the id of the last event that was seen")),
+    responses((status = 200, content((Vec<Event> = "application/json"), (String = "text/event-stream"))),
+        (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Asked(query): Asked<EventsQuery>,
+) -> Result<Response<Body>, Refusal> {
+    let limit = query.limit.unwrap_or(MOST);
+    if !(1..=MOST).contains(&limit) {
+        let detail = format!("the query: limit must be 1 to {MOST}, not {limit}");
+        return Err(Refusal::new(ErrorKind::Invalid, detail));
+    }
+    let streams = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .any(|v| v.contains("text/event-stream"));
+    if !streams {
+        return Ok(Json(app.engine.events(query.after.unwrap_or(0), limit)).into_response());
+    }
+    let last: Option<u64> = headers
+        .get(LAST_EVENT_ID)
+        .and_then(|v| v.to_str().ok()?.trim().parse().ok());
+    let after = last.or(query.after).unwrap_or(0);
+    Ok(Sse::new(follow(app, after))
+        .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+        .into_response())
+}
+
+struct Follower {
+    app: App,
+    receiver: Receiver<Event>,
+    stopping: tokio::sync::watch::Receiver<bool>,
+    /// What is to be sent before the next is awaited, the oldest first.
+    ready: std::vec::IntoIter<Event>,
+    last: u64,
+}
+
+fn follow(app: App, after: u64) -> impl Stream<Item = Result<Sent, Infallible>> + Send {
+    // First the receiver, then the ring: what happens in between is in both, and its number tells.
+    let receiver = app.engine.subscribe();
+    let newest = app.engine.events(0, MOST).last().map_or(0, |e| e.seq);
+    // Numbers begin anew when cisternd does: who has seen a larger one has seen none of these.
+    let after = if after > newest { 0 } else { after };
+    let follower = Follower {
+        stopping: app.stopping(),
+        ready: app.engine.events(after, MOST).into_iter(),
+        receiver,
+        last: after,
+        app,
+    };
+    futures::stream::unfold(follower, |mut follower| async move {
+        let event = follower.next().await?;
+        let sent = Sent::default().id(event.seq.to_string());
+        // An event is plain data: its JSON cannot fail.
+        let sent = sent.json_data(&event).unwrap_or_default();
+        Some((Ok(sent), follower))
+    })
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.ready.next() {
+                self.last = event.seq;
+                return Some(event);
+            }
+            let received = tokio::select! {
+                received = self.receiver.recv() => received,
+                _ = self.stopping.wait_for(|stopping| *stopping) => return None,
+            };
+            match received {
+                Ok(event) if event.seq > self.last => {
+                    self.last = event.seq;
+                    return Some(event);
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => self.ready = self.app.engine.events(self.last, MOST).into_iter(),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
