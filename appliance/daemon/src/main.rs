@@ -1,2 +1,167 @@
-//! Placeholder.
-fn main() {}
+//! cisternd: wires the machine to the engine and the engine to the API, on a Unix socket and nowhere else.
+//!
+//! Invariant: systemd hears that it is ready only once every export is in place, and that it is alive only while no
+//! operation is stuck. To stop it changes nothing on the machine: mounts and exports stay, and clients notice nothing.
+
+mod socket;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cistern_api::peer::{PeerListener, PeerPolicy, PeerUid};
+use cistern_api::{App, OPERATIONS, service};
+use cistern_engine::{Config, Engine};
+use cistern_host::{Change, Host};
+use clap::Parser;
+use nix::unistd::{Group, User};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long requests may take to end when it is stopped; what the engine has begun is finished or undone at the next start.
+const LAST_REQUESTS: Duration = Duration::from_secs(20);
+
+/// While it starts, systemd is asked this often for this much more time.
+const START_TICK: Duration = Duration::from_secs(10);
+const START_EXTENSION: Duration = Duration::from_secs(60);
+
+/// The supervisor.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The socket to listen on, unless systemd passes one.
+    #[arg(long, env = "CISTERN_SOCKET", default_value = "/run/cistern/api.sock")]
+    socket: PathBuf,
+    /// The socket at which cistern-gate answers root.
+    #[arg(long, env = "CISTERN_GATE_SOCKET", default_value = "/run/cistern-gate/admin.sock")]
+    gate_socket: PathBuf,
+    /// The user that cistern-gate runs as; also the group that may open the socket.
+    #[arg(long, default_value = "cistern-gate")]
+    gate_user: String,
+    /// Where volumes are mounted.
+    #[arg(long, default_value = "/volumes")]
+    volumes_dir: PathBuf,
+    /// How much of a pool's size volumes may be promised together, in percent.
+    #[arg(long, default_value_t = 100)]
+    overcommit_percent: u32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    service::log_to_journal();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(OPERATIONS + 8)
+        .thread_keep_alive(Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(run(arguments));
+    // An operation that hangs in the kernel must not keep the process from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
+    let stopped = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    tokio::pin!(stopped);
+
+    let host = cistern_host::linux::host().context("cannot reach the machine")?;
+    let config = Config {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        volumes_dir: arguments.volumes_dir.clone(),
+        overcommit_percent: arguments.overcommit_percent,
+    };
+    let engine = Engine::new(host.clone(), config);
+    tokio::select! {
+        started = start(&engine) => started?,
+        () = &mut stopped => return Ok(()),
+    }
+    watch_machine(&host, &engine);
+
+    let gate = User::from_name(&arguments.gate_user).context("cannot look up the gate's user")?;
+    let group = Group::from_name(&arguments.gate_user).context("cannot look up the gate's group")?;
+    if gate.is_none() {
+        tracing::warn!("there is no user {}: only root is served", arguments.gate_user);
+    }
+    let policy = PeerPolicy {
+        root: 0,
+        gate: gate.map(|user| user.uid.as_raw()),
+    };
+    let listener = socket::listen(&arguments.socket, group.map(|g| g.gid))?;
+    let (stop, stopping) = watch::channel(false);
+    let app = App::new(engine.clone(), policy, arguments.gate_socket, stopping.clone());
+    let service = cistern_api::router(app).into_make_service_with_connect_info::<PeerUid>();
+    let mut until = stopping.clone();
+    let server = axum::serve(PeerListener(listener), service).with_graceful_shutdown(async move {
+        let _ = until.wait_for(|stop| *stop).await;
+    });
+    let mut server = tokio::spawn(async move { server.await });
+    let watched = engine.clone();
+    tokio::spawn(service::watchdog(move || watched.alive()));
+    tracing::info!(socket = %arguments.socket.display(), "serving");
+    service::ready("serving");
+
+    tokio::select! {
+        () = &mut stopped => {}
+        ended = &mut server => {
+            ended.context("the server broke off")?.context("the server ended")?;
+        }
+    }
+    service::tell(&[
+        NotifyState::Stopping,
+        NotifyState::Status("finishing the last requests"),
+    ]);
+    stop.send_replace(true);
+    if tokio::time::timeout(LAST_REQUESTS, server).await.is_err() {
+        tracing::warn!("some requests had not ended after {} s", LAST_REQUESTS.as_secs());
+    }
+    tracing::info!("stopped; mounts and exports stay as they are");
+    Ok(())
+}
+
+/// Reconciles what is found, and starts NFS. With many volumes that takes long: systemd is kept waiting while it goes on.
+async fn start(engine: &Engine) -> anyhow::Result<()> {
+    service::status("making mounts and exports match the disks");
+    let starting = engine.clone();
+    let mut work = tokio::task::spawn_blocking(move || starting.start());
+    let mut tick = tokio::time::interval(START_TICK);
+    loop {
+        tokio::select! {
+            done = &mut work => {
+                return done.context("the start broke off")?.context("the appliance could not be brought up");
+            }
+            _ = tick.tick() => {
+                let more = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
+                service::tell(&[NotifyState::ExtendTimeoutUsec(more)]);
+            }
+        }
+    }
+}
+
+/// Has the engine react to what changes. Where a watch cannot be set, the rest works on, and changes made through the API
+/// are seen anyway.
+fn watch_machine(host: &Host, engine: &Engine) {
+    let sink: cistern_host::ChangeSink = {
+        let engine = engine.clone();
+        Arc::new(move |change: Change| engine.react(change))
+    };
+    for (what, watched) in [
+        ("disks", host.disks.watch(sink.clone())),
+        ("services", host.services.watch(sink.clone())),
+        ("network", host.network.watch(sink)),
+    ] {
+        if let Err(error) = watched {
+            tracing::error!(%error, "{what} are not watched");
+        }
+    }
+}

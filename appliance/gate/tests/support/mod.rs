@@ -1,5 +1,7 @@
 //! A gate on 127.0.0.1 with real TLS, before a cisternd that only says what reached it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
