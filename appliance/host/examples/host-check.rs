@@ -71,9 +71,6 @@ fn pool(host: &Host, vg: &str, nodes: &[&str]) -> Outcome {
     } else {
         RaidLevel::Linear
     };
-    for node in &nodes {
-        step("create_pv", || host.lvm.create_pv(node))?;
-    }
     let tags = ["cistern.format=1".to_owned(), "cistern.state=creating".to_owned()];
     step("create_vg", || host.lvm.create_vg(vg, &nodes, &tags))?;
     let first = &nodes[..nodes.len().min(2)];

@@ -124,14 +124,12 @@ pub trait Lvm: Send + Sync {
     /// Everything that there is. One report of all.
     fn state(&self) -> Result<LvmState, HostError>;
 
-    /// Makes the device a physical volume, with a metadata area large enough for thousands of volumes. Fails if anything
-    /// is on it.
-    fn create_pv(&self, node: &Path) -> Result<(), HostError>;
-
     /// Takes the physical volume's label off a device that is in no group.
     fn remove_pv(&self, node: &Path) -> Result<(), HostError>;
 
-    /// Makes a group of physical volumes, with its tags and this machine's system ID in the same commit.
+    /// Makes the devices physical volumes, each with a metadata area large enough for thousands of volumes, and a group of
+    /// them, with its tags and this machine's system ID: all in one command, so that no device carries a label of LVM's
+    /// and is in no group. Fails if anything is on one of them.
     fn create_vg(&self, vg: &str, nodes: &[PathBuf], tags: &[String]) -> Result<(), HostError>;
 
     /// Removes a group that has no volumes. Its physical volumes stay.

@@ -1,1 +1,373 @@
-//! A machine that exists only in memory.
+//! A machine that exists only in memory, for running the engine with every fault and every power cut.
+//!
+//! Invariant: it behaves as Linux does where the engine could tell. What is on disks (signatures, LVM with its tags,
+//! filesystems and their files) outlives a restart; mounts, exports, services and which volumes are active do not. A call
+//! that fails has changed nothing, except where a test asked for it.
+//!
+//! Not here: time that passes, bytes of files, NFS itself.
+
+mod files;
+mod lvm;
+mod machine;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cistern_model::{Bytes, DiskId, DiskTransport, Percent, Signature};
+
+use self::state::{DiskRecord, State, failed, lv_of_node};
+use crate::{BlockDevice, ExportEntry, Host, HostError};
+
+/// When the power goes, seen from a call that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Before it does anything.
+    Before,
+    /// In its midst: a filesystem is half made; anything else, being one commit, was not done.
+    Midway,
+    /// After it was done, before the caller hears of it.
+    After,
+}
+
+/// What was called, in order: `lvm.create_thin vg/lv`.
+pub type Trace = Vec<String>;
+
+/// A machine in memory, and the knobs that a test has on it. Clones are the same machine.
+#[derive(Clone)]
+pub struct MemoryHost {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The machine as it is until the next restart: a handle from before finds the power gone.
+#[derive(Clone, Debug)]
+struct Running {
+    inner: Arc<Inner>,
+    boot: u64,
+}
+
+/// A blank disk that is known by its serial number.
+pub fn disk(serial: &str, size: Bytes) -> BlockDevice {
+    BlockDevice {
+        id: DiskId::from_serial(serial),
+        node: PathBuf::new(),
+        size,
+        model: Some("Memory".to_owned()),
+        serial: Some(serial.to_owned()),
+        wwn: None,
+        rotational: false,
+        read_only: false,
+        transport: DiskTransport::Virtio,
+        signatures: Vec::new(),
+        busy: false,
+        boot: false,
+    }
+}
+
+/// Something found on a disk.
+pub fn signature(kind: &str) -> Signature {
+    Signature {
+        kind: kind.to_owned(),
+        offset: Bytes::ZERO,
+        label: None,
+    }
+}
+
+impl MemoryHost {
+    /// A machine with these disks; their nodes are given out in this order: `/dev/vda`, `/dev/vdb` ...
+    pub fn new(disks: Vec<BlockDevice>) -> Self {
+        MemoryHost {
+            inner: Arc::new(Inner {
+                state: Mutex::new(State::new(disks)),
+                changed: Condvar::new(),
+            }),
+        }
+    }
+
+    /// The machine's traits, until the next restart.
+    pub fn host(&self) -> Host {
+        let running = Arc::new(Running {
+            inner: self.inner.clone(),
+            boot: self.lock().boot,
+        });
+        Host {
+            disks: running.clone(),
+            lvm: running.clone(),
+            filesystems: running.clone(),
+            exports: running.clone(),
+            services: running.clone(),
+            network: running.clone(),
+            machine: running,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next call of this name (`filesystems.make_xfs`) fails, having done nothing.
+    pub fn fail_next(&self, call: &str, error: HostError) {
+        self.lock().failures.push((call.to_owned(), false, error));
+    }
+
+    /// The next call of this name is done, and fails all the same: its outcome is unknown to the caller.
+    pub fn fail_after_next(&self, call: &str, error: HostError) {
+        self.lock().failures.push((call.to_owned(), true, error));
+    }
+
+    /// A failure, as a program's.
+    pub fn failure(call: &str) -> HostError {
+        failed(call, "asked for by a test")
+    }
+
+    /// Cuts the power at the `n`th call from now that changes something, the first being 1. Every later call fails with
+    /// [`HostError::PowerLost`] until [`MemoryHost::restart`].
+    pub fn cut_power_at(&self, n: usize, cut: Cut) {
+        let mut state = self.lock();
+        state.cut = Some((state.changes + n, cut));
+    }
+
+    /// Whether the power is gone.
+    pub fn is_dark(&self) -> bool {
+        self.lock().dark
+    }
+
+    /// How many calls changed something, or tried to.
+    pub fn changes(&self) -> usize {
+        self.lock().changes
+    }
+
+    /// Cuts the power, if that has not been done, and starts again with what is on the disks. Handles from before stay
+    /// without power.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        state.restart();
+        drop(state);
+        self.inner.changed.notify_all();
+    }
+
+    /// All calls so far.
+    pub fn calls(&self) -> Trace {
+        self.lock().calls.clone()
+    }
+
+    /// Calls of this name wait until [`MemoryHost::unblock`].
+    pub fn block(&self, call: &str) {
+        self.lock().blocked.insert(call.to_owned());
+    }
+
+    /// Lets the calls of this name go on.
+    pub fn unblock(&self, call: &str) {
+        self.lock().blocked.remove(call);
+        self.inner.changed.notify_all();
+    }
+
+    /// Waits until a call of this name waits. False if none does within the limit.
+    pub fn wait_until_blocked(&self, call: &str, limit: Duration) -> bool {
+        let state = self.lock();
+        let waits = |state: &mut State| !state.waiting.iter().any(|waiting| waiting == call);
+        let waited = self.inner.changed.wait_timeout_while(state, limit, waits);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// What should never have been tried: writing to a disk or a device with something unknown on it, or changing a group
+    /// of another machine.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// What was written to a disk, call by call.
+    pub fn writes(&self, disk: &DiskId) -> Vec<String> {
+        self.lock().disk(disk).map(|d| d.writes.clone()).unwrap_or_default()
+    }
+
+    /// Pulls a disk out.
+    pub fn detach(&self, disk: &DiskId) {
+        self.change_disk(disk, |disk| disk.attached = false);
+    }
+
+    /// Puts it back in.
+    pub fn attach(&self, disk: &DiskId) {
+        self.change_disk(disk, |disk| disk.attached = true);
+    }
+
+    /// Puts something on a disk, or changes what it says of itself.
+    pub fn change_device(&self, disk: &DiskId, change: impl FnOnce(&mut BlockDevice)) {
+        self.change_disk(disk, |record| change(&mut record.device));
+    }
+
+    fn change_disk(&self, disk: &DiskId, change: impl FnOnce(&mut DiskRecord)) {
+        if let Some(disk) = self.lock().disk_mut(disk) {
+            change(disk);
+        }
+    }
+
+    /// Makes a group as another machine, with this system ID, would have made it. An empty one belongs to nobody.
+    pub fn add_foreign_group(&self, vg: &str, system_id: &str, disks: &[DiskId], tags: &[&str]) {
+        self.lock().add_group(vg, system_id, disks, tags);
+    }
+
+    /// Adds a volume that nobody can explain to a group; a thin one if the group has a thin pool.
+    pub fn add_strange_volume(&self, vg: &str, lv: &str, tags: &[&str]) {
+        self.lock().add_strange_volume(vg, lv, tags);
+    }
+
+    /// Groups and volumes, without what they hold: `vg`, `vg/lv`.
+    pub fn objects(&self) -> Vec<String> {
+        self.lock().objects()
+    }
+
+    /// The tags of a volume, sorted.
+    pub fn tags(&self, vg: &str, lv: &str) -> Vec<String> {
+        let state = self.lock();
+        let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(lv));
+        lv.map(|lv| lv.tags.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The disks on which copies of a volume lie, segment by segment.
+    pub fn copies(&self, vg: &str, lv: &str) -> Vec<Vec<DiskId>> {
+        self.lock().copies(vg, lv)
+    }
+
+    /// How full a thin pool's metadata is from now on.
+    pub fn set_metadata_percent(&self, percent: Percent) {
+        self.lock().metadata_percent = percent;
+    }
+
+    /// Makes a volume's filesystem one that cannot be mounted.
+    pub fn damage(&self, vg: &str, lv: &str) {
+        if let Some(xfs) = self.lock().xfs_mut(vg, lv) {
+            xfs.damaged = true;
+        }
+    }
+
+    /// Writes a file of `size` to a mounted filesystem, as a client would.
+    pub fn write_file(&self, path: &Path, name: &str, size: Bytes) -> Result<(), HostError> {
+        let mut state = self.lock();
+        let operation = format!("write {name} below {}", path.display());
+        let (vg, lv) = state
+            .mounts
+            .get(path)
+            .and_then(|source| lv_of_node(source))
+            .ok_or_else(|| failed(&operation, "nothing is mounted there"))?;
+        state.write_file(&operation, &vg, &lv, name, size)
+    }
+
+    /// The files of a mounted filesystem, with their sizes; none if nothing is mounted there.
+    pub fn files(&self, path: &Path) -> Option<Vec<(String, Bytes)>> {
+        let state = self.lock();
+        let (vg, lv) = lv_of_node(state.mounts.get(path)?)?;
+        let xfs = state.xfs(&vg, &lv)?;
+        Some(xfs.files.iter().map(|(name, size)| (name.clone(), *size)).collect())
+    }
+
+    /// The UUID and size of a volume's filesystem, if it was made to its end, and whether its root is open to all.
+    pub fn filesystem(&self, vg: &str, lv: &str) -> Option<(uuid::Uuid, Bytes, bool)> {
+        let state = self.lock();
+        let xfs = state.xfs(vg, lv)?;
+        xfs.complete.then_some((xfs.uuid, xfs.size, xfs.open))
+    }
+
+    /// What is mounted, sorted.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        self.lock().mounts.keys().cloned().collect()
+    }
+
+    /// What is exported.
+    pub fn exports(&self) -> Vec<ExportEntry> {
+        self.lock().exports.clone()
+    }
+
+    /// What was exported each time that the NFS server started.
+    pub fn exports_at_nfs_start(&self) -> Vec<Vec<ExportEntry>> {
+        self.lock().exports_at_nfs_start.clone()
+    }
+
+    /// A client holds files open there: unmounting is busy until they are released after the export was taken away.
+    pub fn hold(&self, path: &Path) {
+        self.lock().held.insert(path.to_owned());
+    }
+
+    /// Something on the machine itself holds the mount; `false` lets it go.
+    pub fn pin(&self, path: &Path, pinned: bool) {
+        let mut state = self.lock();
+        if pinned {
+            state.pinned.insert(path.to_owned());
+        } else {
+            state.pinned.remove(path);
+        }
+    }
+}
+
+impl Running {
+    /// A call that only looks.
+    fn look<T>(
+        &self,
+        call: &str,
+        object: &str,
+        body: impl FnOnce(&mut State) -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        let mut state = self.enter(call, object)?;
+        if let Some(error) = state.failure(call, false) {
+            return Err(error);
+        }
+        body(&mut state)
+    }
+
+    /// A call that changes something: where the power can go.
+    fn change<T>(
+        &self,
+        call: &str,
+        object: &str,
+        body: impl FnOnce(&mut State) -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        let mut state = self.enter(call, object)?;
+        state.changes += 1;
+        let cut = state.cut.filter(|(at, _)| *at == state.changes).map(|(_, cut)| cut);
+        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && call != "filesystems.make_xfs") {
+            return Err(state.go_dark());
+        }
+        if let Some(error) = state.failure(call, false) {
+            return Err(error);
+        }
+        state.midway = cut == Some(Cut::Midway);
+        let outcome = body(&mut state);
+        state.midway = false;
+        if cut.is_some() {
+            return Err(state.go_dark());
+        }
+        match state.failure(call, true) {
+            Some(error) if outcome.is_ok() => Err(error),
+            Some(_) | None => outcome,
+        }
+    }
+
+    fn enter(&self, call: &str, object: &str) -> Result<MutexGuard<'_, State>, HostError> {
+        let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.boot == self.boot && state.blocked.contains(call) {
+            state.waiting.push(call.to_owned());
+            self.inner.changed.notify_all();
+            let wait = |state: &mut State| state.boot == self.boot && state.blocked.contains(call);
+            state = self
+                .inner
+                .changed
+                .wait_while(state, wait)
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(at) = state.waiting.iter().position(|waiting| waiting == call) {
+                state.waiting.remove(at);
+            }
+        }
+        if state.dark || state.boot != self.boot {
+            return Err(HostError::PowerLost);
+        }
+        state.calls.push(format!("{call} {object}").trim_end().to_owned());
+        Ok(state)
+    }
+}

@@ -104,11 +104,6 @@ pub(crate) fn open_lvs(vg: &str) -> LvmCommand {
     LvmCommand::new("lvs", ["--reportformat", "json", "-o", fields, vg])
 }
 
-pub(crate) fn create_pv(node: &Path) -> LvmCommand {
-    let fixed = ["--metadatasize", METADATA_AREA, "--zero", "y"];
-    LvmCommand::new("pvcreate", fixed).with(nodes(&[node.to_owned()]))
-}
-
 pub(crate) fn remove_pv(node: &Path) -> LvmCommand {
     LvmCommand::new("pvremove", []).with(nodes(&[node.to_owned()]))
 }
@@ -121,6 +116,10 @@ pub(crate) fn create_vg(vg: &str, system_id: &str, pvs: &[PathBuf], with: &[Stri
         "n",
         "--physicalextentsize",
         EXTENT,
+        "--metadatasize",
+        METADATA_AREA,
+        "--zero",
+        "y",
     ];
     LvmCommand::new("vgcreate", fixed)
         .with(tags("--addtag", with))
@@ -279,11 +278,10 @@ mod tests {
             remove: vec!["old=1".into(), "older=1".into()],
         };
         for (command, line) in [
-            (create_pv(&pvs[0]), "pvcreate --metadatasize 64m --zero y /dev/vda"),
             (remove_pv(&pvs[0]), "pvremove /dev/vda"),
             (
                 create_vg("p", "me", &pvs, &tag),
-                "vgcreate --systemid me --setautoactivation n --physicalextentsize 4m --addtag cistern.state=creating p /dev/vda /dev/vdb",
+                "vgcreate --systemid me --setautoactivation n --physicalextentsize 4m --metadatasize 64m --zero y --addtag cistern.state=creating p /dev/vda /dev/vdb",
             ),
             (remove_vg("p"), "vgremove p"),
             (
@@ -331,7 +329,7 @@ mod tests {
     fn all_commands_carry_the_configuration_and_none_forces() {
         let change = TagChange::default();
         for command in [
-            create_pv(Path::new("/dev/vda")),
+            remove_pv(Path::new("/dev/vda")),
             report(),
             remove_vg("p"),
             tag_lv("p", "v", &change),

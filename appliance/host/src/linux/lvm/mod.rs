@@ -113,11 +113,6 @@ impl Lvm for LinuxLvm {
         }
     }
 
-    fn create_pv(&self, node: &Path) -> Result<(), HostError> {
-        let operation = format!("make {} a physical volume", node.display());
-        self.run_with(&operation, &args::create_pv(node), &[node.to_owned()])
-    }
-
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
         let operation = format!("take LVM's label off {}", node.display());
         self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])

@@ -1,0 +1,169 @@
+//! Filesystems, mounts and exports.
+
+use std::path::{Path, PathBuf};
+
+use cistern_model::{Bytes, Signature};
+
+use super::Running;
+use super::state::{Kind, State, Xfs, busy, failed, lv_of_node};
+use crate::{ExportEntry, Exports, FilesystemUsage, Filesystems, HostError, MountEntry, XfsSpec};
+
+const BLOCK: u64 = 4096;
+const SMALLEST_XFS: Bytes = Bytes::mib(300);
+
+/// The active thin volume at a node.
+fn device(state: &State, operation: &str, node: &Path) -> Result<(String, String, Bytes), HostError> {
+    let missing = || failed(operation, &format!("no device {}", node.display()));
+    let (vg, lv) = lv_of_node(node).ok_or_else(missing)?;
+    let there = state.vgs.get(&vg).and_then(|vg| vg.lvs.get(&lv)).filter(|lv| lv.active);
+    match there.map(|lv| &lv.kind) {
+        Some(Kind::Thin { size, .. }) => {
+            let size = *size;
+            Ok((vg, lv, size))
+        }
+        Some(Kind::Plain(_) | Kind::Pool { .. }) | None => Err(missing()),
+    }
+}
+
+impl Filesystems for Running {
+    fn probe(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
+        self.look("filesystems.probe", &node.display().to_string(), |state| {
+            let (vg, lv, _) = device(state, "probe", node)?;
+            Ok(state
+                .xfs(&vg, &lv)
+                .map(|_| super::signature("xfs"))
+                .into_iter()
+                .collect())
+        })
+    }
+
+    fn make_xfs(&self, node: &Path, spec: &XfsSpec, overwrite: bool) -> Result<(), HostError> {
+        self.change("filesystems.make_xfs", &node.display().to_string(), |state| {
+            let (vg, lv, size) = device(state, "make_xfs", node)?;
+            let whole = spec.size.get().is_multiple_of(BLOCK);
+            if spec.size > size || spec.size < SMALLEST_XFS || !whole {
+                return Err(failed("make_xfs", "no size for an XFS on this device"));
+            }
+            if state.open(&vg, &lv) {
+                return Err(busy("make_xfs", &lv));
+            }
+            if let Some(there) = state.xfs(&vg, &lv) {
+                if !there.files.is_empty() {
+                    state.violations.push(format!("make_xfs on {vg}/{lv}, which has files"));
+                }
+                if !overwrite {
+                    return Err(failed("make_xfs", "something is on the device"));
+                }
+            }
+            let made = Xfs {
+                uuid: spec.uuid,
+                size: spec.size,
+                complete: !state.midway,
+                open: false,
+                damaged: false,
+                files: Default::default(),
+            };
+            if let Some(Kind::Thin { xfs, .. }) = state
+                .vgs
+                .get_mut(&vg)
+                .and_then(|vg| vg.lvs.get_mut(&lv))
+                .map(|lv| &mut lv.kind)
+            {
+                *xfs = Some(made);
+            }
+            Ok(())
+        })
+    }
+
+    fn mount(&self, node: &Path, target: &Path) -> Result<(), HostError> {
+        self.change("filesystems.mount", &target.display().to_string(), |state| {
+            let (vg, lv, _) = device(state, "mount", node)?;
+            if state.mounts.contains_key(target) {
+                return Err(failed("mount", "something is mounted there"));
+            }
+            if !state.xfs(&vg, &lv).is_some_and(|xfs| xfs.complete && !xfs.damaged) {
+                return Err(failed("mount", "Structure needs cleaning"));
+            }
+            state.mounts.insert(target.to_owned(), node.to_owned());
+            Ok(())
+        })
+    }
+
+    fn unmount(&self, target: &Path) -> Result<(), HostError> {
+        self.change("filesystems.unmount", &target.display().to_string(), |state| {
+            let in_use = state.held.contains(target) || state.pinned.contains(target);
+            if state.mounts.contains_key(target) && in_use {
+                return Err(busy("unmount", &target.display().to_string()));
+            }
+            state.mounts.remove(target);
+            Ok(())
+        })
+    }
+
+    fn mounts_below(&self, directory: &Path) -> Result<Vec<MountEntry>, HostError> {
+        self.look("filesystems.mounts_below", &directory.display().to_string(), |state| {
+            let below = state.mounts.iter().filter(|(target, _)| target.starts_with(directory));
+            Ok(below
+                .map(|(target, source)| MountEntry {
+                    source: source.clone(),
+                    target: target.clone(),
+                    kind: "xfs".to_owned(),
+                })
+                .collect())
+        })
+    }
+
+    fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError> {
+        self.look("filesystems.usage", &target.display().to_string(), |state| {
+            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
+            let (vg, lv) = source.ok_or_else(|| failed("usage", "nothing is mounted there"))?;
+            let xfs = state.xfs(&vg, &lv).ok_or_else(|| failed("usage", "no filesystem"))?;
+            Ok(FilesystemUsage {
+                total: xfs.size,
+                free: xfs.size.saturating_sub(xfs.used()),
+                inodes: 3 + u64::try_from(xfs.files.len()).unwrap_or(u64::MAX),
+            })
+        })
+    }
+
+    fn open_root(&self, target: &Path) -> Result<(), HostError> {
+        self.change("filesystems.open_root", &target.display().to_string(), |state| {
+            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
+            let (vg, lv) = source.ok_or_else(|| failed("open_root", "nothing is mounted there"))?;
+            if let Some(xfs) = state.xfs_mut(&vg, &lv) {
+                xfs.open = true;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Exports for Running {
+    fn current(&self) -> Result<Vec<ExportEntry>, HostError> {
+        self.look("exports.current", "", |state| Ok(state.exports.clone()))
+    }
+
+    fn replace(&self, entries: &[ExportEntry]) -> Result<(), HostError> {
+        self.change("exports.replace", &entries.len().to_string(), |state| {
+            let mut sorted = entries.to_vec();
+            sorted.sort();
+            let mut paths: Vec<&PathBuf> = sorted.iter().map(|entry| &entry.path).collect();
+            paths.dedup();
+            if paths.len() != sorted.len() {
+                return Err(failed("replace", "a path is there twice"));
+            }
+            state.exports = sorted;
+            Ok(())
+        })
+    }
+
+    fn release(&self, path: &Path) -> Result<(), HostError> {
+        self.change("exports.release", &path.display().to_string(), |state| {
+            // What is still exported is opened again by the client at once.
+            if !state.exports.iter().any(|entry| entry.path == path) {
+                state.held.remove(path);
+            }
+            Ok(())
+        })
+    }
+}

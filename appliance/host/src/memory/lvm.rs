@@ -1,0 +1,464 @@
+//! LVM, as it behaves: a group that lacks a disk is not changed; a volume that lacks one is not activated; what is open is
+//! not removed; a thin pool is removed with all that lies in it.
+
+use std::path::{Path, PathBuf};
+
+use cistern_model::{Bytes, Percent};
+
+use super::Running;
+use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, Segment, State, Vg, busy, failed};
+use crate::{
+    HostError, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, RaidLevel, TagChange, ThinUsage, VolumeGroup,
+};
+
+impl Lvm for Running {
+    fn system_id(&self) -> Result<String, HostError> {
+        self.look("lvm.system_id", "", |_| Ok(SYSTEM_ID.to_owned()))
+    }
+
+    fn state(&self) -> Result<LvmState, HostError> {
+        self.look("lvm.state", "", |state| Ok(report(state)))
+    }
+
+    fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
+        self.change("lvm.remove_pv", &node.display().to_string(), |state| {
+            let at = state.at("remove_pv", node)?;
+            match &state.disks[at].pv {
+                Some(Pv { vg: None, .. }) => {}
+                Some(Pv { vg: Some(_), .. }) | None => return Err(failed("remove_pv", "no free physical volume")),
+            }
+            state.disks[at].pv = None;
+            state.disks[at].writes.push("remove_pv".to_owned());
+            Ok(())
+        })
+    }
+
+    fn create_vg(&self, vg: &str, nodes: &[PathBuf], tags: &[String]) -> Result<(), HostError> {
+        self.change("lvm.create_vg", vg, |state| {
+            if state.vgs.contains_key(vg) || nodes.is_empty() {
+                return Err(failed("create_vg", "the group is there, or would be empty"));
+            }
+            check_tags("create_vg", tags)?;
+            let disks = numbers(state, "create_vg", nodes)?;
+            for disk in &disks {
+                let found = state.signatures(*disk);
+                if !found.is_empty() || state.disks[*disk].device.busy || state.disks[*disk].device.boot {
+                    let id = state.disks[*disk].device.id.clone();
+                    state
+                        .violations
+                        .push(format!("create_vg on {id}, which carries {found:?} or is in use"));
+                    return Err(failed("create_vg", "something is on a device"));
+                }
+            }
+            for disk in disks {
+                let uuid = state.fresh_uuid();
+                state.disks[disk].pv = Some(Pv {
+                    uuid,
+                    vg: Some(vg.to_owned()),
+                });
+                state.disks[disk].writes.push(format!("create_vg {vg}"));
+            }
+            let group = Vg {
+                tags: tags.iter().cloned().collect(),
+                system_id: SYSTEM_ID.to_owned(),
+                ..Vg::default()
+            };
+            state.vgs.insert(vg.to_owned(), group);
+            Ok(())
+        })
+    }
+
+    fn remove_vg(&self, vg: &str) -> Result<(), HostError> {
+        self.change("lvm.remove_vg", vg, |state| {
+            if !whole(state, "remove_vg", vg)?.lvs.is_empty() {
+                return Err(failed("remove_vg", "it has volumes"));
+            }
+            for disk in state.members(vg) {
+                if let Some(pv) = &mut state.disks[disk].pv {
+                    pv.vg = None;
+                }
+            }
+            state.vgs.remove(vg);
+            Ok(())
+        })
+    }
+
+    fn tag_vg(&self, vg: &str, change: &TagChange) -> Result<(), HostError> {
+        self.change("lvm.tag_vg", vg, |state| {
+            check_tags("tag_vg", &change.add)?;
+            let group = whole(state, "tag_vg", vg)?;
+            group.tags.retain(|tag| !change.remove.contains(tag));
+            group.tags.extend(change.add.iter().cloned());
+            Ok(())
+        })
+    }
+
+    fn create_lv(
+        &self,
+        vg: &str,
+        lv: &str,
+        level: RaidLevel,
+        extents: u64,
+        nodes: &[PathBuf],
+        tags: &[String],
+    ) -> Result<(), HostError> {
+        self.change("lvm.create_lv", &format!("{vg}/{lv}"), |state| {
+            let disks = numbers(state, "create_lv", nodes)?;
+            check_tags("create_lv", tags)?;
+            if whole(state, "create_lv", vg)?.lvs.contains_key(lv) {
+                return Err(failed("create_lv", "it is there"));
+            }
+            let raid = u64::from(level == RaidLevel::Mirror);
+            let segments = allocate(state, "create_lv", vg, level, extents, raid, &disks)?;
+            let made = Lv {
+                tags: tags.iter().cloned().collect(),
+                active: false,
+                kind: Kind::Plain(Plain { level, segments }),
+            };
+            whole(state, "create_lv", vg)?.lvs.insert(lv.to_owned(), made);
+            Ok(())
+        })
+    }
+
+    fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
+        self.change("lvm.extend_lv", &format!("{vg}/{lv}"), |state| {
+            let disks = numbers(state, "extend_lv", nodes)?;
+            let level = match whole(state, "extend_lv", vg)?.lvs.get(lv).map(|lv| &lv.kind) {
+                Some(Kind::Plain(plain)) => plain.level,
+                Some(Kind::Pool { .. } | Kind::Thin { .. }) | None => {
+                    return Err(failed("extend_lv", "no such plain volume"));
+                }
+            };
+            let more = allocate(state, "extend_lv", vg, level, extents, 0, &disks)?;
+            if let Some(Kind::Plain(plain)) = whole(state, "extend_lv", vg)?.lvs.get_mut(lv).map(|lv| &mut lv.kind) {
+                plain.segments.extend(more);
+            }
+            Ok(())
+        })
+    }
+
+    fn convert_to_thin_pool(&self, vg: &str, data: &str, metadata: &str, chunk: Bytes) -> Result<(), HostError> {
+        self.change("lvm.convert_to_thin_pool", &format!("{vg}/{data}"), |state| {
+            let operation = "convert_to_thin_pool";
+            let good = chunk >= Bytes::new(64 << 10) && chunk <= Bytes::gib(1) && chunk.get().is_power_of_two();
+            if !good {
+                return Err(failed(operation, "no chunk size"));
+            }
+            let group = whole(state, operation, vg)?;
+            let plain = |lv: Option<&Lv>| match lv.map(|lv| &lv.kind) {
+                Some(Kind::Plain(plain)) => Ok(plain.clone()),
+                Some(Kind::Pool { .. } | Kind::Thin { .. }) | None => Err(failed(operation, "no such plain volume")),
+            };
+            let (d, m) = (plain(group.lvs.get(data))?, plain(group.lvs.get(metadata))?);
+            group.lvs.remove(metadata);
+            if let Some(lv) = group.lvs.get_mut(data) {
+                lv.kind = Kind::Pool { data: d, metadata: m };
+            }
+            Ok(())
+        })
+    }
+
+    fn create_thin(&self, vg: &str, pool: &str, lv: &str, size: Bytes, tags: &[String]) -> Result<(), HostError> {
+        self.change("lvm.create_thin", &format!("{vg}/{lv}"), |state| {
+            check_tags("create_thin", tags)?;
+            let group = whole(state, "create_thin", vg)?;
+            let in_pool = matches!(group.lvs.get(pool).map(|lv| &lv.kind), Some(Kind::Pool { .. }));
+            if !in_pool || group.lvs.contains_key(lv) {
+                return Err(failed("create_thin", "no such pool, or the volume is there"));
+            }
+            if let Some(pool) = group.lvs.get_mut(pool) {
+                pool.active = true;
+            }
+            let made = Lv {
+                tags: tags.iter().cloned().collect(),
+                active: true,
+                kind: Kind::Thin {
+                    size: size.round_up(EXTENT),
+                    xfs: None,
+                },
+            };
+            group.lvs.insert(lv.to_owned(), made);
+            Ok(())
+        })
+    }
+
+    fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError> {
+        self.change("lvm.tag_lv", &format!("{vg}/{lv}"), |state| {
+            check_tags("tag_lv", &change.add)?;
+            let lv = whole(state, "tag_lv", vg)?.lvs.get_mut(lv);
+            let lv = lv.ok_or_else(|| failed("tag_lv", "no such volume"))?;
+            lv.tags.retain(|tag| !change.remove.contains(tag));
+            lv.tags.extend(change.add.iter().cloned());
+            Ok(())
+        })
+    }
+
+    fn activate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        self.change("lvm.activate_lv", &format!("{vg}/{lv}"), |state| {
+            if !activate(state, vg, lv)? {
+                return Err(failed("activate_lv", "Refusing activation of partial LV"));
+            }
+            Ok(())
+        })
+    }
+
+    fn activate_vg(&self, vg: &str) -> Result<(), HostError> {
+        self.change("lvm.activate_vg", vg, |state| {
+            let names: Vec<String> = ours(state, "activate_vg", vg)?.lvs.keys().cloned().collect();
+            let mut all = true;
+            for lv in names {
+                all &= activate(state, vg, &lv)?;
+            }
+            if all {
+                Ok(())
+            } else {
+                Err(failed("activate_vg", "Refusing activation of partial LV"))
+            }
+        })
+    }
+
+    fn deactivate_vg(&self, vg: &str) -> Result<(), HostError> {
+        self.change("lvm.deactivate_vg", vg, |state| {
+            let names: Vec<String> = ours(state, "deactivate_vg", vg)?.lvs.keys().cloned().collect();
+            if names.iter().any(|lv| state.open(vg, lv)) {
+                return Err(busy("deactivate_vg", vg));
+            }
+            ours(state, "deactivate_vg", vg)?
+                .lvs
+                .values_mut()
+                .for_each(|lv| lv.active = false);
+            Ok(())
+        })
+    }
+
+    fn remove_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        self.change("lvm.remove_lv", &format!("{vg}/{lv}"), |state| {
+            let group = whole(state, "remove_lv", vg)?;
+            let removed: Vec<String> = match group.lvs.get(lv).map(|lv| &lv.kind) {
+                None => return Err(failed("remove_lv", "no such volume")),
+                Some(Kind::Pool { .. }) => {
+                    let thin = |lv: &Lv| matches!(lv.kind, Kind::Thin { .. });
+                    let thin = group
+                        .lvs
+                        .iter()
+                        .filter(|(_, lv)| thin(lv))
+                        .map(|(name, _)| name.clone());
+                    thin.chain([lv.to_owned()]).collect()
+                }
+                Some(Kind::Plain(_) | Kind::Thin { .. }) => vec![lv.to_owned()],
+            };
+            if let Some(open) = removed.iter().find(|name| state.open(vg, name)) {
+                return Err(busy("remove_lv", open));
+            }
+            let group = whole(state, "remove_lv", vg)?;
+            removed.iter().for_each(|name| drop(group.lvs.remove(name)));
+            Ok(())
+        })
+    }
+
+    fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError> {
+        self.look("lvm.thin_usage", &format!("{vg}/{pool}"), |state| {
+            let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
+            let active = lv.is_some_and(|lv| lv.active && matches!(lv.kind, Kind::Pool { .. }));
+            if !active {
+                return Err(failed("thin_usage", "no such active pool"));
+            }
+            Ok(ThinUsage {
+                data: Percent::of(state.written(vg), state.pool_size(vg)),
+                metadata: state.metadata_percent,
+            })
+        })
+    }
+
+    fn node(&self, vg: &str, lv: &str) -> PathBuf {
+        PathBuf::from(format!("/dev/{vg}/{lv}"))
+    }
+}
+
+fn numbers(state: &State, operation: &str, nodes: &[PathBuf]) -> Result<Vec<usize>, HostError> {
+    nodes.iter().map(|node| state.at(operation, node)).collect()
+}
+
+/// A group that this machine may touch.
+fn ours<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
+    let foreign = state.vgs.get(vg).is_some_and(|vg| !belongs_here(vg));
+    if foreign {
+        state
+            .violations
+            .push(format!("{operation} on {vg}, a group of another machine"));
+    }
+    let group = state.vgs.get_mut(vg).filter(|vg| belongs_here(vg));
+    group.ok_or_else(|| failed(operation, "no such group"))
+}
+
+/// A group that can be changed: LVM refuses one that lacks a disk.
+fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
+    if state.missing(vg) > 0 {
+        return Err(failed(operation, "Cannot change VG while PVs are missing"));
+    }
+    ours(state, operation, vg)
+}
+
+fn belongs_here(vg: &Vg) -> bool {
+    vg.system_id.is_empty() || vg.system_id == SYSTEM_ID
+}
+
+fn check_tags(operation: &str, tags: &[String]) -> Result<(), HostError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+.-/=!:#&".contains(c);
+    let good = |tag: &String| !tag.is_empty() && tag.len() <= 1024 && !tag.starts_with('-') && tag.chars().all(allowed);
+    match tags.iter().find(|tag| !good(tag)) {
+        None => Ok(()),
+        Some(tag) => Err(failed(operation, &format!("Invalid tag: {tag:?}"))),
+    }
+}
+
+/// Finds the extents for a volume or for more of it: on one disk after the other, or on each of two.
+fn allocate(
+    state: &State,
+    operation: &str,
+    vg: &str,
+    level: RaidLevel,
+    extents: u64,
+    raid: u64,
+    disks: &[usize],
+) -> Result<Vec<Segment>, HostError> {
+    let members = state.members(vg);
+    if extents == 0 || disks.iter().any(|disk| !members.contains(disk)) {
+        return Err(failed(operation, "no extents, or a device that is not in the group"));
+    }
+    let short = || failed(operation, "Insufficient suitable allocatable extents");
+    match level {
+        RaidLevel::Mirror => {
+            let [first, second] = disks else { return Err(short()) };
+            let room = |disk: &usize| state.free_extents_of(*disk) >= extents + raid;
+            if first == second || !room(first) || !room(second) {
+                return Err(short());
+            }
+            let disks = vec![*first, *second];
+            Ok(vec![Segment { disks, extents }])
+        }
+        RaidLevel::Linear => {
+            let (mut left, mut segments) = (extents, Vec::new());
+            for disk in disks {
+                let extents = left.min(state.free_extents_of(*disk));
+                if extents > 0 {
+                    segments.push(Segment {
+                        disks: vec![*disk],
+                        extents,
+                    });
+                    left -= extents;
+                }
+            }
+            if left > 0 { Err(short()) } else { Ok(segments) }
+        }
+    }
+}
+
+/// Whether it is active now.
+fn activate(state: &mut State, vg: &str, lv: &str) -> Result<bool, HostError> {
+    let Some(found) = ours(state, "activate", vg)?.lvs.get(lv) else {
+        return Err(failed("activate", "no such volume"));
+    };
+    if found.active {
+        return Ok(true);
+    }
+    let group = state.vgs.get(vg);
+    if group
+        .and_then(|vg| vg.lvs.get(lv))
+        .is_some_and(|lv| state.partial(vg, lv))
+    {
+        return Ok(false);
+    }
+    let Some(group) = state.vgs.get_mut(vg) else {
+        return Ok(false);
+    };
+    let thin = matches!(group.lvs.get(lv).map(|lv| &lv.kind), Some(Kind::Thin { .. }));
+    for (name, lv_there) in &mut group.lvs {
+        // A thin volume takes its pool along.
+        if name == lv || (thin && matches!(lv_there.kind, Kind::Pool { .. })) {
+            lv_there.active = true;
+        }
+    }
+    Ok(true)
+}
+
+fn report(state: &State) -> LvmState {
+    let mut report = LvmState::default();
+    let visible = |vg: &str| {
+        let members = state.members(vg);
+        members.is_empty() || members.iter().any(|n| state.disks[*n].attached)
+    };
+    for (number, disk) in state.disks.iter().enumerate() {
+        let Some(pv) = &disk.pv else { continue };
+        if pv.vg.as_ref().map_or(!disk.attached, |vg| !visible(vg)) {
+            continue;
+        }
+        report.pvs.push(PhysicalVolume {
+            uuid: pv.uuid.clone(),
+            node: disk.attached.then(|| disk.device.node.clone()),
+            vg: pv.vg.clone(),
+            size: EXTENT.saturating_mul(state.extents_of(number)),
+            free: EXTENT.saturating_mul(state.free_extents_of(number)),
+        });
+    }
+    for (name, vg) in state.vgs.iter().filter(|(name, _)| visible(name)) {
+        let free = state
+            .members(name)
+            .into_iter()
+            .map(|disk| state.free_extents_of(disk))
+            .sum();
+        report.vgs.push(VolumeGroup {
+            name: name.clone(),
+            tags: vg.tags.iter().cloned().collect(),
+            system_id: vg.system_id.clone(),
+            ours: belongs_here(vg),
+            extent: EXTENT,
+            free: EXTENT.saturating_mul(free),
+            missing: state.missing(name),
+        });
+        if belongs_here(vg) {
+            report.lvs.extend(
+                vg.lvs
+                    .iter()
+                    .map(|(lv_name, lv)| logical_volume(state, name, lv_name, lv)),
+            );
+        }
+    }
+    report
+}
+
+fn logical_volume(state: &State, vg: &str, name: &str, lv: &Lv) -> LogicalVolume {
+    let pool = matches!(lv.kind, Kind::Pool { .. });
+    let thin_pool = state.vgs.get(vg).and_then(|vg| {
+        let mut pools = vg.lvs.iter().filter(|(_, lv)| matches!(lv.kind, Kind::Pool { .. }));
+        pools.next().map(|(name, _)| name.clone())
+    });
+    let (size, thin, written) = match &lv.kind {
+        Kind::Plain(plain) => (EXTENT.saturating_mul(plain.extents()), false, None),
+        Kind::Pool { data, .. } => {
+            let size = EXTENT.saturating_mul(data.extents());
+            (size, false, Some(Percent::of(state.written(vg), size)))
+        }
+        Kind::Thin { size, xfs } => {
+            let used = xfs.as_ref().map_or(Bytes::ZERO, super::state::Xfs::used);
+            (*size, true, Some(Percent::of(used, *size)))
+        }
+    };
+    LogicalVolume {
+        vg: vg.to_owned(),
+        name: name.to_owned(),
+        tags: lv.tags.iter().cloned().collect(),
+        size,
+        attributes: LvAttributes {
+            thin_pool: pool,
+            thin_volume: thin,
+            active: lv.active,
+            partial: state.partial(vg, lv),
+            unhealthy: false,
+        },
+        thin_pool: thin_pool.filter(|_| thin),
+        data_percent: written.filter(|_| lv.active),
+        metadata_percent: (pool && lv.active).then_some(state.metadata_percent),
+        sync_percent: (!thin && lv.active).then_some(Percent::FULL),
+    }
+}

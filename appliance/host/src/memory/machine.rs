@@ -1,0 +1,174 @@
+//! Disks, services, links and the machine itself.
+
+use std::path::Path;
+
+use cistern_model::{Bytes, Enrolment, Interface, Load, Memory, PowerAction, ServiceState, Signature};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Running;
+use super::state::{SYSTEM_ID, busy};
+use crate::{BlockDevice, ChangeSink, Disks, HostError, Machine, MachineFacts, Network, Service, Services};
+
+impl Disks for Running {
+    fn list(&self) -> Result<Vec<BlockDevice>, HostError> {
+        self.look("disks.list", "", |state| {
+            let there = (0..state.disks.len()).filter(|n| state.disks[*n].attached);
+            Ok(there
+                .map(|n| BlockDevice {
+                    signatures: state.signatures(n),
+                    ..state.disks[n].device.clone()
+                })
+                .collect())
+        })
+    }
+
+    fn signatures(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
+        self.look("disks.signatures", &node.display().to_string(), |state| {
+            let at = state.at("signatures", node)?;
+            Ok(state.signatures(at))
+        })
+    }
+
+    fn wipe(&self, node: &Path) -> Result<(), HostError> {
+        self.change("disks.wipe", &node.display().to_string(), |state| {
+            let at = state.at("wipe", node)?;
+            let vg = state.disks[at].pv.as_ref().and_then(|pv| pv.vg.clone());
+            let group = vg.as_ref().and_then(|vg| state.vgs.get_mut(vg));
+            let active = group
+                .as_ref()
+                .is_some_and(|group| group.lvs.values().any(|lv| lv.active));
+            if active || state.disks[at].device.busy {
+                return Err(busy("wipe", &node.display().to_string()));
+            }
+            if let Some(group) = group {
+                group.lost += 1;
+            }
+            let disk = &mut state.disks[at];
+            disk.pv = None;
+            disk.device.signatures.clear();
+            disk.writes.push("wipe".to_owned());
+            if let Some(vg) = vg
+                && state.members(&vg).is_empty()
+            {
+                state.vgs.remove(&vg);
+            }
+            Ok(())
+        })
+    }
+
+    fn watch(&self, _: ChangeSink) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl Services for Running {
+    fn state(&self, service: Service) -> Result<ServiceState, HostError> {
+        self.look("services.state", service.name(), |state| {
+            Ok(state.services.get(&service).copied().unwrap_or(ServiceState::Inactive))
+        })
+    }
+
+    fn ensure_started(&self, service: Service) -> Result<bool, HostError> {
+        self.change("services.ensure_started", service.name(), |state| {
+            if state.services.get(&service) == Some(&ServiceState::Active) {
+                return Ok(false);
+            }
+            let mut starting = vec![service];
+            if service == Service::NfsServer {
+                starting.extend([Service::NfsMountd, Service::NfsdCld]);
+                let exports = state.exports.clone();
+                state.exports_at_nfs_start.push(exports);
+            }
+            for service in starting {
+                state.services.insert(service, ServiceState::Active);
+            }
+            Ok(true)
+        })
+    }
+
+    fn watch(&self, _: ChangeSink) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl Network for Running {
+    fn interfaces(&self) -> Result<Vec<Interface>, HostError> {
+        self.look("network.interfaces", "", |_| {
+            Ok(vec![Interface {
+                name: "eth0".to_owned(),
+                mac: Some("52:54:00:00:00:01".to_owned()),
+                up: true,
+                mtu: 1500,
+                addresses: vec!["192.0.2.10/24".to_owned(), "fe80::1/64".to_owned()],
+            }])
+        })
+    }
+
+    fn watch(&self, _: ChangeSink) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+impl Machine for Running {
+    fn facts(&self) -> Result<MachineFacts, HostError> {
+        self.look("machine.facts", "", |_| {
+            Ok(MachineFacts {
+                kernel: "6.12.0-memory".to_owned(),
+                machine_id: SYSTEM_ID.to_owned(),
+                booted: Timestamp::UNIX_EPOCH,
+                live: false,
+            })
+        })
+    }
+
+    fn hostname(&self) -> Result<String, HostError> {
+        self.look("machine.hostname", "", |_| Ok("memory".to_owned()))
+    }
+
+    fn load(&self) -> Result<Load, HostError> {
+        self.look("machine.load", "", |_| {
+            Ok(Load {
+                one: 0.1,
+                five: 0.2,
+                fifteen: 0.3,
+                cpus: 2,
+            })
+        })
+    }
+
+    fn memory(&self) -> Result<Memory, HostError> {
+        self.look("machine.memory", "", |_| {
+            Ok(Memory {
+                total: Bytes::gib(2),
+                available: Bytes::gib(1),
+            })
+        })
+    }
+
+    fn enrolment(&self) -> Result<Option<Enrolment>, HostError> {
+        self.look("machine.enrolment", "", |_| {
+            Ok(Some(Enrolment {
+                fingerprint: "0".repeat(64),
+                port: 8443,
+                code: Some("ABCD-EFGH".to_owned()),
+            }))
+        })
+    }
+
+    fn power(&self, action: PowerAction) -> Result<(), HostError> {
+        self.look("machine.power", &format!("{action:?}"), |_| Ok(()))
+    }
+
+    fn now(&self) -> Timestamp {
+        let mut state = self
+            .inner
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A second passes from call to call, so that the order of things can be seen.
+        if let Ok(later) = state.clock.checked_add(SignedDuration::from_secs(1)) {
+            state.clock = later;
+        }
+        state.clock
+    }
+}

@@ -1,0 +1,430 @@
+//! What the machine in memory holds. Invariant: what is on disks is in `disks` and `vgs`, all else is gone after a
+//! restart.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use cistern_model::{Bytes, DiskId, Percent, ServiceState, Signature};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{BlockDevice, ExportEntry, HostError, RaidLevel, Service};
+
+pub(super) const SYSTEM_ID: &str = "memory";
+pub(super) const EXTENT: Bytes = Bytes::mib(4);
+/// Where a physical volume's extents begin, as pvcreate with a metadata area of 64 MiB places them.
+const FIRST_EXTENT: Bytes = Bytes::mib(65);
+/// What an empty XFS writes, mostly its log.
+const EMPTY_XFS: Bytes = Bytes::mib(68);
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) disks: Vec<DiskRecord>,
+    pub(super) vgs: BTreeMap<String, Vg>,
+    // From here on, volatile.
+    pub(super) mounts: BTreeMap<PathBuf, PathBuf>,
+    pub(super) exports: Vec<ExportEntry>,
+    pub(super) services: HashMap<Service, ServiceState>,
+    pub(super) held: BTreeSet<PathBuf>,
+    pub(super) pinned: BTreeSet<PathBuf>,
+    // From here on, the test's.
+    pub(super) boot: u64,
+    pub(super) dark: bool,
+    pub(super) cut: Option<(usize, super::Cut)>,
+    pub(super) midway: bool,
+    pub(super) changes: usize,
+    pub(super) calls: Vec<String>,
+    pub(super) failures: Vec<(String, bool, HostError)>,
+    pub(super) blocked: BTreeSet<String>,
+    pub(super) waiting: Vec<String>,
+    pub(super) violations: Vec<String>,
+    pub(super) exports_at_nfs_start: Vec<Vec<ExportEntry>>,
+    pub(super) metadata_percent: Percent,
+    pub(super) clock: Timestamp,
+    pub(super) next_uuid: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct DiskRecord {
+    pub(super) device: BlockDevice,
+    pub(super) attached: bool,
+    pub(super) pv: Option<Pv>,
+    pub(super) writes: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Pv {
+    pub(super) uuid: String,
+    pub(super) vg: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Vg {
+    pub(super) tags: BTreeSet<String>,
+    pub(super) system_id: String,
+    pub(super) lvs: BTreeMap<String, Lv>,
+    /// Physical volumes that were wiped under it.
+    pub(super) lost: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Lv {
+    pub(super) tags: BTreeSet<String>,
+    pub(super) active: bool,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Plain(Plain),
+    Pool { data: Plain, metadata: Plain },
+    Thin { size: Bytes, xfs: Option<Xfs> },
+}
+
+/// A linear volume or a mirror, as extents on disks (by their number).
+#[derive(Debug, Clone)]
+pub(super) struct Plain {
+    pub(super) level: RaidLevel,
+    pub(super) segments: Vec<Segment>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    /// One disk for each copy.
+    pub(super) disks: Vec<usize>,
+    pub(super) extents: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Xfs {
+    pub(super) uuid: Uuid,
+    pub(super) size: Bytes,
+    pub(super) complete: bool,
+    pub(super) open: bool,
+    pub(super) damaged: bool,
+    pub(super) files: BTreeMap<String, Bytes>,
+}
+
+impl Plain {
+    pub(super) fn extents(&self) -> u64 {
+        self.segments.iter().map(|s| s.extents).sum()
+    }
+
+    fn taken_on(&self, disk: usize) -> u64 {
+        // Each leg of a mirror has an extent of RAID metadata, beside its first segment.
+        let raid = |number: usize| u64::from(self.level == RaidLevel::Mirror && number == 0);
+        let segments = self.segments.iter().enumerate();
+        segments
+            .filter(|(_, s)| s.disks.contains(&disk))
+            .map(|(n, s)| s.extents + raid(n))
+            .sum()
+    }
+}
+
+impl Lv {
+    pub(super) fn plains(&self) -> Vec<&Plain> {
+        match &self.kind {
+            Kind::Plain(plain) => vec![plain],
+            Kind::Pool { data, metadata, .. } => vec![data, metadata],
+            Kind::Thin { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Xfs {
+    pub(super) fn used(&self) -> Bytes {
+        EMPTY_XFS
+            .min(self.size)
+            .saturating_add(self.files.values().copied().sum())
+    }
+}
+
+impl State {
+    pub(super) fn new(devices: Vec<BlockDevice>) -> Self {
+        let node = |n: usize| {
+            PathBuf::from(format!(
+                "/dev/vd{}",
+                char::from(b'a' + u8::try_from(n % 26).unwrap_or(0))
+            ))
+        };
+        let disks = devices.into_iter().enumerate().map(|(n, device)| DiskRecord {
+            device: BlockDevice {
+                node: node(n),
+                ..device
+            },
+            attached: true,
+            pv: None,
+            writes: Vec::new(),
+        });
+        State {
+            disks: disks.collect(),
+            vgs: BTreeMap::new(),
+            mounts: BTreeMap::new(),
+            exports: Vec::new(),
+            services: HashMap::new(),
+            held: BTreeSet::new(),
+            pinned: BTreeSet::new(),
+            boot: 1,
+            dark: false,
+            cut: None,
+            midway: false,
+            changes: 0,
+            calls: Vec::new(),
+            failures: Vec::new(),
+            blocked: BTreeSet::new(),
+            waiting: Vec::new(),
+            violations: Vec::new(),
+            exports_at_nfs_start: Vec::new(),
+            metadata_percent: Percent::from(1.0),
+            clock: Timestamp::UNIX_EPOCH,
+            next_uuid: 0,
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.boot += 1;
+        self.dark = false;
+        self.cut = None;
+        self.mounts.clear();
+        self.exports.clear();
+        self.services.clear();
+        self.held.clear();
+        self.pinned.clear();
+        self.failures.clear();
+        self.blocked.clear();
+        for lv in self.vgs.values_mut().flat_map(|vg| vg.lvs.values_mut()) {
+            lv.active = false;
+        }
+    }
+
+    pub(super) fn go_dark(&mut self) -> HostError {
+        self.dark = true;
+        HostError::PowerLost
+    }
+
+    pub(super) fn failure(&mut self, call: &str, after: bool) -> Option<HostError> {
+        let at = self
+            .failures
+            .iter()
+            .position(|(name, when, _)| name == call && *when == after)?;
+        Some(self.failures.remove(at).2)
+    }
+
+    pub(super) fn disk(&self, id: &DiskId) -> Option<&DiskRecord> {
+        self.disks.iter().find(|disk| disk.device.id == *id)
+    }
+
+    pub(super) fn disk_mut(&mut self, id: &DiskId) -> Option<&mut DiskRecord> {
+        self.disks.iter_mut().find(|disk| disk.device.id == *id)
+    }
+
+    /// The number of the disk at a node.
+    pub(super) fn at(&self, operation: &str, node: &Path) -> Result<usize, HostError> {
+        let at = self
+            .disks
+            .iter()
+            .position(|disk| disk.attached && disk.device.node == node);
+        at.ok_or_else(|| failed(operation, &format!("no device {}", node.display())))
+    }
+
+    /// What is on a disk: what was there, and LVM's label.
+    pub(super) fn signatures(&self, disk: usize) -> Vec<Signature> {
+        let Some(disk) = self.disks.get(disk) else {
+            return Vec::new();
+        };
+        let label = disk.pv.as_ref().map(|_| Signature {
+            kind: "LVM2_member".to_owned(),
+            offset: Bytes::new(536),
+            label: None,
+        });
+        disk.device.signatures.iter().cloned().chain(label).collect()
+    }
+
+    pub(super) fn extents_of(&self, disk: usize) -> u64 {
+        let size = self.disks.get(disk).map_or(Bytes::ZERO, |d| d.device.size);
+        size.saturating_sub(FIRST_EXTENT).get() / EXTENT.get()
+    }
+
+    pub(super) fn free_extents_of(&self, disk: usize) -> u64 {
+        let lvs = self.vgs.values().flat_map(|vg| vg.lvs.values());
+        let taken: u64 = lvs.flat_map(Lv::plains).map(|plain| plain.taken_on(disk)).sum();
+        self.extents_of(disk).saturating_sub(taken)
+    }
+
+    /// The numbers of a group's disks.
+    pub(super) fn members(&self, vg: &str) -> Vec<usize> {
+        let of = |disk: &DiskRecord| disk.pv.as_ref().and_then(|pv| pv.vg.clone());
+        (0..self.disks.len())
+            .filter(|n| of(&self.disks[*n]).as_deref() == Some(vg))
+            .collect()
+    }
+
+    pub(super) fn missing(&self, vg: &str) -> u32 {
+        let lost = self.vgs.get(vg).map_or(0, |vg| vg.lost);
+        let gone = self
+            .members(vg)
+            .into_iter()
+            .filter(|n| !self.disks[*n].attached)
+            .count();
+        lost + u32::try_from(gone).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a disk under a volume is missing.
+    pub(super) fn partial(&self, vg: &str, lv: &Lv) -> bool {
+        let plains = match &lv.kind {
+            Kind::Plain(_) | Kind::Pool { .. } => lv.plains(),
+            Kind::Thin { .. } => {
+                let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.values());
+                lvs.filter(|lv| matches!(lv.kind, Kind::Pool { .. }))
+                    .flat_map(Lv::plains)
+                    .collect()
+            }
+        };
+        let mut disks = plains
+            .into_iter()
+            .flat_map(|plain| &plain.segments)
+            .flat_map(|segment| &segment.disks);
+        disks.any(|disk| !self.disks[*disk].attached)
+    }
+
+    pub(super) fn xfs(&self, vg: &str, lv: &str) -> Option<&Xfs> {
+        match &self.vgs.get(vg)?.lvs.get(lv)?.kind {
+            Kind::Thin { xfs, .. } => xfs.as_ref(),
+            Kind::Plain(_) | Kind::Pool { .. } => None,
+        }
+    }
+
+    pub(super) fn xfs_mut(&mut self, vg: &str, lv: &str) -> Option<&mut Xfs> {
+        match &mut self.vgs.get_mut(vg)?.lvs.get_mut(lv)?.kind {
+            Kind::Thin { xfs, .. } => xfs.as_mut(),
+            Kind::Plain(_) | Kind::Pool { .. } => None,
+        }
+    }
+
+    /// What is written in a group's thin pool.
+    pub(super) fn written(&self, vg: &str) -> Bytes {
+        let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.keys());
+        lvs.filter_map(|lv| self.xfs(vg, lv)).map(Xfs::used).sum()
+    }
+
+    pub(super) fn pool_size(&self, vg: &str) -> Bytes {
+        let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.values());
+        let data = lvs.filter_map(|lv| match &lv.kind {
+            Kind::Pool { data, .. } => Some(data.extents()),
+            Kind::Plain(_) | Kind::Thin { .. } => None,
+        });
+        EXTENT.saturating_mul(data.sum())
+    }
+
+    pub(super) fn write_file(
+        &mut self,
+        operation: &str,
+        vg: &str,
+        lv: &str,
+        name: &str,
+        size: Bytes,
+    ) -> Result<(), HostError> {
+        let room = self.pool_size(vg).saturating_sub(self.written(vg));
+        let Some(xfs) = self.xfs_mut(vg, lv) else {
+            return Err(failed(operation, "no filesystem"));
+        };
+        if xfs.used().saturating_add(size) > xfs.size || size > room {
+            return Err(failed(operation, "No space left on device"));
+        }
+        xfs.files.insert(name.to_owned(), size);
+        Ok(())
+    }
+
+    /// Whether something mounted lies on a volume.
+    pub(super) fn open(&self, vg: &str, lv: &str) -> bool {
+        self.mounts
+            .values()
+            .any(|source| lv_of_node(source) == Some((vg.to_owned(), lv.to_owned())))
+    }
+
+    pub(super) fn copies(&self, vg: &str, lv: &str) -> Vec<Vec<DiskId>> {
+        let lv = self.vgs.get(vg).and_then(|vg| vg.lvs.get(lv));
+        let ids = |segment: &Segment| segment.disks.iter().map(|n| self.disks[*n].device.id.clone()).collect();
+        lv.into_iter()
+            .flat_map(Lv::plains)
+            .flat_map(|plain| &plain.segments)
+            .map(ids)
+            .collect()
+    }
+
+    pub(super) fn objects(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for (name, vg) in &self.vgs {
+            all.push(name.clone());
+            all.extend(vg.lvs.keys().map(|lv| format!("{name}/{lv}")));
+        }
+        all
+    }
+
+    pub(super) fn add_group(&mut self, vg: &str, system_id: &str, disks: &[DiskId], tags: &[&str]) {
+        for id in disks {
+            let uuid = self.fresh_uuid();
+            if let Some(disk) = self.disk_mut(id) {
+                disk.pv = Some(Pv {
+                    uuid,
+                    vg: Some(vg.to_owned()),
+                });
+            }
+        }
+        let group = Vg {
+            tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            system_id: system_id.to_owned(),
+            ..Vg::default()
+        };
+        self.vgs.insert(vg.to_owned(), group);
+    }
+
+    pub(super) fn add_strange_volume(&mut self, vg: &str, lv: &str, tags: &[&str]) {
+        let Some(group) = self.vgs.get_mut(vg) else { return };
+        let pool = group.lvs.values().any(|lv| matches!(lv.kind, Kind::Pool { .. }));
+        let kind = if pool {
+            Kind::Thin {
+                size: Bytes::gib(1),
+                xfs: None,
+            }
+        } else {
+            Kind::Plain(Plain {
+                level: RaidLevel::Linear,
+                segments: Vec::new(),
+            })
+        };
+        let strange = Lv {
+            tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            active: false,
+            kind,
+        };
+        group.lvs.insert(lv.to_owned(), strange);
+    }
+
+    pub(super) fn fresh_uuid(&mut self) -> String {
+        self.next_uuid += 1;
+        format!("{:06}-0000-0000-0000-0000-0000-000000", self.next_uuid)
+    }
+}
+
+/// The volume that a node belongs to.
+pub(super) fn lv_of_node(node: &Path) -> Option<(String, String)> {
+    let (vg, lv) = node.to_str()?.strip_prefix("/dev/")?.split_once('/')?;
+    Some((vg.to_owned(), lv.to_owned()))
+}
+
+pub(super) fn failed(operation: &str, why: &str) -> HostError {
+    HostError::Failed {
+        operation: operation.to_owned(),
+        program: "memory".to_owned(),
+        status: "exit status: 5".to_owned(),
+        stderr: why.to_owned(),
+    }
+}
+
+pub(super) fn busy(operation: &str, object: &str) -> HostError {
+    HostError::Busy {
+        operation: operation.to_owned(),
+        object: object.to_owned(),
+    }
+}
