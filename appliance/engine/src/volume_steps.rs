@@ -94,18 +94,14 @@ impl Engine {
         });
         self.publish()?;
         let path = self.path_of(id);
-        if self.is_mounted(id)? {
-            for attempt in 1.. {
-                self.0
-                    .host
-                    .exports
-                    .release(&path)
-                    .doing(|| format!("release volume {id}"))?;
-                match self.0.host.filesystems.unmount(&path) {
-                    Ok(()) => break,
-                    Err(error) if error.kind() == HostErrorKind::Busy && attempt < ATTEMPTS => {}
-                    Err(error) => return Err(error).doing(|| format!("unmount volume {id}")),
-                }
+        // Also where nothing is mounted: the directory goes with it.
+        for attempt in 1.. {
+            let released = self.0.host.exports.release(&path);
+            released.doing(|| format!("release volume {id}"))?;
+            match self.0.host.filesystems.unmount(&path) {
+                Ok(()) => break,
+                Err(error) if error.kind() == HostErrorKind::Busy && attempt < ATTEMPTS => {}
+                Err(error) => return Err(error).doing(|| format!("unmount volume {id}")),
             }
         }
         let removed = self.change_lvm(
