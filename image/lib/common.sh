@@ -32,6 +32,10 @@ tool() {
 }
 PWD_TOOL=/
 
+# Puts a finished result in place at once: a machine that runs from the one before keeps it. An argument names a
+# subfolder of the results.
+publish() { mkdir -p "$out${2:+/$2}" && mv -f "$out/work/$1" "$out${2:+/$2}/$1"; }
+
 # Time since the last call, for the report.
 mark() {
     local now

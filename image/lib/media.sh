@@ -22,13 +22,16 @@ esp() {
 make_disk() {
     local size_mib=$1 esp_mib=512
     esp "$out/work/esp.img" $esp_mib CISTERN
-    rm -f "$out/cistern.raw"
-    truncate -s "${size_mib}M" "$out/cistern.raw"
+    local raw=$out/work/cistern.raw
+    rm -f "$raw"
+    truncate -s "${size_mib}M" "$raw"
     tool sgdisk --clear --set-alignment=2048 --new=1:2048:+${esp_mib}M --typecode=1:ef00 --change-name=1:CISTERN-ESP \
-        "$out/cistern.raw" >/dev/null
-    dd if="$out/work/esp.img" of="$out/cistern.raw" bs=1M seek=1 conv=notrunc,sparse status=none
+        "$raw" >/dev/null
+    dd if="$out/work/esp.img" of="$raw" bs=1M seek=1 conv=notrunc,sparse status=none
     rm -f "$out/work/esp.img"
-    qemu-img convert -f raw -O qcow2 "$out/cistern.raw" "$out/cistern.qcow2"
+    qemu-img convert -f raw -O qcow2 "$raw" "$out/work/cistern.qcow2"
+    publish cistern.raw
+    publish cistern.qcow2
 }
 
 # A disc whose El Torito image is the EFI partition, which a GPT shows too: the same file starts from a CD drive and
@@ -38,12 +41,13 @@ make_iso() {
     need=$(($(stat -c %s "$out/cistern.efi") / mib + 12))
     [ $need -gt 40 ] || need=40
     esp "$out/work/esp.img" $need CISTERN_EFI
-    rm -rf "$out/work/iso" "$out/cistern.iso"
+    rm -rf "$out/work/iso" "$out/work/cistern.iso"
     mkdir -p "$out/work/iso"
     printf 'Cistern %s. Starts on UEFI machines only; on a BIOS, switch it to UEFI.\n' "$version" >"$out/work/iso/README.txt"
-    tool xorriso -as mkisofs -quiet -V CISTERN_LIVE -o "$out/cistern.iso" \
+    tool xorriso -as mkisofs -quiet -V CISTERN_LIVE -o "$out/work/cistern.iso" \
         -append_partition 2 0xef "$out/work/esp.img" -appended_part_as_gpt -partition_cyl_align off -partition_offset 16 \
         -e --interval:appended_partition_2:all:: -no-emul-boot "$out/work/iso" 2>"$out/work/xorriso.log" ||
         { cat "$out/work/xorriso.log" >&2; die "xorriso could not make the ISO"; }
     rm -f "$out/work/esp.img"
+    publish cistern.iso
 }
