@@ -48,8 +48,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/enrol", post(gate::enrol))
         .route("/v1/tokens", get(gate::tokens).post(gate::create_token))
         .route("/v1/tokens/{id}", delete(gate::delete_token))
-        .layer(from_fn_with_state(app.clone(), admit))
         .fallback(nowhere)
+        .layer(from_fn_with_state(app.clone(), admit))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(app)
 }
@@ -110,4 +110,26 @@ fn panicked(_: Box<dyn Any + Send + 'static>) -> Response<Body> {
         "the request broke off; the journal of cisternd says where",
     )
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_answers_as_a_fault_of_the_appliance() {
+        async fn broken() -> &'static str {
+            panic!("as the test wants it")
+        }
+        let router: Router = Router::new()
+            .route("/", get(broken))
+            .layer(CatchPanicLayer::custom(panicked));
+        let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 500);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("as the test wants it"));
+    }
 }

@@ -27,6 +27,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(20);
 const START_TICK: Duration = Duration::from_secs(10);
 const START_EXTENSION: Duration = Duration::from_secs(60);
 
+/// After a start that failed: a service or a device may come yet.
+const START_AGAIN: Duration = Duration::from_secs(5);
+
 /// The supervisor.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -51,6 +54,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     service::log_to_journal();
+    let host = cistern_host::linux::host().context("cannot reach the machine")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(OPERATIONS + 8)
@@ -58,13 +62,15 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(run(arguments));
+    let outcome = runtime.block_on(run(arguments, host.clone()));
     // An operation that hangs in the kernel must not keep the process from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // It holds a runtime of its own, which must not end on a thread of this one.
+    drop(host);
     outcome
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
+async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
     let stopped = async move {
@@ -75,41 +81,34 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     tokio::pin!(stopped);
 
-    let host = cistern_host::linux::host().context("cannot reach the machine")?;
     let config = Config {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         volumes_dir: arguments.volumes_dir.clone(),
         overcommit_percent: arguments.overcommit_percent,
     };
     let engine = Engine::new(host.clone(), config);
-    tokio::select! {
-        started = start(&engine) => started?,
-        () = &mut stopped => return Ok(()),
-    }
-    watch_machine(&host, &engine);
-
-    let gate = User::from_name(&arguments.gate_user).context("cannot look up the gate's user")?;
-    let group = Group::from_name(&arguments.gate_user).context("cannot look up the gate's group")?;
-    if gate.is_none() {
-        tracing::warn!("there is no user {}: only root is served", arguments.gate_user);
-    }
-    let policy = PeerPolicy {
-        root: 0,
-        gate: gate.map(|user| user.uid.as_raw()),
-    };
-    let listener = socket::listen(&arguments.socket, group.map(|g| g.gid))?;
     let (stop, stopping) = watch::channel(false);
-    let app = App::new(engine.clone(), policy, arguments.gate_socket, stopping.clone());
-    let service = cistern_api::router(app).into_make_service_with_connect_info::<PeerUid>();
-    let mut until = stopping.clone();
-    let server = axum::serve(PeerListener(listener), service).with_graceful_shutdown(async move {
-        let _ = until.wait_for(|stop| *stop).await;
-    });
-    let mut server = tokio::spawn(async move { server.await });
+    let first = tokio::select! {
+        started = start(&engine) => started,
+        () = &mut stopped => return Ok(()),
+    };
+    // Served even if the start failed: whoever is at the console has to find out why.
+    let mut server = tokio::spawn(serve(&arguments, engine.clone(), stopping)?);
     let watched = engine.clone();
     tokio::spawn(service::watchdog(move || watched.alive()));
-    tracing::info!(socket = %arguments.socket.display(), "serving");
-    service::ready("serving");
+    tokio::spawn(async move {
+        let mut outcome = first;
+        while let Err(error) = outcome {
+            tracing::error!("{error:#}; trying again in {} s", START_AGAIN.as_secs());
+            service::status(&format!("not started: {error:#}"));
+            tokio::time::sleep(START_AGAIN).await;
+            outcome = start(&engine).await;
+        }
+        // Ready does not wait for this: it asks the bus.
+        tokio::task::spawn_blocking(move || watch_machine(&host, &engine));
+        tracing::info!("started");
+        service::ready("serving");
+    });
 
     tokio::select! {
         () = &mut stopped => {}
@@ -127,6 +126,32 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     tracing::info!("stopped; mounts and exports stay as they are");
     Ok(())
+}
+
+/// Listens, and gives back what serves until `stopping` is set and the last request has ended.
+fn serve(
+    arguments: &Arguments,
+    engine: Engine,
+    stopping: watch::Receiver<bool>,
+) -> anyhow::Result<impl Future<Output = std::io::Result<()>> + Send + use<>> {
+    let gate = User::from_name(&arguments.gate_user).context("cannot look up the gate's user")?;
+    let group = Group::from_name(&arguments.gate_user).context("cannot look up the gate's group")?;
+    if gate.is_none() {
+        tracing::warn!("there is no user {}: only root is served", arguments.gate_user);
+    }
+    let policy = PeerPolicy {
+        root: 0,
+        gate: gate.map(|user| user.uid.as_raw()),
+    };
+    let listener = socket::listen(&arguments.socket, group.map(|g| g.gid))?;
+    tracing::info!(socket = %arguments.socket.display(), "listening");
+    let app = App::new(engine, policy, arguments.gate_socket.clone(), stopping.clone());
+    let service = cistern_api::router(app).into_make_service_with_connect_info::<PeerUid>();
+    let mut until = stopping;
+    let server = axum::serve(PeerListener(listener), service).with_graceful_shutdown(async move {
+        let _ = until.wait_for(|stop| *stop).await;
+    });
+    Ok(server.into_future())
 }
 
 /// Reconciles what is found, and starts NFS. With many volumes that takes long: systemd is kept waiting while it goes on.

@@ -1,0 +1,296 @@
+//! The API as its clients use it, over the engine.
+
+mod support;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use cistern_api::peer::PeerListener;
+use cistern_api::table::{Access, ROUTES, Server};
+use cistern_host::memory::MemoryHost;
+use cistern_model::{ErrorKind, Event, EventKind, Role, Severity};
+use http_body_util::BodyExt;
+use support::{Fixture, GATE, ROOT, request, token};
+
+#[tokio::test]
+async fn a_pool_and_a_volume_from_making_to_deleting() {
+    let api = Fixture::with_pool().await;
+    let pool = api.get("/v1/pools/tank").await.json();
+    assert_eq!(pool["state"], "ready");
+    let body = serde_json::json!({"name": "tank", "layout": "mirror", "disks": api.disks}).to_string();
+    let again = api.post("/v1/pools", &body).await;
+    assert_eq!((again.status, again.json()["id"].clone()), (200, pool["id"].clone()));
+
+    let id = api.volume("pictures").await;
+    let again = api
+        .post("/v1/volumes", r#"{"name":"pictures","pool":"tank","size":1073741824}"#)
+        .await;
+    assert_eq!((again.status, again.json()["id"].as_str().unwrap()), (200, id.as_str()));
+    let path = format!("/v1/volumes/{id}");
+    for _ in 0..2 {
+        let added = api
+            .post(&format!("{path}/clients"), r#"{"client":"10.0.0.0/24"}"#)
+            .await;
+        assert_eq!(
+            (added.status, added.json()["clients"].clone()),
+            (200, serde_json::json!(["10.0.0.0/24"]))
+        );
+    }
+    for _ in 0..2 {
+        let removed = api
+            .ask("DELETE", &format!("{path}/clients?client=10.0.0.0%2F24"), "")
+            .await;
+        assert_eq!(
+            (removed.status, removed.json()["clients"].clone()),
+            (200, serde_json::json!([]))
+        );
+    }
+    assert_eq!(api.ask("DELETE", &path, "").await.status, 204);
+    assert_eq!(api.get(&path).await.problem().kind, ErrorKind::NotFound);
+    assert_eq!(api.ask("DELETE", "/v1/pools/tank", "").await.status, 202);
+}
+
+#[tokio::test]
+async fn a_small_volume_is_raised_to_the_minimum_and_says_so() {
+    let api = Fixture::with_pool().await;
+    let made = api
+        .post("/v1/volumes", r#"{"name":"small","pool":"tank","size":1}"#)
+        .await;
+    assert_eq!((made.status, made.json()["size"].as_u64().unwrap()), (201, 300 << 20));
+}
+
+#[tokio::test]
+async fn a_list_comes_page_by_page_each_volume_once() {
+    let api = Fixture::with_pool().await;
+    let mut made = Vec::new();
+    for n in 0..5 {
+        made.push(api.volume(&format!("v{n}")).await);
+    }
+    made.sort();
+    let mut seen = Vec::new();
+    let mut path = "/v1/volumes?limit=2".to_owned();
+    loop {
+        let page = api.get(&path).await.json();
+        let ids = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v["id"].as_str().unwrap().to_owned());
+        seen.extend(ids);
+        match page["continue"].as_str() {
+            Some(next) => path = format!("/v1/volumes?limit=2&continue={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, made);
+    let one = api.get("/v1/volumes?pool=tank&name=v3").await.json();
+    assert_eq!(one["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn each_role_passes_exactly_the_routes_of_the_table() {
+    let api = Fixture::start().await;
+    for role in Role::ALL {
+        let who = token("someone", role);
+        // Nothing here may take effect: the ids are of no object, the bodies of no form.
+        for route in ROUTES {
+            let path = route.path.replace("{id}", "none").replace("{pool}", "none");
+            let answer = api.ask_as(&who, route.method, &path, "[]").await;
+            let what = format!("{} {path} as {role}: {} {}", route.method, answer.status, answer.body);
+            let allowed = route.access.allows(&who);
+            let forwarded = route.server == Server::Gate;
+            assert_eq!(answer.status == 403, !allowed || forwarded, "{what}");
+            // 404 and 405 of the router itself would mean that the table and the router differ.
+            assert!(
+                !answer.body.contains("there is nothing at") && answer.status != 405,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn root_reaches_every_route_but_the_gates() {
+    let api = Fixture::start().await;
+    for route in ROUTES {
+        let path = route.path.replace("{id}", "none").replace("{pool}", "none");
+        let answer = api.ask(route.method, &path, "[]").await;
+        let what = format!("{} {path}: {} {}", route.method, answer.status, answer.body);
+        assert_eq!(answer.status == 403, route.access == Access::Gate, "{what}");
+        assert!(
+            !answer.body.contains("there is nothing at") && answer.status != 405,
+            "{what}"
+        );
+    }
+    let events: Vec<Event> = serde_json::from_str(&api.get("/v1/events").await.body).unwrap();
+    let shell = events.iter().find(|e| e.kind == EventKind::RootShell).unwrap();
+    assert_eq!(shell.actor.as_deref(), Some("local"));
+}
+
+#[tokio::test]
+async fn a_provisioner_sees_its_own_and_nothing_else() {
+    let api = Fixture::with_pool().await;
+    let (one, two) = (token("one", Role::Provisioner), token("two", Role::Provisioner));
+    let body = r#"{"name":"data","pool":"tank","size":1073741824}"#;
+    let made = api.ask_as(&one, "POST", "/v1/volumes", body).await;
+    assert_eq!((made.status, made.json()["owner"].as_str().unwrap()), (201, "one"));
+    let path = format!("/v1/volumes/{}", made.json()["id"].as_str().unwrap());
+    assert_eq!(api.ask_as(&one, "GET", &path, "").await.status, 200);
+    for (method, path, body) in [
+        ("GET", path.clone(), ""),
+        ("DELETE", path.clone(), ""),
+        ("POST", format!("{path}/clients"), r#"{"client":"10.0.0.7"}"#),
+        ("DELETE", format!("{path}/clients?client=10.0.0.7"), ""),
+    ] {
+        let answer = api.ask_as(&two, method, &path, body).await;
+        assert_eq!(answer.problem().kind, ErrorKind::NotFound, "{method} {path}");
+    }
+    let list = api.ask_as(&two, "GET", "/v1/volumes", "").await.json();
+    assert_eq!(list["items"], serde_json::json!([]));
+    assert_eq!(api.get(&path).await.json()["clients"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn health_keeps_its_reasons_from_those_without_a_token() {
+    let api = Fixture::start().await;
+    let bare = api
+        .send(GATE, request("GET", "/healthz").body(Body::empty()).unwrap())
+        .await;
+    assert_eq!((bare.status, bare.body.as_str()), (200, r#"{"healthy":true}"#));
+    let full = api.get("/healthz").await.json();
+    assert_eq!(full, serde_json::json!({"healthy": true, "reasons": []}));
+}
+
+#[tokio::test]
+async fn metrics_are_in_the_text_form_of_prometheus() {
+    let api = Fixture::with_pool().await;
+    api.volume("v").await;
+    let answer = api.get("/metrics").await;
+    assert_eq!(
+        answer.headers["content-type"],
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    let mut described = std::collections::HashSet::new();
+    for line in answer.body.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert!(
+                described.insert(rest.split(' ').next().unwrap().to_owned()),
+                "{line} twice"
+            );
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(described.contains(name.split('{').next().unwrap()), "{line}");
+            value.parse::<f64>().unwrap();
+        }
+    }
+    assert!(
+        answer.body.contains("cistern_pool_size_bytes{pool=\"tank\""),
+        "{}",
+        answer.body
+    );
+}
+
+#[tokio::test]
+async fn a_stream_of_events_goes_on_where_the_client_was() {
+    let api = Fixture::start().await;
+    let say = |n: u32| {
+        let message = format!("number {n}\nwith a second line");
+        api.engine
+            .record(EventKind::DiskAdded, Severity::Info, None, None, message);
+    };
+    say(1);
+    let known: Vec<Event> = serde_json::from_str(&api.get("/v1/events").await.body).unwrap();
+    let last = known.last().unwrap().seq;
+    let resumed = request("GET", "/v1/events?after=0")
+        .header("accept", "text/event-stream")
+        .header("last-event-id", last - 1)
+        .body(Body::empty());
+    let mut stream = api.stream(ROOT, resumed.unwrap()).await.into_body();
+    say(2);
+    say(3);
+    let mut text = String::new();
+    while text.matches("\n\n").count() < 3 {
+        let frame = tokio::time::timeout(Duration::from_secs(5), stream.frame())
+            .await
+            .unwrap();
+        text.push_str(std::str::from_utf8(&frame.unwrap().unwrap().into_data().unwrap()).unwrap());
+    }
+    let ids: Vec<u64> = text
+        .lines()
+        .filter_map(|l| l.strip_prefix("id: ")?.parse().ok())
+        .collect();
+    assert_eq!(ids, [last, last + 1, last + 2], "{text}");
+    api.stop.send_replace(true);
+    let end = tokio::time::timeout(Duration::from_secs(5), stream.frame())
+        .await
+        .unwrap();
+    assert!(end.is_none(), "the daemon's stop ends the stream");
+
+    // Numbers begin anew when the daemon does.
+    let beyond = request("GET", "/v1/events")
+        .header("accept", "text/event-stream")
+        .header("last-event-id", last + 1000)
+        .body(Body::empty());
+    let answer = api.send(ROOT, beyond.unwrap()).await;
+    assert_eq!(answer.body.matches("id: ").count() as u64, last + 2);
+}
+
+#[tokio::test]
+async fn over_its_socket_the_kernel_says_who_asks() {
+    let api = Fixture::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("api.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let service = api
+        .router
+        .clone()
+        .into_make_service_with_connect_info::<cistern_api::peer::PeerUid>();
+    tokio::spawn(async move { axum::serve(PeerListener(listener), service).await });
+    let ask = request("GET", "/v1/system").body(Body::empty()).unwrap();
+    let limit = Duration::from_secs(5);
+    let Ok(answer) = cistern_api::forward::forward(&socket, "cisternd", limit, ask).await else {
+        panic!("no answer");
+    };
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&socket).unwrap());
+    assert_eq!(answer.status().as_u16(), if owner == ROOT { 200 } else { 403 });
+    assert_eq!(api.app.policy.root, ROOT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_begun_ends_well_though_its_client_went_away() {
+    let api = Fixture::with_pool().await;
+    api.machine.block("filesystems.make_xfs");
+    let body = r#"{"name":"v","pool":"tank","size":1073741824}"#;
+    let gone = tokio::time::timeout(Duration::from_millis(300), api.post("/v1/volumes", body)).await;
+    assert!(gone.is_err(), "the machine was to block it");
+    // While it waits, others are answered.
+    assert_eq!(api.get("/v1/volumes").await.status, 200);
+    api.machine.unblock("filesystems.make_xfs");
+    for _ in 0..100 {
+        let list = api.get("/v1/volumes?name=v").await.json();
+        if list["items"][0]["state"] == "ready" {
+            let again = api.post("/v1/volumes", body).await;
+            assert_eq!(again.status, 200, "{}", again.body);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{}", api.get("/v1/volumes").await.body);
+}
+
+#[tokio::test]
+async fn a_fault_of_the_machine_is_an_internal_error_that_names_the_volume() {
+    let api = Fixture::with_pool().await;
+    api.machine
+        .fail_next("lvm.create_thin", MemoryHost::failure("lvm.create_thin"));
+    let answer = api
+        .post("/v1/volumes", r#"{"name":"v","pool":"tank","size":1073741824}"#)
+        .await;
+    assert_eq!((answer.status, answer.problem().kind), (500, ErrorKind::Internal));
+    assert_eq!(
+        api.post("/v1/volumes", r#"{"name":"v","pool":"tank","size":1073741824}"#)
+            .await
+            .status,
+        201
+    );
+}

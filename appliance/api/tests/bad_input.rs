@@ -1,0 +1,246 @@
+//! Whatever is wrong with a request: its documented error, and nothing changed.
+
+mod support;
+
+use axum::body::{Body, Bytes};
+use cistern_api::BODY_LIMIT;
+use cistern_model::ErrorKind;
+use serde_json::json;
+use support::{Fixture, GATE, ROOT, request};
+
+#[tokio::test]
+async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
+    let api = Fixture::with_pool().await;
+    let id = api.volume("here").await;
+    let clients = format!("/v1/volumes/{id}/clients");
+    let volume = |name: &str, pool: &str, size: u64| json!({"name": name, "pool": pool, "size": size}).to_string();
+    let disks = api.get("/v1/disks").await.json();
+    let full = disks
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|d| d["state"]["state"] == "has-data")
+        .unwrap();
+    let full = full["id"].as_str().unwrap();
+    let pool =
+        |name: &str, layout: &str, disks: &[&str]| json!({"name": name, "layout": layout, "disks": disks}).to_string();
+    let missing = format!("/v1/volumes/vol-{}", "0".repeat(32));
+    let wipe = format!("/v1/disks/{full}/wipe");
+    let before = api.everything().await;
+    for (method, path, body, kind) in [
+        ("POST", "/v1/volumes", "{\"name\": ".to_owned(), ErrorKind::Invalid),
+        ("POST", "/v1/volumes", String::new(), ErrorKind::Invalid),
+        ("POST", "/v1/volumes", "[".repeat(10_000), ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": 1 << 30, "more": 1}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": "1GiB"}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": -1}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": 1 << 30, "clients": ["node1"]}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": 1, "limit": 1}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        ("POST", "/v1/volumes", volume("", "tank", 1 << 30), ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/volumes",
+            volume("a", "No Pool", 1 << 30),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            volume("a", "nopool", 1 << 30),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            volume("here", "tank", 2 << 30),
+            ErrorKind::NameTaken,
+        ),
+        ("POST", "/v1/volumes", volume("a", "tank", 1 << 60), ErrorKind::NoSpace),
+        (
+            "POST",
+            &clients,
+            r#"{"client":"no address"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            &clients,
+            r#"{"client":"10.0.0.1/24"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "DELETE",
+            &format!("{clients}?client=x"),
+            String::new(),
+            ErrorKind::Invalid,
+        ),
+        ("DELETE", &clients, String::new(), ErrorKind::Invalid),
+        ("GET", &missing, String::new(), ErrorKind::NotFound),
+        ("DELETE", &missing, String::new(), ErrorKind::NotFound),
+        ("GET", "/v1/volumes/..", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/volumes/%ff", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/volumes?limit=0", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/volumes?limit=1001", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/volumes?limit=x", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/volumes?continue=x", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/volumes?colour=red", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/events?limit=0", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/pools/nopool", String::new(), ErrorKind::NotFound),
+        (
+            "POST",
+            "/v1/pools",
+            pool("two", "single", &["serial-none"]),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/pools",
+            pool("two", "single", &[full]),
+            ErrorKind::DiskInUse,
+        ),
+        (
+            "POST",
+            "/v1/pools",
+            pool("two", "single", &[&api.disks[0]]),
+            ErrorKind::DiskInUse,
+        ),
+        (
+            "POST",
+            "/v1/pools",
+            pool("two", "mirror", &["serial-SPARE"]),
+            ErrorKind::Invalid,
+        ),
+        ("POST", "/v1/pools", pool("two", "single", &[]), ErrorKind::Invalid),
+        ("POST", "/v1/pools", pool("two", "raid7", &[full]), ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/pools/plan",
+            pool("two", "single", &["sda"]),
+            ErrorKind::Invalid,
+        ),
+        ("DELETE", "/v1/pools/tank", String::new(), ErrorKind::Conflict),
+        (
+            "POST",
+            &wipe,
+            r#"{"confirm":"serial-other"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("POST", &wipe, "{}".to_owned(), ErrorKind::Invalid),
+        ("GET", "/v1/disks/serial-none", String::new(), ErrorKind::NotFound),
+        (
+            "POST",
+            "/v1/disks/serial-none/wipe",
+            r#"{"confirm":"serial-none"}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
+        ("GET", "/v1/jobs/7", String::new(), ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/system/power",
+            r#"{"action":"explode"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("POST", "/v1/gate/token-changes", "{}".to_owned(), ErrorKind::Forbidden),
+        ("GET", "/v1/tokens", String::new(), ErrorKind::Unavailable),
+        ("GET", "/", String::new(), ErrorKind::NotFound),
+        ("GET", "/v1/volumes/", String::new(), ErrorKind::NotFound),
+        ("GET", "/v2/volumes", String::new(), ErrorKind::NotFound),
+    ] {
+        let answer = api.ask(method, path, &body).await;
+        let shown: String = body.chars().take(80).collect();
+        let problem = answer.problem();
+        assert_eq!(problem.kind, kind, "{method} {path} {shown}: {}", problem.detail);
+        assert_eq!(answer.status, kind.http_status(), "{method} {path} {shown}");
+        assert!(problem.detail.len() > 10, "{problem:?}");
+        assert_eq!(
+            api.everything().await,
+            before,
+            "{method} {path} {shown} changed something"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_method_names_the_right_ones() {
+    let api = Fixture::start().await;
+    let answer = api.ask("PUT", "/v1/pools", "{}").await;
+    assert_eq!(
+        (answer.status, answer.headers["allow"].to_str().unwrap()),
+        (405, "GET, POST")
+    );
+    assert_eq!(answer.problem().kind, ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_said_to_be_json_is_refused() {
+    let api = Fixture::start().await;
+    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+        let mut request = axum::http::Request::post("/v1/pools/plan");
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let answer = api.send(ROOT, request.body(Body::from("{}")).unwrap()).await;
+        assert_eq!(answer.problem().kind, ErrorKind::Invalid, "{content_type:?}");
+        assert!(answer.body.contains("Content-Type"), "{}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_ten_megabytes_is_refused_whether_it_is_announced_or_not() {
+    let api = Fixture::start().await;
+    let large = Bytes::from(vec![b' '; 10 << 20]);
+    let announced = request("POST", "/v1/volumes")
+        .header("content-length", large.len())
+        .body(Body::from_stream(futures::stream::pending::<
+            Result<Bytes, std::io::Error>,
+        >()));
+    // Nothing of it is ever sent: the answer does not wait for it.
+    let answer = api.send(ROOT, announced.unwrap()).await;
+    assert_eq!(answer.problem().kind, ErrorKind::TooLarge);
+    let answer = api
+        .send(ROOT, request("POST", "/v1/volumes").body(Body::from(large)).unwrap())
+        .await;
+    assert_eq!((answer.status, answer.problem().kind), (413, ErrorKind::TooLarge));
+    assert_eq!(answer.headers["connection"], "close");
+    let fits = " ".repeat(BODY_LIMIT);
+    assert_eq!(api.post("/v1/volumes", &fits).await.problem().kind, ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_user_who_is_neither_root_nor_the_gate_gets_nowhere() {
+    let api = Fixture::start().await;
+    for path in ["/healthz", "/v1/volumes", "/nowhere"] {
+        let answer = api.send(1000, request("GET", path).body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.problem().kind, ErrorKind::Forbidden, "{path}");
+    }
+    let answer = api
+        .send(GATE, request("GET", "/v1/volumes").body(Body::empty()).unwrap())
+        .await;
+    assert_eq!(answer.problem().kind, ErrorKind::Unauthenticated);
+    assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"cistern\"");
+}
