@@ -294,3 +294,27 @@ async fn a_fault_of_the_machine_is_an_internal_error_that_names_the_volume() {
         201
     );
 }
+
+#[tokio::test]
+async fn a_token_that_the_gate_made_is_among_the_events() {
+    let api = Fixture::start().await;
+    let id = format!("tok-{}", "7".repeat(32));
+    let change = serde_json::json!({
+        "kind": "created",
+        "by": "laptop",
+        "token": {"id": id, "name": "ci", "role": "viewer", "pools": [], "created": "2026-01-01T00:00:00Z"},
+    });
+    let tell = || {
+        request("POST", "/v1/gate/token-changes")
+            .body(Body::from(change.to_string()))
+            .unwrap()
+    };
+    assert_eq!(api.send(GATE, tell()).await.status, 204);
+    let events: Vec<Event> = serde_json::from_str(&api.get("/v1/events").await.body).unwrap();
+    let event = events.last().unwrap();
+    assert_eq!(
+        (event.kind, event.object.as_deref(), event.actor.as_deref()),
+        (EventKind::TokenChanged, Some(id.as_str()), Some("laptop"))
+    );
+    assert_eq!(api.send(ROOT, tell()).await.problem().kind, ErrorKind::Forbidden);
+}
