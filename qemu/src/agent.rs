@@ -116,13 +116,6 @@ impl Agent {
         }
     }
 
-    /// Sets the guest's clock to the host's.
-    pub(crate) fn set_time(&self, since_epoch: Duration) -> Result<()> {
-        let nanoseconds = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
-        self.call("guest-set-time", &serde_json::json!({ "time": nanoseconds }))
-            .map(drop)
-    }
-
     fn call(&self, name: &str, arguments: &Value) -> Result<Value> {
         let answer = self.wire.call(b"", name, arguments, ANSWER);
         if matches!(answer, Err(NoAnswer::Late)) {
