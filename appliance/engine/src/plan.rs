@@ -199,15 +199,16 @@ mod tests {
         plan(layout, groups, left_out)
     }
 
+    fn names(group: &Group) -> Vec<&str> {
+        group
+            .members
+            .iter()
+            .map(|m| &m.disk.as_str()["serial-".len()..])
+            .collect()
+    }
+
     fn shape(plan: &Plan) -> Vec<Vec<&str>> {
-        let names = |group: &Group| {
-            group
-                .members
-                .iter()
-                .map(|m| &m.disk.as_str()["serial-".len()..])
-                .collect()
-        };
-        plan.groups.iter().map(names).collect::<Vec<Vec<&str>>>()
+        plan.groups.iter().map(names).collect()
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! A power cut at every step of every operation, and at every step of the start after it: what was answered is there, what
+//! was not is finished or gone, and nothing else was touched.
+
+use cistern_host::memory::{Cut, MemoryHost};
+use cistern_model::{Bytes, DiskState, EventKind, JobState, Layout, PoolState};
+
+use crate::support::{Rig, by, client, path, pool_request, serial, volume_request};
+
+const CUTS: [Cut; 3] = [Cut::Before, Cut::Midway, Cut::After];
+
+/// Cuts the power at each change that `act` makes, and then at each change of the start that follows, until `act` gets
+/// through. `prepare` makes what is there before; `judge` says whether what came of it is allowed, given whether `act`
+/// had said that it was done.
+fn everywhere(prepare: impl Fn() -> Rig, act: impl Fn(&Rig) -> bool, judge: impl Fn(&Rig, bool)) {
+    let mut tried = 0;
+    for cut in CUTS {
+        for at in 1.. {
+            let mut dark = false;
+            for again in 0.. {
+                let mut rig = prepare();
+                let before = rig.volumes();
+                rig.machine.cut_power_at(at, cut);
+                let done = act(&rig);
+                dark = rig.machine.is_dark();
+                rig.power_cycle();
+                let mut dark_again = false;
+                if again > 0 {
+                    rig.machine.cut_power_at(again, cut);
+                    let started = rig.engine.start();
+                    dark_again = rig.machine.is_dark();
+                    assert!(started.is_err() || !dark_again);
+                    rig.power_cycle();
+                }
+                rig.engine.start().unwrap();
+                rig.check();
+                rig.check_exports_before_nfs();
+                judge(&rig, done);
+                // Whatever was asked for can be asked for again, and then it is done.
+                assert!(act(&rig), "{cut:?} at {at}: it cannot be asked for again");
+                rig.check();
+                for volume in before {
+                    if let Ok(now) = rig.engine.volume(&by(), volume.id) {
+                        assert_eq!(
+                            (now.name, now.size, now.created),
+                            (volume.name, volume.size, volume.created)
+                        );
+                    }
+                }
+                tried += 1;
+                if again > 0 && !dark_again {
+                    break;
+                }
+            }
+            if !dark {
+                break;
+            }
+        }
+    }
+    assert!(tried > 20, "only {tried} cuts were tried");
+}
+
+/// A pool with two volumes, the first with a file.
+fn with_volumes() -> Rig {
+    let rig = Rig::with_pool();
+    let kept = rig.make_volume("kept", Bytes::gib(1));
+    rig.machine.write_file(&path(kept.id), "file", Bytes::mib(5)).unwrap();
+    rig.make_volume("other", Bytes::gib(1));
+    rig
+}
+
+fn kept_is_whole(rig: &Rig) {
+    let kept = rig.volumes().into_iter().find(|v| v.name.as_str() == "kept").unwrap();
+    assert_eq!(
+        rig.machine.files(&path(kept.id)),
+        Some(vec![("file".to_owned(), Bytes::mib(5))])
+    );
+}
+
+fn names(rig: &Rig) -> Vec<String> {
+    let mut names: Vec<String> = rig.volumes().into_iter().map(|v| v.name.to_string()).collect();
+    names.sort();
+    names
+}
+
+fn pool_everywhere(layout: Layout, disks: &[&str]) {
+    let request = pool_request("tank", layout, disks);
+    let act = |rig: &Rig| match rig.engine.create_pool(&by(), &request) {
+        Ok(cistern_engine::PoolCreation::Exists(_)) => true,
+        Ok(cistern_engine::PoolCreation::Started(job)) => rig.wait(&job).state == JobState::Succeeded,
+        Err(_) => false,
+    };
+    everywhere(Rig::new, act, |rig, done| match rig.engine.pool(&by(), "tank") {
+        Ok(pool) => assert_eq!(pool.state, PoolState::Ready),
+        Err(_) => {
+            assert!(!done);
+            let disks = rig.engine.disks().unwrap();
+            let blank = |name: &str| {
+                disks
+                    .iter()
+                    .any(|d| d.id == serial(name) && d.state == DiskState::Available)
+            };
+            assert!(["a", "b", "c", "d", "small"].into_iter().all(blank));
+        }
+    });
+}
+
+#[test]
+fn making_a_mirror_of_two_pairs_and_an_odd_disk() {
+    pool_everywhere(Layout::Mirror, &["a", "b", "c", "d", "small"]);
+}
+
+#[test]
+fn making_a_pool_of_three_single_disks() {
+    pool_everywhere(Layout::Single, &["a", "c", "small"]);
+}
+
+#[test]
+fn making_a_volume() {
+    let act = |rig: &Rig| {
+        rig.engine
+            .create_volume(&by(), &volume_request("new", Bytes::gib(2)))
+            .is_ok()
+    };
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        let there = names(rig).contains(&"new".to_owned());
+        assert!(there || !done, "it was answered and is gone");
+    });
+}
+
+#[test]
+fn deleting_a_volume() {
+    let act = |rig: &Rig| match rig.volumes().into_iter().find(|v| v.name.as_str() == "other") {
+        Some(volume) => rig.engine.delete_volume(&by(), volume.id).is_ok(),
+        None => true,
+    };
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        assert!(!done || names(rig) == ["kept"], "it was deleted and is back");
+    });
+}
+
+#[test]
+fn letting_a_client_in_and_keeping_one_out() {
+    let (new, old) = (client("10.0.0.2"), client("10.0.0.1"));
+    let act = |rig: &Rig| {
+        let id = rig.volumes()[0].id;
+        rig.engine.add_client(&by(), id, new).is_ok() && rig.engine.remove_client(&by(), id, old).is_ok()
+    };
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        let clients = rig.volumes()[0].clients.clone();
+        let allowed = [vec![old], vec![old, new], vec![new]];
+        assert!(allowed.contains(&clients));
+        assert!(!done || clients == [new]);
+    });
+}
+
+#[test]
+fn deleting_a_pool() {
+    let act = |rig: &Rig| match rig.engine.delete_pool(&by(), "tank") {
+        Ok(job) => rig.wait(&job).state == JobState::Succeeded,
+        Err(error) => error.kind() == cistern_model::ErrorKind::NotFound,
+    };
+    everywhere(Rig::with_pool, act, |rig, done| {
+        let disks = rig.engine.disks().unwrap();
+        let in_pool = disks
+            .iter()
+            .filter(|d| matches!(d.state, DiskState::InPool { .. }))
+            .count();
+        // A disk of a pool that is gone is blank, or (the power went before its label was taken off) is to be wiped.
+        assert!(in_pool == 0 || (in_pool == 2 && !done), "{disks:?}");
+        let blank = |name: &str| {
+            disks
+                .iter()
+                .any(|d| d.id == serial(name) && d.state == DiskState::Available)
+        };
+        assert!(!done || (blank("a") && blank("b")));
+    });
+}
+
+#[test]
+fn wiping_a_disk() {
+    // Here the disk that is otherwise precious is the one that is named.
+    for cut in CUTS {
+        let mut rig = Rig::with_pool();
+        rig.machine.cut_power_at(1, cut);
+        assert!(rig.engine.wipe_disk(&by(), &serial("full")).is_err());
+        rig.restart();
+        assert_eq!(
+            rig.engine.wipe_disk(&by(), &serial("full")).unwrap().state,
+            DiskState::Available
+        );
+    }
+}
+
+#[test]
+fn a_pool_that_lacks_a_disk_in_its_making_is_kept_until_the_disk_is_back() {
+    let mut rig = Rig::new();
+    rig.machine
+        .fail_next("lvm.convert_to_thin_pool", MemoryHost::failure("convert"));
+    rig.try_pool(&pool_request("tank", Layout::Mirror, &["a", "b"]))
+        .unwrap();
+    rig.machine.detach(&serial("b"));
+    rig.restart();
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!((pool.state, pool.missing_disks), (PoolState::Creating, 1));
+    rig.machine.attach(&serial("b"));
+    rig.restart();
+    rig.check();
+    assert!(
+        rig.engine
+            .events(0, 100)
+            .iter()
+            .any(|e| e.kind == EventKind::PoolCreated)
+    );
+}

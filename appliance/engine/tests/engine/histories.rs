@@ -1,0 +1,306 @@
+//! Random histories: operations, failures and power cuts in any order, against a model of what was answered.
+//!
+//! `CISTERN_HISTORIES` sets how many; a failing one is shrunk, and printed as the list of its steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cistern_host::memory::{Cut, MemoryHost};
+use cistern_model::{Bytes, Client, ErrorKind, JobState, Layout, Volume};
+use proptest::prelude::*;
+
+use crate::support::{Rig, by, client, path, pool_request, volume_request};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Create { name: u8, size_mib: u64 },
+    Delete { name: u8 },
+    Allow { name: u8, client: u8 },
+    Forbid { name: u8, client: u8 },
+    Write { name: u8, mib: u64 },
+    MakePool { mirror: bool },
+    DeletePool,
+    Reconcile,
+    Restart,
+}
+
+/// What happens during a step.
+#[derive(Debug, Clone)]
+enum Mishap {
+    None,
+    Cut(usize, u8),
+    Fail(usize, bool),
+}
+
+/// Calls that can fail.
+const CALLS: [&str; 13] = [
+    "lvm.create_vg",
+    "lvm.create_lv",
+    "lvm.extend_lv",
+    "lvm.convert_to_thin_pool",
+    "lvm.create_thin",
+    "lvm.tag_lv",
+    "lvm.tag_vg",
+    "lvm.remove_lv",
+    "filesystems.make_xfs",
+    "filesystems.mount",
+    "filesystems.unmount",
+    "exports.replace",
+    "exports.release",
+];
+
+/// What is known of a volume that was answered.
+#[derive(Debug, Clone, PartialEq)]
+struct Known {
+    size: Bytes,
+    clients: BTreeSet<Client>,
+    files: BTreeMap<String, Bytes>,
+}
+
+/// The states that a name may be in: more than one after an answer that was no success. None: there is no such volume.
+type Allowed = BTreeMap<u8, Vec<Option<Known>>>;
+
+#[derive(Default)]
+struct Model {
+    /// None: it is not known whether there is a pool.
+    pool: Option<bool>,
+    volumes: Allowed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u8..4, 200u64..4000).prop_map(|(name, size_mib)| Step::Create { name, size_mib }),
+        3 => (0u8..4).prop_map(|name| Step::Delete { name }),
+        3 => (0u8..4, 0u8..3).prop_map(|(name, client)| Step::Allow { name, client }),
+        2 => (0u8..4, 0u8..3).prop_map(|(name, client)| Step::Forbid { name, client }),
+        3 => (0u8..4, 1u64..600).prop_map(|(name, mib)| Step::Write { name, mib }),
+        2 => any::<bool>().prop_map(|mirror| Step::MakePool { mirror }),
+        1 => Just(Step::DeletePool),
+        1 => Just(Step::Reconcile),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn mishap() -> impl Strategy<Value = Mishap> {
+    prop_oneof![
+        4 => Just(Mishap::None),
+        2 => (1usize..9, 0u8..3).prop_map(|(at, cut)| Mishap::Cut(at, cut)),
+        2 => (0..CALLS.len(), any::<bool>()).prop_map(|(call, done)| Mishap::Fail(call, done)),
+    ]
+}
+
+fn name_of(name: u8) -> String {
+    format!("v{name}")
+}
+
+fn address(client_number: u8) -> Client {
+    client(&format!("10.0.0.{}", client_number + 1))
+}
+
+fn find(rig: &Rig, name: u8) -> Option<Volume> {
+    rig.volumes().into_iter().find(|v| v.name.as_str() == name_of(name))
+}
+
+impl Model {
+    fn states(&self, name: u8) -> Vec<Option<Known>> {
+        self.volumes.get(&name).cloned().unwrap_or_else(|| vec![None])
+    }
+
+    /// Whether it went well decides between the state after and any of those before and after.
+    fn settle(&mut self, name: u8, done: bool, after: impl Fn(Option<Known>) -> Option<Known>) {
+        let mut states: Vec<Option<Known>> = self.states(name).into_iter().map(&after).collect();
+        if !done {
+            states.extend(self.states(name));
+        }
+        states.dedup();
+        self.volumes.insert(name, states);
+    }
+
+    /// Compares with what is there, once everything has been started or reconciled; from then on that is known.
+    fn compare(&mut self, rig: &Rig) {
+        let pool = rig.engine.pool(&by(), "tank").is_ok();
+        if let Some(known) = self.pool {
+            assert_eq!(pool, known, "the pool");
+        }
+        self.pool = Some(pool);
+        for name in 0..4 {
+            let there = find(rig, name).map(|volume| Known {
+                size: volume.size,
+                clients: volume.clients.iter().copied().collect(),
+                files: rig
+                    .machine
+                    .files(&path(volume.id))
+                    .unwrap_or_default()
+                    .into_iter()
+                    .collect(),
+            });
+            let allowed = self.states(name);
+            assert!(
+                allowed.contains(&there),
+                "v{name} is {there:?}, and should be one of {allowed:?}"
+            );
+            self.volumes.insert(name, vec![there]);
+        }
+    }
+}
+
+fn apply(rig: &mut Rig, model: &mut Model, step: &Step) {
+    match step {
+        Step::Create { name, size_mib } => {
+            let size = Bytes::mib(*size_mib);
+            let request = volume_request(&name_of(*name), size);
+            let made = rig.engine.create_volume(&by(), &request);
+            let fresh = Known {
+                size: size.max(Bytes::mib(300)),
+                clients: request.clients.iter().copied().collect(),
+                files: BTreeMap::new(),
+            };
+            let refused = made.as_ref().err().map(|e| e.kind());
+            let unchanged = [ErrorKind::NameTaken, ErrorKind::NoSpace, ErrorKind::NotFound].map(Some);
+            if !unchanged.contains(&refused) {
+                model.settle(*name, made.is_ok(), |there| Some(there.unwrap_or(fresh.clone())));
+            }
+        }
+        Step::Delete { name } => {
+            if let Some(volume) = find(rig, *name) {
+                let done = rig.engine.delete_volume(&by(), volume.id).is_ok();
+                model.settle(*name, done, |_| None);
+            }
+        }
+        Step::Allow { name, client } => {
+            if let Some(volume) = find(rig, *name) {
+                let done = rig.engine.add_client(&by(), volume.id, address(*client)).is_ok();
+                model.settle(*name, done, |there| {
+                    there.map(|mut known| {
+                        known.clients.insert(address(*client));
+                        known
+                    })
+                });
+            }
+        }
+        Step::Forbid { name, client } => {
+            if let Some(volume) = find(rig, *name) {
+                let done = rig.engine.remove_client(&by(), volume.id, address(*client)).is_ok();
+                model.settle(*name, done, |there| {
+                    there.map(|mut known| {
+                        known.clients.remove(&address(*client));
+                        known
+                    })
+                });
+            }
+        }
+        Step::Write { name, mib } => {
+            if let Some(volume) = find(rig, *name) {
+                let file = format!("{mib}");
+                let done = rig
+                    .machine
+                    .write_file(&path(volume.id), &file, Bytes::mib(*mib))
+                    .is_ok();
+                if done {
+                    model.settle(*name, true, |there| {
+                        there.map(|mut known| {
+                            known.files.insert(file.clone(), Bytes::mib(*mib));
+                            known
+                        })
+                    });
+                }
+            }
+        }
+        Step::MakePool { mirror } => {
+            let layout = if *mirror { Layout::Mirror } else { Layout::Single };
+            let request = pool_request("tank", layout, &["a", "b", "c", "d"]);
+            match rig.engine.create_pool(&by(), &request) {
+                Ok(cistern_engine::PoolCreation::Started(job)) => {
+                    let done = rig.wait(&job).state == JobState::Succeeded;
+                    model.pool = done.then_some(true);
+                }
+                Ok(cistern_engine::PoolCreation::Exists(_)) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NameTaken | ErrorKind::DiskInUse) => {}
+                Err(_) => model.pool = model.pool.filter(|there| *there),
+            }
+        }
+        Step::DeletePool => match rig.engine.delete_pool(&by(), "tank") {
+            Ok(job) => {
+                let done = rig.wait(&job).state == JobState::Succeeded;
+                model.pool = done.then_some(false);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            Err(_) => model.pool = None,
+        },
+        Step::Reconcile => {
+            let _ = rig.engine.reconcile();
+        }
+        Step::Restart => {
+            rig.power_cycle();
+            let _ = rig.engine.start();
+        }
+    }
+}
+
+fn live(steps: &[(Step, Mishap)]) {
+    let mut rig = Rig::with_pool();
+    let mut model = Model {
+        pool: Some(true),
+        volumes: Allowed::new(),
+    };
+    for (step, mishap) in steps {
+        match mishap {
+            Mishap::None => {}
+            Mishap::Cut(at, cut) => {
+                let cut = [Cut::Before, Cut::Midway, Cut::After][usize::from(*cut)];
+                rig.machine.cut_power_at(*at, cut);
+            }
+            Mishap::Fail(call, done) if *done => {
+                rig.machine
+                    .fail_after_next(CALLS[*call], MemoryHost::failure(CALLS[*call]));
+            }
+            Mishap::Fail(call, _) => rig.machine.fail_next(CALLS[*call], MemoryHost::failure(CALLS[*call])),
+        }
+        apply(&mut rig, &mut model, step);
+        let mut settled = matches!(mishap, Mishap::None);
+        if !matches!(mishap, Mishap::None) {
+            // Whatever came of it: a new start brings order, without a further mishap.
+            rig.restart();
+            settled = true;
+        }
+        if settled {
+            rig.engine.reconcile().unwrap();
+            wipe_bare_labels(&rig);
+            model.compare(&rig);
+            rig.check();
+            rig.check_exports();
+        }
+    }
+}
+
+/// A pool whose deletion was cut short after its group was gone leaves labels on its disks; people wipe them.
+fn wipe_bare_labels(rig: &Rig) {
+    for disk in rig.engine.disks().unwrap() {
+        if disk.state == cistern_model::DiskState::HasData && disk.signatures.iter().any(|s| s.kind == "LVM2_member") {
+            rig.engine.wipe_disk(&by(), &disk.id).unwrap();
+        }
+    }
+}
+
+impl Rig {
+    fn check_exports(&self) {
+        assert_eq!(self.machine.exports().len(), self.volumes().len());
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("CISTERN_HISTORIES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_what_was_answered_is_there_and_what_was_not_is_finished_or_gone(
+        steps in proptest::collection::vec((step(), mishap()), 1..25),
+    ) {
+        live(&steps);
+    }
+}

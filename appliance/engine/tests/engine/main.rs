@@ -1,0 +1,13 @@
+//! The engine on a machine in memory: what each operation does and refuses, and what is left after a power cut at every
+//! step of it.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod clients;
+mod crashes;
+mod disks;
+mod histories;
+mod pools;
+mod reconcile;
+mod status;
+mod support;
+mod volumes;

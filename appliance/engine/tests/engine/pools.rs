@@ -1,0 +1,301 @@
+//! Pools: planned, made, deleted, refused.
+
+use cistern_engine::PoolCreation;
+use cistern_host::memory::{MemoryHost, signature};
+use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, JobState, Layout, PoolState, Waste};
+use std::time::Duration;
+
+use crate::support::{Rig, by, pool_request, provisioner, refused, serial, volume_request};
+
+#[test]
+fn a_mirror_is_made_of_pairs_and_no_disk_holds_both_copies() {
+    let rig = Rig::new();
+    let pool = rig.make_pool("tank", Layout::Mirror, &["a", "b", "c", "d"]);
+    assert_eq!((pool.state, pool.disks.len(), pool.volumes), (PoolState::Ready, 4, 0));
+    assert!(
+        pool.size > Bytes::gib(19) && pool.size < Bytes::gib(20),
+        "{}",
+        pool.size
+    );
+    assert_eq!(pool.available, pool.size);
+    let copies = rig.machine.copies(&pool.id.to_string(), "data");
+    // Data on two pairs, metadata on the first.
+    assert_eq!(copies.len(), 3);
+    assert!(
+        copies.iter().all(|pair| pair.len() == 2 && pair[0] != pair[1]),
+        "{copies:?}"
+    );
+    rig.check();
+}
+
+#[test]
+fn a_single_pool_joins_its_disks_and_mirrors_its_metadata() {
+    let rig = Rig::new();
+    let pool = rig.make_pool("tank", Layout::Single, &["a", "b", "small"]);
+    assert!(
+        pool.size > Bytes::gib(23) && pool.size < Bytes::gib(24),
+        "{}",
+        pool.size
+    );
+    let copies = rig.machine.copies(&pool.id.to_string(), "data");
+    assert_eq!(copies.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1, 2]);
+    rig.check();
+}
+
+#[test]
+fn the_plan_says_what_is_wasted_and_is_kept() {
+    let rig = Rig::new();
+    let before = rig.snapshot();
+    let request = pool_request("tank", Layout::Mirror, &["a", "b", "c", "small", "d"]);
+    let plan = rig.engine.plan_pool(&request).unwrap();
+    assert_eq!(plan.survives, 1);
+    assert_eq!(plan.groups.len(), 2);
+    let wasted: Vec<(&str, bool)> = plan
+        .wasted
+        .iter()
+        .map(|Waste { disk, why, .. }| (disk.as_str(), why.contains("left out")))
+        .collect();
+    assert_eq!(wasted, [("serial-small", true)]);
+    assert_eq!(rig.snapshot(), before, "planning changed something");
+
+    let pool = rig.make_pool("tank", Layout::Mirror, &["a", "b", "c", "small", "d"]);
+    assert!(
+        pool.size >= plan.usable,
+        "promised {} and made {}",
+        plan.usable,
+        pool.size
+    );
+    assert_eq!(rig.machine.writes(&serial("small")), Vec::<String>::new());
+    let left = rig
+        .engine
+        .disks()
+        .unwrap()
+        .into_iter()
+        .find(|d| d.id == serial("small"))
+        .unwrap();
+    assert_eq!(left.state, DiskState::Available);
+}
+
+#[test]
+fn an_unequal_pair_wastes_what_the_larger_disk_has_more() {
+    let rig = Rig::new();
+    let plan = rig
+        .engine
+        .plan_pool(&pool_request("tank", Layout::Mirror, &["small", "a"]))
+        .unwrap();
+    assert_eq!(plan.wasted.len(), 1);
+    assert_eq!(
+        (plan.wasted[0].disk.as_str(), plan.wasted[0].size),
+        ("serial-a", Bytes::gib(6))
+    );
+}
+
+#[test]
+fn the_same_request_again_gives_the_same_pool() {
+    let rig = Rig::new();
+    let pool = rig.make_pool("tank", Layout::Mirror, &["a", "b", "small"]);
+    let before = rig.snapshot();
+    let again = rig
+        .engine
+        .create_pool(&by(), &pool_request("tank", Layout::Mirror, &["small", "b", "a"]))
+        .unwrap();
+    assert!(matches!(again, PoolCreation::Exists(there) if there == pool));
+    for (layout, disks) in [
+        (Layout::Single, &["a", "b", "small"][..]),
+        (Layout::Mirror, &["a", "b"]),
+        (Layout::Mirror, &["c", "d"]),
+    ] {
+        refused(
+            rig.engine.create_pool(&by(), &pool_request("tank", layout, disks)),
+            ErrorKind::NameTaken,
+        );
+    }
+    assert_eq!(rig.snapshot(), before);
+}
+
+#[test]
+fn the_same_request_while_it_is_being_made_gives_the_same_job_and_no_disk_is_given_twice() {
+    let rig = Rig::new();
+    rig.machine.block("lvm.create_vg");
+    let request = pool_request("tank", Layout::Mirror, &["a", "b"]);
+    let PoolCreation::Started(job) = rig.engine.create_pool(&by(), &request).unwrap() else {
+        panic!()
+    };
+    assert!(rig.machine.wait_until_blocked("lvm.create_vg", Duration::from_secs(10)));
+    let PoolCreation::Started(again) = rig.engine.create_pool(&by(), &request).unwrap() else {
+        panic!()
+    };
+    assert_eq!(job.id, again.id);
+    refused(
+        rig.engine
+            .create_pool(&by(), &pool_request("tank", Layout::Mirror, &["c", "d"])),
+        ErrorKind::NameTaken,
+    );
+    refused(
+        rig.engine
+            .create_pool(&by(), &pool_request("other", Layout::Single, &["a"])),
+        ErrorKind::DiskInUse,
+    );
+    rig.machine.unblock("lvm.create_vg");
+    assert_eq!(rig.wait(&job).state, JobState::Succeeded);
+    rig.check();
+}
+
+#[test]
+fn what_cannot_be_a_pool_is_refused_and_changes_nothing() {
+    let rig = Rig::new();
+    rig.machine.change_device(&serial("d"), |device| device.busy = true);
+    let before = rig.snapshot();
+    for (layout, disks, kind, says) in [
+        (Layout::Mirror, &["a"][..], ErrorKind::Invalid, "at least 2"),
+        (Layout::Mirror, &[], ErrorKind::Invalid, "at least 2"),
+        (Layout::Single, &[], ErrorKind::Invalid, "at least 1"),
+        (Layout::Mirror, &["a", "a"], ErrorKind::Invalid, "twice"),
+        (Layout::Mirror, &["a", "nowhere"], ErrorKind::NotFound, "serial-nowhere"),
+        (Layout::Mirror, &["a", "full"], ErrorKind::DiskInUse, "xfs"),
+        (Layout::Mirror, &["a", "boot"], ErrorKind::DiskInUse, "started from"),
+        (Layout::Mirror, &["a", "d"], ErrorKind::DiskInUse, "holds it open"),
+    ] {
+        let request = pool_request("tank", layout, disks);
+        for said in [
+            refused(rig.engine.plan_pool(&request), kind),
+            refused(rig.engine.create_pool(&by(), &request), kind),
+        ] {
+            assert!(said.contains(says), "{said}");
+        }
+    }
+    assert_eq!(rig.snapshot(), before);
+    assert_eq!(rig.engine.jobs(&by()), []);
+    rig.machine.change_device(&serial("d"), |device| device.busy = false);
+    rig.check();
+}
+
+#[test]
+fn a_filesystem_that_udev_has_not_seen_is_seen_on_the_disk_itself() {
+    let rig = Rig::new();
+    rig.machine.block("lvm.create_vg");
+    // It appears between the judging and the joining; the joining looks once more.
+    rig.machine.block("disks.signatures");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| rig.try_pool(&pool_request("tank", Layout::Single, &["a"])));
+        assert!(
+            rig.machine
+                .wait_until_blocked("disks.signatures", Duration::from_secs(10))
+        );
+        rig.machine
+            .change_device(&serial("a"), |device| device.signatures.push(signature("ext4")));
+        rig.machine.unblock("disks.signatures");
+        rig.machine.unblock("lvm.create_vg");
+        let said = refused(asked.join().unwrap(), ErrorKind::DiskInUse);
+        assert!(said.contains("ext4"), "{said}");
+    });
+    assert_eq!(rig.machine.writes(&serial("a")), Vec::<String>::new());
+    rig.check();
+}
+
+#[test]
+fn a_disk_of_another_pool_is_refused() {
+    let rig = Rig::with_pool();
+    let said = refused(
+        rig.engine
+            .create_pool(&by(), &pool_request("other", Layout::Single, &["a"])),
+        ErrorKind::DiskInUse,
+    );
+    assert!(said.contains("belongs to pool-"), "{said}");
+}
+
+#[test]
+fn a_pool_whose_making_failed_is_continued_by_the_same_request() {
+    for call in [
+        "lvm.create_lv",
+        "lvm.extend_lv",
+        "lvm.convert_to_thin_pool",
+        "lvm.activate_lv",
+        "lvm.tag_vg",
+    ] {
+        let rig = Rig::new();
+        let request = pool_request("tank", Layout::Mirror, &["a", "b", "c", "d"]);
+        rig.machine.fail_next(call, MemoryHost::failure(call));
+        let job = rig.try_pool(&request).unwrap();
+        assert!(matches!(job.state, JobState::Failed { .. }), "{call}: {job:?}");
+        assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Creating);
+        refused(
+            rig.engine.create_volume(&by(), &volume_request("v", Bytes::gib(1))),
+            ErrorKind::Conflict,
+        );
+        let job = rig.try_pool(&request).unwrap();
+        assert_eq!(job.state, JobState::Succeeded, "{call}");
+        rig.check();
+    }
+}
+
+#[test]
+fn a_pool_that_could_not_be_begun_leaves_its_disks_blank() {
+    let rig = Rig::new();
+    rig.machine.fail_next("lvm.create_vg", MemoryHost::failure("create_vg"));
+    let job = rig
+        .try_pool(&pool_request("tank", Layout::Mirror, &["a", "b"]))
+        .unwrap();
+    assert!(matches!(job.state, JobState::Failed { .. }));
+    refused(rig.engine.pool(&by(), "tank"), ErrorKind::NotFound);
+    rig.check();
+    rig.make_pool("tank", Layout::Mirror, &["a", "b"]);
+}
+
+#[test]
+fn a_deleted_pool_leaves_its_disks_blank() {
+    let rig = Rig::with_pool();
+    let job = rig.engine.delete_pool(&by(), "tank").unwrap();
+    assert_eq!(rig.wait(&job).state, JobState::Succeeded);
+    refused(rig.engine.pool(&by(), "tank"), ErrorKind::NotFound);
+    let disks = rig.engine.disks().unwrap();
+    for name in ["a", "b"] {
+        let disk = disks.iter().find(|d| d.id == serial(name)).unwrap();
+        assert_eq!(disk.state, DiskState::Available);
+    }
+    assert_eq!(rig.machine.objects(), Vec::<String>::new());
+    let kinds: Vec<EventKind> = rig.engine.events(0, 100).into_iter().map(|e| e.kind).collect();
+    assert_eq!(
+        kinds,
+        [EventKind::Started, EventKind::PoolCreated, EventKind::PoolDeleted]
+    );
+    rig.make_pool("tank", Layout::Mirror, &["a", "b"]);
+}
+
+#[test]
+fn a_pool_that_holds_something_is_not_deleted() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let said = refused(rig.engine.delete_pool(&by(), "tank"), ErrorKind::Conflict);
+    assert!(said.contains("1 volume"), "{said}");
+    rig.engine.delete_volume(&by(), volume.id).unwrap();
+
+    // What is no volume of ours would go with the thin pool.
+    let vg = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
+    rig.machine.add_strange_volume(&vg, "backup", &[]);
+    let job = rig.wait(&rig.engine.delete_pool(&by(), "tank").unwrap());
+    assert!(
+        matches!(&job.state, JobState::Failed { problem } if problem.kind == ErrorKind::Conflict),
+        "{job:?}"
+    );
+    assert!(rig.machine.objects().contains(&format!("{vg}/backup")));
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Ready);
+}
+
+#[test]
+fn a_provisioner_sees_only_the_pools_it_is_bound_to() {
+    let rig = Rig::with_pool();
+    rig.make_pool("other", Layout::Single, &["c"]);
+    let bound = provisioner("cluster", &["other"]);
+    let names: Vec<String> = rig
+        .engine
+        .pools(&bound)
+        .unwrap()
+        .iter()
+        .map(|p| p.name.to_string())
+        .collect();
+    assert_eq!(names, ["other"]);
+    refused(rig.engine.pool(&bound, "tank"), ErrorKind::NotFound);
+    assert_eq!(rig.engine.jobs(&bound), []);
+    assert_eq!(rig.engine.jobs(&by()).len(), 2);
+}

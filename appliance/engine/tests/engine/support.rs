@@ -1,0 +1,231 @@
+//! A machine with an engine on it, and what must hold of both at all times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cistern_engine::{Config, Created, Engine, EngineError, PoolCreation, VolumeFilter};
+use cistern_host::ExportEntry;
+use cistern_host::memory::{MemoryHost, disk, signature};
+use cistern_model::{
+    Bytes, Client, DiskId, ErrorKind, Job, JobState, Layout, Pool, PoolRequest, PoolState, Principal, Role, Volume,
+    VolumeId, VolumeRequest, VolumeState,
+};
+
+pub(crate) struct Rig {
+    pub(crate) machine: MemoryHost,
+    pub(crate) engine: Engine,
+}
+
+/// Four blank disks of 10 GiB, `a` to `d`; a smaller one, `small`; one with a filesystem, `full`; and the boot disk.
+pub(crate) fn machine() -> MemoryHost {
+    let mut disks: Vec<_> = ["a", "b", "c", "d"].map(|serial| disk(serial, Bytes::gib(10))).to_vec();
+    disks.push(disk("small", Bytes::gib(4)));
+    let mut full = disk("full", Bytes::gib(10));
+    full.signatures.push(signature("xfs"));
+    disks.push(full);
+    let mut boot = disk("boot", Bytes::gib(10));
+    boot.boot = true;
+    boot.signatures.push(signature("gpt"));
+    disks.push(boot);
+    MemoryHost::new(disks)
+}
+
+pub(crate) fn by() -> Principal {
+    Principal::local()
+}
+
+pub(crate) fn provisioner(name: &str, pools: &[&str]) -> Principal {
+    Principal {
+        owner: name.parse().unwrap(),
+        role: Role::Provisioner,
+        pools: pools.iter().map(|pool| pool.parse().unwrap()).collect(),
+    }
+}
+
+pub(crate) fn serial(name: &str) -> DiskId {
+    DiskId::from_serial(name)
+}
+
+pub(crate) fn client(text: &str) -> Client {
+    text.parse().unwrap()
+}
+
+pub(crate) fn pool_request(name: &str, layout: Layout, disks: &[&str]) -> PoolRequest {
+    PoolRequest {
+        name: name.parse().unwrap(),
+        layout,
+        disks: disks.iter().map(|name| serial(name)).collect(),
+    }
+}
+
+pub(crate) fn volume_request(name: &str, size: Bytes) -> VolumeRequest {
+    VolumeRequest {
+        name: name.parse().unwrap(),
+        pool: "tank".parse().unwrap(),
+        size,
+        limit: None,
+        clients: vec![client("10.0.0.1")],
+    }
+}
+
+pub(crate) fn path(volume: VolumeId) -> PathBuf {
+    Path::new("/volumes").join(volume.to_string())
+}
+
+/// That kind of error, or the test fails with what came instead.
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(result: Result<T, EngineError>, kind: ErrorKind) -> String {
+    let error = result.expect_err("it should have been refused");
+    assert_eq!(error.kind(), kind, "{error}");
+    error.problem().detail
+}
+
+impl Rig {
+    /// A machine whose engine has started.
+    pub(crate) fn new() -> Rig {
+        Rig::on(machine())
+    }
+
+    pub(crate) fn on(machine: MemoryHost) -> Rig {
+        let engine = Engine::new(machine.host(), Config::default());
+        engine.start().unwrap();
+        Rig { machine, engine }
+    }
+
+    /// The same with the pool `tank`, a mirror of `a` and `b`.
+    pub(crate) fn with_pool() -> Rig {
+        let rig = Rig::new();
+        rig.make_pool("tank", Layout::Mirror, &["a", "b"]);
+        rig
+    }
+
+    /// A power cut, and a new start; the engine has not looked yet.
+    pub(crate) fn power_cycle(&mut self) {
+        self.machine.restart();
+        self.engine = Engine::new(self.machine.host(), Config::default());
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.power_cycle();
+        self.engine.start().unwrap();
+    }
+
+    pub(crate) fn wait(&self, job: &Job) -> Job {
+        let job = self
+            .engine
+            .wait_for_job(&by(), job.id, Duration::from_secs(30))
+            .unwrap();
+        assert!(job.ended.is_some(), "{job:?}");
+        job
+    }
+
+    pub(crate) fn try_pool(&self, request: &PoolRequest) -> Result<Job, EngineError> {
+        match self.engine.create_pool(&by(), request)? {
+            PoolCreation::Started(job) => Ok(self.wait(&job)),
+            PoolCreation::Exists(pool) => panic!("{pool:?} was there"),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn make_pool(&self, name: &str, layout: Layout, disks: &[&str]) -> Pool {
+        let job = self.try_pool(&pool_request(name, layout, disks)).unwrap();
+        assert_eq!(job.state, JobState::Succeeded);
+        self.engine.pool(&by(), name).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn make_volume(&self, name: &str, size: Bytes) -> Volume {
+        let Created { object, created } = self.engine.create_volume(&by(), &volume_request(name, size)).unwrap();
+        assert!(created);
+        object
+    }
+
+    pub(crate) fn volumes(&self) -> Vec<Volume> {
+        let page = self
+            .engine
+            .volumes(&by(), &VolumeFilter::default(), usize::MAX, None)
+            .unwrap();
+        assert_eq!(page.next, None);
+        page.items
+    }
+
+    /// What is on the machine, so that it can be seen that nothing changed.
+    pub(crate) fn snapshot(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let writes: Vec<_> = ["a", "b", "c", "d", "small", "full", "boot"]
+            .map(|name| self.machine.writes(&serial(name)))
+            .to_vec();
+        let objects = self.machine.objects();
+        let tags: Vec<_> = objects
+            .iter()
+            .filter_map(|name| name.split_once('/'))
+            .map(|(vg, lv)| self.machine.tags(vg, lv))
+            .collect();
+        (writes, objects, tags, self.machine.mounts(), self.machine.exports())
+    }
+
+    /// What must hold whenever nothing is under way and the last start or reconcile went well.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        assert_eq!(self.machine.violations(), Vec::<String>::new());
+        for precious in ["full", "boot"] {
+            assert_eq!(
+                self.machine.writes(&serial(precious)),
+                Vec::<String>::new(),
+                "{precious} was written to"
+            );
+        }
+        let volumes = self.volumes();
+        let mut objects = BTreeSet::new();
+        for pool in self.engine.pools(&by()).unwrap() {
+            assert_eq!((pool.state, pool.reason.clone()), (PoolState::Ready, None), "{pool:?}");
+            objects.extend([pool.id.to_string(), format!("{}/data", pool.id)]);
+            for copies in self.machine.copies(&pool.id.to_string(), "data") {
+                let different: BTreeSet<_> = copies.iter().collect();
+                assert_eq!(different.len(), copies.len(), "both copies on one disk");
+            }
+            let promised: Bytes = volumes.iter().filter(|v| v.pool == pool.id).map(|v| v.size).sum();
+            assert!(promised <= pool.promised && pool.promised <= pool.size);
+        }
+        let mut exports = Vec::new();
+        for volume in &volumes {
+            assert_eq!(
+                (volume.state, volume.reason.clone()),
+                (VolumeState::Ready, None),
+                "{volume:?}"
+            );
+            let (vg, lv) = (volume.pool.to_string(), volume.id.to_string());
+            let made = Some((volume.id.uuid(), volume.size, true));
+            assert_eq!(self.machine.filesystem(&vg, &lv), made, "{volume:?}");
+            assert!(
+                self.machine.files(&path(volume.id)).is_some(),
+                "{volume:?} is not mounted"
+            );
+            objects.insert(format!("{vg}/{lv}"));
+            exports.push(ExportEntry {
+                path: path(volume.id),
+                fsid: volume.id.uuid(),
+                clients: volume.clients.clone(),
+            });
+        }
+        exports.sort();
+        assert_eq!(self.machine.exports(), exports);
+        assert_eq!(
+            self.machine.mounts(),
+            exports.iter().map(|e| e.path.clone()).collect::<Vec<_>>()
+        );
+        assert_eq!(self.machine.objects().into_iter().collect::<BTreeSet<_>>(), objects);
+        assert_eq!(self.engine.health().reasons, Vec::<String>::new());
+        assert!(self.engine.alive());
+    }
+
+    /// That the NFS server started with every volume that is ready now and was ready then.
+    #[track_caller]
+    pub(crate) fn check_exports_before_nfs(&self) {
+        let at_start = self.machine.exports_at_nfs_start().pop().unwrap();
+        let at_start: BTreeMap<PathBuf, Vec<Client>> = at_start.into_iter().map(|e| (e.path, e.clients)).collect();
+        for volume in self.volumes() {
+            assert_eq!(at_start.get(&path(volume.id)), Some(&volume.clients), "{volume:?}");
+        }
+    }
+}
