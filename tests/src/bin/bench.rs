@@ -1,0 +1,3 @@
+//! Measures; each figure beside its floor.
+
+fn main() {}

@@ -1,0 +1,276 @@
+//! The appliance: how a machine is put together, what its console says, and a root shell on it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::Bytes;
+use cistern_qemu::{Builder, Bus, Console, Disk, Nic, NicModel, Switch, Vm};
+
+use super::{APPLIANCE_ADDRESS, START_LIMIT};
+
+/// The port of the API.
+const API: u16 = 8443;
+/// The card on the private link, by which both VMs name their port.
+const LINK_MAC: &str = "52:54:00:77:00:01";
+/// How long a line typed on the console may wait for its answer.
+const TYPED: Duration = Duration::from_secs(60);
+
+/// What the machine is put together from.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    memory_mib: u32,
+    start: Start,
+    disks: Bus,
+    nic: NicModel,
+}
+
+/// How the machine starts.
+#[derive(Debug, Clone)]
+enum Start {
+    /// QEMU gives it kernel and root; the disk for its state is on this bus.
+    Kernel { state: Bus },
+    /// Firmware starts this image, attached as a disk on this bus.
+    Disk { image: &'static str, bus: Bus },
+    /// Firmware starts this image from a CD drive.
+    Cd { image: &'static str },
+}
+
+impl Default for Machine {
+    /// 768 MB, started directly with a disk for its state, four blank disks and a card, all virtio.
+    fn default() -> Self {
+        Machine {
+            memory_mib: 768,
+            start: Start::Kernel { state: Bus::Virtio },
+            disks: Bus::Virtio,
+            nic: NicModel::Virtio,
+        }
+    }
+}
+
+impl Machine {
+    /// With this much memory.
+    pub fn memory_mib(self, memory_mib: u32) -> Self {
+        Machine { memory_mib, ..self }
+    }
+
+    /// Started by firmware from this file of target/image, on a disk of this kind.
+    pub fn firmware(self, image: &'static str, bus: Bus) -> Self {
+        Machine {
+            start: Start::Disk { image, bus },
+            ..self
+        }
+    }
+
+    /// Started by firmware from this file of target/image, in a CD drive.
+    pub fn iso(self, image: &'static str) -> Self {
+        Machine {
+            start: Start::Cd { image },
+            ..self
+        }
+    }
+
+    /// Started directly, with the disk for its state on this bus.
+    pub fn state_on(self, bus: Bus) -> Self {
+        Machine {
+            start: Start::Kernel { state: bus },
+            ..self
+        }
+    }
+
+    /// With its four blank disks on this bus.
+    pub fn disks_on(self, disks: Bus) -> Self {
+        Machine { disks, ..self }
+    }
+
+    /// With this card.
+    pub fn nic(self, nic: NicModel) -> Self {
+        Machine { nic, ..self }
+    }
+
+    /// The description for QEMU, with the images of this folder and its link in this switch.
+    pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
+        let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib).cpus(2);
+        vm = match &self.start {
+            Start::Kernel { state } => {
+                let cmdline = read(&images.join("cmdline"))?;
+                // The log of the system goes to a line of its own, so that the operator's is as it is on a real one.
+                let cmdline = format!(
+                    "{} console=ttyS1,115200 systemd.journald.forward_to_console=1 {}",
+                    cmdline.trim(),
+                    link_arguments(LINK_MAC, APPLIANCE_ADDRESS)
+                );
+                vm.direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline)
+                    .second_serial()
+                    .disk(
+                        Disk::overlay(images.join("cistern.qcow2"))
+                            .bus(*state)
+                            .serial("SYSTEM")
+                            .id("system"),
+                    )
+            }
+            Start::Disk { image, bus } => vm.ovmf().disk(
+                Disk::overlay(images.join(image))
+                    .bus(*bus)
+                    .serial("SYSTEM")
+                    .id("system")
+                    .boot(),
+            ),
+            Start::Cd { image } => vm.ovmf().disk(Disk::cdrom(images.join(image)).id("cd").boot()),
+        };
+        for n in 1..=4 {
+            vm = vm.disk(
+                Disk::blank(Bytes::mib(3584))
+                    .bus(self.disks)
+                    .serial(&format!("BLANK{n}")),
+            );
+        }
+        let outside = Nic::user().restricted().forward(API).model(self.nic);
+        Ok(vm.nic(outside).nic(Nic::link(switch).mac(LINK_MAC).model(self.nic)))
+    }
+}
+
+/// Kernel arguments that give the port with this hardware address a static address on the private link.
+pub(super) fn link_arguments(mac: &str, address: &str) -> String {
+    format!("ifname=lab0:{mac} ip={address}:::255.255.255.0::lab0:none")
+}
+
+pub(super) fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}; `make image` makes it", path.display()))
+}
+
+/// The appliance.
+pub struct Appliance {
+    vm: Vm,
+}
+
+/// What the console shows of itself.
+#[derive(Debug, Clone)]
+pub struct Banner {
+    /// The certificate's fingerprint.
+    pub fingerprint: String,
+    /// The one-time code, if there is one.
+    pub code: Option<String>,
+}
+
+impl Banner {
+    /// The one-time code.
+    pub fn code(&self) -> Result<String> {
+        self.code.clone().context("the console shows no code")
+    }
+}
+
+impl Appliance {
+    /// The appliance in this VM.
+    pub(super) fn new(vm: Vm) -> Self {
+        Appliance { vm }
+    }
+
+    /// Its VM.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    pub(super) fn into_vm(self) -> Vm {
+        self.vm
+    }
+
+    /// Its serial console.
+    pub fn console(&self) -> &Console {
+        self.vm.console()
+    }
+
+    /// Where its API is reached from the laptop.
+    pub fn url(&self) -> Result<String> {
+        Ok(format!("https://{}", self.vm.forwarded(API)?))
+    }
+
+    /// Waits for the banner that has a fingerprint, and reads it.
+    pub fn banner(&self) -> Result<Banner> {
+        let fingerprint = self.console().expect(r"fingerprint +([0-9a-f]{64})", START_LIMIT)?;
+        let code = self.console().expect(r"code +(\S[^\r\n]*)", TYPED)?;
+        let code = code.first().trim().to_owned();
+        let one_time = code.len() == 14 && code.chars().all(|c| c == '-' || c.is_ascii_alphanumeric());
+        Ok(Banner {
+            fingerprint: fingerprint.first().to_owned(),
+            code: one_time.then_some(code),
+        })
+    }
+
+    /// Waits until the console's prompt answers.
+    pub fn wait_for_console(&self, limit: Duration) -> Result<()> {
+        self.console().skip();
+        self.console().send_line("")?;
+        self.console().expect("cistern> ", limit)?;
+        Ok(())
+    }
+
+    /// Goes to a root shell on the serial console; it is left when the value is dropped.
+    pub fn root_shell(&self) -> Result<RootShell<'_>> {
+        let console = self.console();
+        self.wait_for_console(TYPED)?;
+        console.send_line("shell")?;
+        console.expect("Type `root`", TYPED)?;
+        console.send_line("root")?;
+        console.expect("# ", TYPED)?;
+        Ok(RootShell { console })
+    }
+
+    /// Takes its power away and gives it back.
+    pub fn power_cut_and_start(&self) -> Result<()> {
+        self.vm.power_cut()?;
+        self.vm.start()?;
+        Ok(())
+    }
+
+    /// The end of its logs.
+    pub fn report(&self) -> String {
+        let journal = match self.vm.second_console() {
+            Some(log) => last_lines(&log.text(), 80),
+            None => self
+                .root_shell()
+                .and_then(|shell| shell.run("journalctl -b --no-pager -n 80 | cat"))
+                .unwrap_or_else(|error| format!("the journal could not be had: {error:#}")),
+        };
+        format!("--- the appliance\n{}\n--- its journal\n{journal}", self.vm.report())
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A root shell on the serial console.
+pub struct RootShell<'a> {
+    console: &'a Console,
+}
+
+impl RootShell<'_> {
+    /// Runs a command line that must succeed, and gives what it printed.
+    pub fn run(&self, command: &str) -> Result<String> {
+        self.run_for(command, TYPED)
+    }
+
+    /// Runs a command line that must succeed within this time, and gives what it printed.
+    pub fn run_for(&self, command: &str, limit: Duration) -> Result<String> {
+        // The marks are split, so that the echo of what is typed does not look like them.
+        self.console
+            .send_line(&format!("echo BEG''IN; {command}; echo E''ND-$?"))?;
+        let found = self.console.expect(r"(?s)BEGIN\r?\n(.*?)END-(\d+)", limit)?;
+        let status = found.groups.get(1).and_then(Option::clone).unwrap_or_default();
+        let output = found.first().replace('\r', "");
+        ensure!(
+            status == "0",
+            "on the appliance, {command:?} ended with {status}: {output}"
+        );
+        Ok(output)
+    }
+}
+
+impl Drop for RootShell<'_> {
+    fn drop(&mut self) {
+        let _ = self.console.send_line("exit");
+        let _ = self.console.expect("cistern> ", TYPED);
+    }
+}

@@ -1,0 +1,116 @@
+//! The scenarios: what an operator would do, a page each.
+//!
+//! Invariant: the list here and tests/scenarios.txt are the same; a scenario that is not run is a failure.
+
+mod boot;
+mod console;
+mod input;
+mod restart;
+mod volumes;
+
+use anyhow::Result;
+use cistern_qemu::{Bus, NicModel};
+
+use crate::lab::{Lab, Machine, Site, Stage};
+
+/// A named sequence of steps on the built image.
+pub struct Scenario {
+    /// Its name, unique.
+    pub name: &'static str,
+    start: Start,
+    steps: fn(&Lab) -> Result<()>,
+}
+
+/// What a scenario starts from.
+enum Start {
+    /// A saved state.
+    From(Stage),
+    /// A machine of its own, started from nothing.
+    Boot(fn() -> Machine),
+}
+
+impl Scenario {
+    /// Runs it. An error carries the logs and the last requests.
+    pub fn run(&self, site: &Site) -> Result<()> {
+        let lab = match self.start {
+            Start::From(stage) => site.resume(stage)?,
+            Start::Boot(machine) => site.boot(machine())?,
+        };
+        lab.check(self.steps)
+    }
+}
+
+const fn from(name: &'static str, stage: Stage, steps: fn(&Lab) -> Result<()>) -> Scenario {
+    Scenario {
+        name,
+        start: Start::From(stage),
+        steps,
+    }
+}
+
+const fn boot(name: &'static str, machine: fn() -> Machine, steps: fn(&Lab) -> Result<()>) -> Scenario {
+    Scenario {
+        name,
+        start: Start::Boot(machine),
+        steps,
+    }
+}
+
+/// A machine with all its disks on one bus, started by firmware from one of them.
+fn all_on(bus: Bus, nic: NicModel) -> Machine {
+    Machine::default().firmware("cistern.qcow2", bus).disks_on(bus).nic(nic)
+}
+
+/// All scenarios, in the order in which they are run.
+pub const ALL: &[Scenario] = &[
+    boot(
+        "first-boot-and-enrolment",
+        Machine::default,
+        boot::first_boot_and_enrolment,
+    ),
+    boot(
+        "disk-image-by-ovmf",
+        || Machine::default().firmware("cistern.raw", Bus::Virtio),
+        boot::installed,
+    ),
+    boot(
+        "qcow2-by-ovmf",
+        || Machine::default().firmware("cistern.qcow2", Bus::Virtio),
+        boot::installed,
+    ),
+    boot("iso-by-ovmf", || Machine::default().iso("cistern.iso"), boot::live),
+    boot(
+        "boot-nvme-e1000e",
+        || all_on(Bus::Nvme, NicModel::E1000e),
+        boot::installed,
+    ),
+    boot(
+        "boot-ahci-vmxnet3",
+        || all_on(Bus::Ahci, NicModel::Vmxnet3),
+        boot::installed,
+    ),
+    // OVMF has no driver for MegaRAID, so the kernel is given directly.
+    boot(
+        "boot-megasas-e1000e",
+        || {
+            Machine::default()
+                .state_on(Bus::Megasas)
+                .disks_on(Bus::Megasas)
+                .nic(NicModel::E1000e)
+        },
+        boot::installed,
+    ),
+    boot(
+        "boot-pvscsi-vmxnet3",
+        || all_on(Bus::Pvscsi, NicModel::Vmxnet3),
+        boot::installed,
+    ),
+    from("console-session", Stage::Pooled, console::session_over_the_serial_line),
+    from("pool-and-volume", Stage::Enrolled, volumes::pool_and_volume),
+    from("size-enforced", Stage::Pooled, volumes::size_enforced),
+    from("clients-come-and-go", Stage::Pooled, volumes::clients_come_and_go),
+    from("refused-disk", Stage::Enrolled, input::refused_disk),
+    from("refused-requests", Stage::Pooled, input::refused_requests),
+    from("restart-under-a-writer", Stage::Pooled, restart::restart_under_a_writer),
+    from("power-cut", Stage::Pooled, restart::power_cut),
+];
