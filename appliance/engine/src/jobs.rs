@@ -65,11 +65,11 @@ impl Jobs {
         });
     }
 
-    pub(crate) fn end(&self, id: JobId, outcome: Result<(), &EngineError>, now: Timestamp) {
+    pub(crate) fn end(&self, id: JobId, outcome: Result<&(), &EngineError>, now: Timestamp) {
         self.change(id, |job| {
             job.ended = Some(now);
             job.state = match outcome {
-                Ok(()) => JobState::Succeeded,
+                Ok(&()) => JobState::Succeeded,
                 Err(error) => JobState::Failed {
                     problem: error.problem(),
                 },
@@ -127,7 +127,7 @@ mod tests {
         let running = begin(&jobs, 0);
         for n in 1..=3 * KEPT {
             let job = begin(&jobs, n);
-            jobs.end(job.id, Ok(()), Timestamp::UNIX_EPOCH);
+            jobs.end(job.id, Ok(&()), Timestamp::UNIX_EPOCH);
         }
         assert!(jobs.list().len() <= KEPT + 2);
         assert!(jobs.get(running.id).is_some());

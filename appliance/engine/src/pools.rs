@@ -291,7 +291,7 @@ impl Engine {
             }
             locked(&engine.0.pending).retain(|pending| pending.job != id);
             let now = engine.0.host.machine.now();
-            engine.0.jobs.end(id, outcome.as_ref().map(|()| ()), now);
+            engine.0.jobs.end(id, outcome.as_ref(), now);
         });
     }
 }

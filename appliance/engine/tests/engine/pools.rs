@@ -171,26 +171,24 @@ fn what_cannot_be_a_pool_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_filesystem_that_udev_has_not_seen_is_seen_on_the_disk_itself() {
-    let rig = Rig::new();
-    rig.machine.block("lvm.create_vg");
-    // It appears between the judging and the joining; the joining looks once more.
-    rig.machine.block("disks.signatures");
-    std::thread::scope(|scope| {
-        let asked = scope.spawn(|| rig.try_pool(&pool_request("tank", Layout::Single, &["a"])));
-        assert!(
-            rig.machine
-                .wait_until_blocked("disks.signatures", Duration::from_secs(10))
-        );
-        rig.machine
-            .change_device(&serial("a"), |device| device.signatures.push(signature("ext4")));
-        rig.machine.unblock("disks.signatures");
-        rig.machine.unblock("lvm.create_vg");
-        let said = refused(asked.join().unwrap(), ErrorKind::DiskInUse);
-        assert!(said.contains("ext4"), "{said}");
-    });
-    assert_eq!(rig.machine.writes(&serial("a")), Vec::<String>::new());
-    rig.check();
+fn a_filesystem_that_appears_while_a_pool_is_asked_for_is_seen_on_the_disk_itself() {
+    // After the disks were listed: the judging looks at the disk. After that: the joining looks once more.
+    for (after, at_once) in [("disks.list", true), ("disks.signatures", false)] {
+        let rig = Rig::new();
+        rig.machine.put_on_disk_after(after, &serial("a"), signature("ext4"));
+        let asked = rig.try_pool(&pool_request("tank", Layout::Single, &["a"]));
+        if at_once {
+            assert!(refused(asked, ErrorKind::DiskInUse).contains("ext4"));
+        } else {
+            let state = asked.unwrap().state;
+            assert!(
+                matches!(&state, JobState::Failed { problem } if problem.kind == ErrorKind::DiskInUse),
+                "{state:?}"
+            );
+        }
+        assert_eq!(rig.machine.writes(&serial("a")), Vec::<String>::new());
+        rig.check();
+    }
 }
 
 #[test]

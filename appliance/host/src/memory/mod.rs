@@ -203,6 +203,11 @@ impl MemoryHost {
         self.change_disk(disk, |record| change(&mut record.device));
     }
 
+    /// After the next call of this name that only looks, something is on the disk.
+    pub fn put_on_disk_after(&self, call: &str, disk: &DiskId, found: Signature) {
+        self.lock().appearing.push((call.to_owned(), disk.clone(), found));
+    }
+
     fn change_disk(&self, disk: &DiskId, change: impl FnOnce(&mut DiskRecord)) {
         if let Some(disk) = self.lock().disk_mut(disk) {
             change(disk);
@@ -318,7 +323,9 @@ impl Running {
         if let Some(error) = state.failure(call, false) {
             return Err(error);
         }
-        body(&mut state)
+        let outcome = body(&mut state);
+        state.appear(call);
+        outcome
     }
 
     /// A call that changes something: where the power can go.

@@ -35,6 +35,7 @@ pub(super) struct State {
     pub(super) changes: usize,
     pub(super) calls: Vec<String>,
     pub(super) failures: Vec<(String, bool, HostError)>,
+    pub(super) appearing: Vec<(String, DiskId, Signature)>,
     pub(super) blocked: BTreeSet<String>,
     pub(super) waiting: Vec<String>,
     pub(super) violations: Vec<String>,
@@ -171,6 +172,7 @@ impl State {
             changes: 0,
             calls: Vec::new(),
             failures: Vec::new(),
+            appearing: Vec::new(),
             blocked: BTreeSet::new(),
             waiting: Vec::new(),
             violations: Vec::new(),
@@ -208,6 +210,20 @@ impl State {
             .iter()
             .position(|(name, when, _)| name == call && *when == after)?;
         Some(self.failures.remove(at).2)
+    }
+
+    /// Puts on the disks what was to appear after this call.
+    pub(super) fn appear(&mut self, call: &str) {
+        let (now, later) = std::mem::take(&mut self.appearing)
+            .into_iter()
+            .partition(|(after, ..)| after == call);
+        self.appearing = later;
+        let now: Vec<(String, DiskId, Signature)> = now;
+        for (_, id, found) in now {
+            if let Some(disk) = self.disk_mut(&id) {
+                disk.device.signatures.push(found);
+            }
+        }
     }
 
     pub(super) fn disk(&self, id: &DiskId) -> Option<&DiskRecord> {
