@@ -12,7 +12,7 @@ use crate::view::VolumeView;
 use crate::volumes::{Created, LIMIT, volume_lock};
 
 /// The most clients of one volume; more than this is a network, and can be given as one.
-const MOST: usize = 256;
+pub(crate) const MOST_CLIENTS: usize = 256;
 
 impl Engine {
     /// Lets a client mount a volume.
@@ -24,9 +24,9 @@ impl Engine {
         refuse_unsettled(id, &volume)?;
         let created = !volume.tags.clients.contains(&client);
         if created {
-            if volume.tags.clients.len() >= MOST {
+            if volume.tags.clients.len() >= MOST_CLIENTS {
                 return Err(EngineError::Invalid(format!(
-                    "volume {id} has {MOST} clients, which is the most; allow a network in place of single addresses"
+                    "volume {id} has {MOST_CLIENTS} clients, which is the most; allow a network in place of single addresses"
                 )));
             }
             refuse_missing(&pool)?;

@@ -1,6 +1,37 @@
 //! What is done: operations on disks, pools and volumes, and reconciling the machine with what its disks say.
 //!
-//! Knows the traits of `cistern_host` and never Linux; knows nothing of HTTP. All calls block.
+//! Knows the traits of `cistern_host` and never Linux; knows nothing of HTTP. All calls block; callers keep them off async
+//! threads.
+//!
+//! # Rules
+//!
+//! - **The truth is in LVM tags** (`tags`). The engine keeps a copy (`view`), changed only after a commit to the tags, or
+//!   by reading them all anew: at the start, when a disk comes or goes, and after every change that failed.
+//! - **Disks.** One on which anything was found is refused, read from the disk itself when a request is judged and again
+//!   just before it is joined to others. Only a wipe that names it touches it.
+//! - **A pool's making** begins with one command that joins its disks, with all that is to be known in the group's tags,
+//!   `state=creating` among it: before it there is nothing of ours on any disk. What was interrupted after it is finished
+//!   by the next reconcile or by the same request. Its deleting is likewise finished; if the power goes between the parting
+//!   of the disks and the taking off of their labels, these disks are shown as carrying `LVM2_member`, to be wiped by name.
+//! - **A volume's making**: LV with `state=creating` and all other tags in one commit, mkfs, mount, open root, export,
+//!   `state=ready`. What was not answered is undone: at once if a step failed, at the next reconcile if the power went; if
+//!   undoing fails too, the same request goes on with it. mkfs runs only on an LV whose tag says `creating`.
+//! - **A volume's deleting**: `state=deleting`, unexport, release, unmount, remove. Once that tag is committed it is
+//!   finished, by the same request or by reconcile.
+//! - **Clients**: the tag comes before the export, both ways. If the export then failed, the same request makes up for it.
+//! - **The same request again**: for a volume, the same name, pool and size (after raising); for a pool, the same name,
+//!   layout and disks. Anything else under the name is `NameTaken`; a thing being deleted is `Conflict`.
+//! - **Sizes** are raised to 300 MiB and to whole 4 KiB blocks; the filesystem has exactly these bytes, the LV whole
+//!   extents. What is promised (the LVs) stays under the pool's size times its overcommit. No volume is made in a pool whose
+//!   metadata is over 75 % full, or, if it is overcommitted, whose data is over 90 % full.
+//! - **A pool that lacks a disk** is not changed (LVM changes no group that lacks one): `Unavailable`. A mirror that lacks
+//!   one disk and is active is served, degraded; one that cannot be activated is incomplete, its volumes failed, their
+//!   exports in place, so that clients wait. A pool of which no disk is left stays known until the restart.
+//! - **NFS** starts only after every known volume has its export, and not at all while the volumes are not known.
+//! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is never
+//!   touched.
+//! - **Locks** (`locks`): one request at a time on a volume's name; one change at a time in a pool, held for a single LVM
+//!   command; none of all while the state is read as a whole. Reconcile passes by what a request is at.
 
 mod clients;
 mod disks;

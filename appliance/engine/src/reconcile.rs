@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cistern_host::Service;
-use cistern_model::{EventKind, PoolId, PoolState, Severity, VolumeId};
+use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
 use crate::disks::DISKS;
@@ -169,7 +169,7 @@ impl Engine {
 
     /// Mounts a ready volume. Fails only if the machine is gone.
     fn serve(&self, pool: PoolId, id: VolumeId, mounted: &HashSet<PathBuf>) -> Result<(), EngineError> {
-        let Some((view, volume)) = self.view().volume(id).map(|(p, v)| (p.clone(), v.clone())) else {
+        let Ok((view, volume)) = self.visible_volume(&Principal::local(), id) else {
             return Ok(());
         };
         let Some(_name) = self.0.names.try_hold(volume_lock(pool, &volume.tags.name)) else {

@@ -12,6 +12,7 @@ use cistern_model::{
 use uuid::Uuid;
 
 use crate::EngineError;
+use crate::clients::MOST_CLIENTS;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
@@ -353,6 +354,11 @@ fn size_for(request: &VolumeRequest) -> Result<Bytes, EngineError> {
             request.name
         ))
     };
+    if request.clients.len() > MOST_CLIENTS {
+        return Err(EngineError::Invalid(format!(
+            "a volume has at most {MOST_CLIENTS} clients; allow a network in place of single addresses"
+        )));
+    }
     match request.limit {
         Some(limit) if size > limit => Err(beyond(limit)),
         Some(_) | None if !size.get().is_multiple_of(BLOCK.get()) => Err(EngineError::Invalid(format!(

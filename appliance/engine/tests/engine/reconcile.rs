@@ -48,6 +48,27 @@ fn reconciling_what_is_well_changes_nothing() {
 }
 
 #[test]
+fn a_restart_of_the_supervisor_alone_disturbs_nobody() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.machine.hold(&path(volume.id));
+    let before = rig.machine.calls().len();
+    let rig = Rig::on(rig.machine.clone());
+    let calls = rig.machine.calls().split_off(before);
+    for disturbing in [
+        "lvm.activate",
+        "lvm.deactivate",
+        "filesystems.mount ",
+        "filesystems.unmount",
+        "exports.release",
+    ] {
+        assert!(!calls.iter().any(|call| call.starts_with(disturbing)), "{calls:?}");
+    }
+    assert_eq!(rig.machine.exports_at_nfs_start().len(), 1);
+    rig.check();
+}
+
+#[test]
 fn a_volume_that_cannot_be_mounted_keeps_its_export_and_its_neighbours() {
     let mut rig = Rig::with_pool();
     let (sick, well) = (

@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cistern_model::{Bytes, Signature};
 use nix::errno::Errno;
@@ -16,6 +16,8 @@ use crate::{FilesystemUsage, Filesystems, HostError, MountEntry, XfsSpec};
 
 /// Making a filesystem writes its log, some 64 MiB, to disks that may be busy.
 const MKFS_LIMIT: Duration = Duration::from_secs(180);
+/// How long unmounting waits for what is just being closed.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// XFS on this machine.
 #[derive(Debug, Default)]
@@ -117,10 +119,16 @@ impl Filesystems for LinuxFilesystems {
     fn unmount(&self, target: &Path) -> Result<(), HostError> {
         let operation = format!("unmount {}", target.display());
         if is_mounted(target)? {
-            umount2(target, MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| match errno {
-                Errno::EBUSY => busy(operation.clone(), target),
-                errno => failed(operation.clone(), errno),
-            })?;
+            // What nfsd was told to let go of it closes a moment later, from a work queue.
+            let begun = Instant::now();
+            loop {
+                match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+                    Ok(()) => break,
+                    Err(Errno::EBUSY) if begun.elapsed() < SETTLING => std::thread::sleep(SETTLING / 50),
+                    Err(Errno::EBUSY) => return Err(busy(operation, target)),
+                    Err(errno) => return Err(failed(operation, errno)),
+                }
+            }
         }
         match fs::remove_dir(target) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
