@@ -228,6 +228,25 @@ fn a_pool_whose_making_failed_is_continued_by_the_same_request() {
 }
 
 #[test]
+fn a_pool_whose_making_failed_can_be_deleted_instead() {
+    for call in [
+        "lvm.create_lv",
+        "lvm.extend_lv",
+        "lvm.convert_to_thin_pool",
+        "lvm.tag_vg",
+    ] {
+        let rig = Rig::new();
+        rig.machine.fail_next(call, MemoryHost::failure(call));
+        rig.try_pool(&pool_request("tank", Layout::Mirror, &["a", "b", "c", "d"]))
+            .unwrap();
+        let job = rig.wait(&rig.engine.delete_pool(&by(), "tank").unwrap());
+        assert_eq!(job.state, JobState::Succeeded, "{call}");
+        assert_eq!(rig.machine.objects(), Vec::<String>::new());
+        rig.check();
+    }
+}
+
+#[test]
 fn a_pool_that_could_not_be_begun_leaves_its_disks_blank() {
     let rig = Rig::new();
     rig.machine.fail_next("lvm.create_vg", MemoryHost::failure("create_vg"));
