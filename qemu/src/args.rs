@@ -361,6 +361,10 @@ mod tests {
             (Vm::builder("vm").disk(blank().id("1,file=/etc/passwd")), "no id"),
             (Vm::builder("vm").disk(blank().serial("S").wwn(1)), "world wide name"),
             (
+                Vm::builder("vm").ovmf().disk(blank().bus(Bus::Pvscsi).boot()),
+                "no driver for Pvscsi",
+            ),
+            (
                 (0..7).fold(Vm::builder("vm"), |vm, _| vm.disk(blank().bus(Bus::Ahci))),
                 "six SATA",
             ),

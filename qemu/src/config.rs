@@ -252,6 +252,17 @@ impl Config {
         if self.disks.iter().filter(|d| d.bus == Bus::Ahci).count() > AHCI_PORTS {
             return Err(self.problem("the chipset has six SATA ports"));
         }
+        if let Some(disk) = self
+            .disks
+            .iter()
+            .find(|d| d.boot && self.boot == Boot::Ovmf && !known_to_firmware(d.bus))
+        {
+            let problem = format!(
+                "the firmware has no driver for {:?}, so it cannot start from {}",
+                disk.bus, disk.id
+            );
+            return Err(self.problem(problem));
+        }
         let unplugged = self.nics.iter().find_map(|nic| match &nic.cable {
             Cable::Link { name, switch: None } => Some(name),
             Cable::Link { switch: Some(_), .. } | Cable::User { .. } => None,
@@ -290,5 +301,13 @@ pub(crate) fn on_port(bus: Bus) -> bool {
     match bus {
         Bus::Virtio | Bus::Nvme => true,
         Bus::Ahci | Bus::Megasas | Bus::Pvscsi | Bus::Usb => false,
+    }
+}
+
+/// Whether Debian's OVMF can start from a disk on this bus; it is built without the drivers of the others.
+fn known_to_firmware(bus: Bus) -> bool {
+    match bus {
+        Bus::Virtio | Bus::Nvme | Bus::Ahci | Bus::Usb => true,
+        Bus::Megasas | Bus::Pvscsi => false,
     }
 }
