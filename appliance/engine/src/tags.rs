@@ -16,6 +16,11 @@ use jiff::Timestamp;
 const VERSION: &str = "1";
 const PREFIX: &str = "cistern.";
 
+/// A time as a tag keeps it, in whole seconds: what is answered before a restart is what is read after it.
+pub(crate) fn moment(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// What the tags of a volume's LV say. Its id is the LV's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VolumeTags {

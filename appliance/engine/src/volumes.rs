@@ -16,7 +16,7 @@ use crate::clients::MOST_CLIENTS;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
-use crate::tags::{Stage, VolumeTags};
+use crate::tags::{self, Stage, VolumeTags};
 use crate::view::{DATA, PoolView, VolumeView};
 
 /// What came of a request to make a thing.
@@ -224,7 +224,7 @@ impl Engine {
             state: Stage::Creating,
             size,
             owner: by.owner.clone(),
-            created: self.0.host.machine.now(),
+            created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
         };
         let lvm = &self.0.host.lvm;

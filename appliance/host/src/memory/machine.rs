@@ -165,8 +165,9 @@ impl Machine for Running {
             .state
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        // A second passes from call to call, so that the order of things can be seen.
-        if let Ok(later) = state.clock.checked_add(SignedDuration::from_secs(1)) {
+        // A little over a second passes from call to call, so that the order of things can be seen, and a fraction of a
+        // second that is not kept.
+        if let Ok(later) = state.clock.checked_add(SignedDuration::from_millis(1_003)) {
             state.clock = later;
         }
         state.clock
