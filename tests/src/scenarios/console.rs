@@ -16,7 +16,7 @@ pub(super) fn session_over_the_serial_line(lab: &Lab) -> Result<()> {
     console.send_line("pools list")?;
     console.expect("tank +mirror", SOON)?;
     console.send_line("volumes create typed --pool tank --size 300MiB --client 10.77.0.0/24")?;
-    console.expect("typed", SOON)?;
+    console.expect("vol-[0-9a-f]{32}", SOON)?;
     console.send_line("volumes show typed")?;
     console.expect("mount -t nfs", SOON)?;
     // Mistakes are answered and the prompt comes back.
@@ -44,7 +44,7 @@ pub(super) fn session_over_the_serial_line(lab: &Lab) -> Result<()> {
     );
 
     console.send_line("volumes delete typed --yes")?;
-    console.expect("cistern>", SOON)?;
+    console.expect("typed is deleted", SOON)?;
     lab.cli
         .refused(cistern_model::ErrorKind::NotFound, &["volumes", "show", "typed"])?;
     console.send_line("exit")?;

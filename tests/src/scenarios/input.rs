@@ -83,7 +83,7 @@ pub(super) fn refused_disk(lab: &Lab) -> Result<()> {
             "pools", "create", "tank", "--layout", "mirror", "--disk", a, "--disk", b,
         ]
     };
-    lab.cli.refused(ErrorKind::Invalid, &pair(used, spare)[..6])?;
+    lab.cli.refused(ErrorKind::Invalid, &pair(used, spare)[..7])?;
     lab.cli.refused(ErrorKind::Invalid, &pair(used, used))?;
     lab.cli.refused(ErrorKind::NotFound, &pair(used, "serial-NOSUCH"))?;
     ensure!(

@@ -1,5 +1,7 @@
 //! Pools and volumes, from the laptop and from a client that mounts them.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use cistern_model::{Bytes, Disk, DiskState, ErrorKind, Layout, MINIMUM_VOLUME, Pool, PoolPlan, Volume, VolumeState};
 
@@ -151,9 +153,13 @@ pub(super) fn size_enforced(lab: &Lab) -> Result<()> {
 
     lab.peer
         .sh("dd if=/dev/urandom of=/mnt/neighbour/more bs=1M count=100 conv=fsync && cat /mnt/neighbour/file")?;
-    lab.peer
-        .sh("rm /mnt/full/fill && echo again > /mnt/full/file && sync /mnt/full/file")?;
-    Ok(())
+    // The server keeps a deleted file open for some seconds, so its space comes back a little later.
+    lab.peer.sh("rm /mnt/full/fill")?;
+    lab.peer.wait(
+        Duration::from_secs(30),
+        "room after a deletion",
+        "echo again > /mnt/full/file && sync /mnt/full/file",
+    )
 }
 
 /// A volume can be mounted by those who are named, while they are named.
