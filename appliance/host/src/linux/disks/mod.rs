@@ -291,7 +291,7 @@ impl Disks for LinuxDisks {
 }
 
 /// Makes udev look at a device again, and waits until it has.
-fn refresh(operation: &str, node: &Path) -> Result<(), HostError> {
+pub(super) fn refresh(operation: &str, node: &Path) -> Result<(), HostError> {
     let args = ["trigger", "--settle", "--action=change", &node.to_string_lossy()].map(str::to_owned);
     Run {
         operation,

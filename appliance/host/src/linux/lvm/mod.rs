@@ -10,7 +10,7 @@ use std::time::Duration;
 use cistern_model::Bytes;
 
 use self::args::LvmCommand;
-use super::disks::held;
+use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
 use crate::{HostError, Lvm, LvmState, RaidLevel, TagChange, ThinUsage};
@@ -115,7 +115,9 @@ impl Lvm for LinuxLvm {
 
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
         let operation = format!("take LVM's label off {}", node.display());
-        self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])
+        self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])?;
+        // udev is told by the kernel, some time later; who lists disks next is to find this one blank.
+        disks::refresh(&operation, node)
     }
 
     fn create_vg(&self, vg: &str, nodes: &[PathBuf], tags: &[String]) -> Result<(), HostError> {
