@@ -5,6 +5,7 @@
 //!
 //! Not here: anything simulated.
 
+pub mod bench;
 pub mod cli;
 pub mod lab;
 pub mod scenarios;

@@ -1,6 +1,6 @@
 //! The appliance: how a machine is put together, what its console says, and a root shell on it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -28,8 +28,8 @@ pub struct Machine {
 /// How the machine starts.
 #[derive(Debug, Clone)]
 enum Start {
-    /// QEMU gives it kernel and root; the disk for its state is on this bus.
-    Kernel { state: Bus },
+    /// QEMU gives it kernel and root, or this in place of the root; the disk for its state is on this bus.
+    Kernel { state: Bus, initrd: Option<PathBuf> },
     /// Firmware starts this image, attached as a disk on this bus.
     Disk { image: &'static str, bus: Bus },
     /// Firmware starts this image from a CD drive.
@@ -41,7 +41,10 @@ impl Default for Machine {
     fn default() -> Self {
         Machine {
             memory_mib: 768,
-            start: Start::Kernel { state: Bus::Virtio },
+            start: Start::Kernel {
+                state: Bus::Virtio,
+                initrd: None,
+            },
             disks: Bus::Virtio,
             nic: NicModel::Virtio,
         }
@@ -73,7 +76,21 @@ impl Machine {
     /// Started directly, with the disk for its state on this bus.
     pub fn state_on(self, bus: Bus) -> Self {
         Machine {
-            start: Start::Kernel { state: bus },
+            start: Start::Kernel {
+                state: bus,
+                initrd: None,
+            },
+            ..self
+        }
+    }
+
+    /// Started directly, with this initial file system in place of ours: the same machine, but nothing of us on it.
+    pub fn initrd(self, initrd: &Path) -> Self {
+        Machine {
+            start: Start::Kernel {
+                state: Bus::Virtio,
+                initrd: Some(initrd.to_owned()),
+            },
             ..self
         }
     }
@@ -92,7 +109,7 @@ impl Machine {
     pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
         let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib).cpus(2);
         vm = match &self.start {
-            Start::Kernel { state } => {
+            Start::Kernel { state, initrd } => {
                 let cmdline = read(&images.join("cmdline"))?;
                 // The log of the system goes to a line of its own, so that the operator's is as it is on a real one.
                 let cmdline = format!(
@@ -100,7 +117,8 @@ impl Machine {
                     cmdline.trim(),
                     link_arguments(LINK_MAC, APPLIANCE_ADDRESS)
                 );
-                vm.direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline)
+                let initrd = initrd.clone().unwrap_or_else(|| images.join("initrd"));
+                vm.direct_kernel(images.join("vmlinuz"), initrd, cmdline)
                     .second_serial()
                     .disk(
                         Disk::overlay(images.join("cistern.qcow2"))

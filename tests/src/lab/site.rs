@@ -112,6 +112,11 @@ impl Site {
         self.set_up(&directory, &machine, false)
     }
 
+    /// A machine alone, started from nothing, in a folder of this name in the scenario's: beside those that it has.
+    pub fn boot_beside(&self, name: &str, machine: Machine) -> Result<Lab> {
+        self.set_up(&self.directory()?.join(name), &machine, false)
+    }
+
     /// An appliance and a client beside it, started from nothing.
     pub fn boot_pair(&self, machine: Machine) -> Result<Lab> {
         let directory = self.directory()?;

@@ -1,0 +1,59 @@
+# The bare commands beside which `make bench` puts the API: run by bash on the appliance, by hand, so to say. The options
+# are cisternd's own (appliance/host/src/linux/lvm/args.rs and filesystems.rs); a test compares the configuration.
+#
+#   bare.sh make VG COUNT CLIENT    makes volumes 1 to COUNT, mounted and exported
+#   bare.sh remove VG COUNT CLIENT  takes them away
+#
+# Prints `NAME MICROSECONDS` for each step of each volume, and for the whole as `create` and `delete`.
+set -eu
+export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
+config='config{checks=0} devices{use_devicesfile=0 hints="none" scan_lvs=0 obtain_device_list_from_udev=0 external_device_info_source="none" issue_discards=0 global_filter=["r|^/dev/loop|","r|^/dev/ram|","r|^/dev/zram|","r|^/dev/sr|","r|^/dev/fd|","r|^/dev/nbd|"]} backup{backup=0 archive=0} activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 reserved_memory=16384} global{system_id_source="file" system_id_file="/var/lib/cistern/lvm-system-id" event_activation=0 use_lvmpolld=0 notify_dbus=0 io_memory_size=32768}'
+size=$((300 << 20))
+what=$1 vg=$2 count=$3 client=$4
+top=/run/bench/volumes
+
+# Runs a command and says how long it took.
+step() {
+    local name=$1 from=${EPOCHREALTIME/./} to
+    shift
+    "$@" >/dev/null
+    to=${EPOCHREALTIME/./}
+    echo "$name $((to - from))"
+}
+
+make() {
+    local lv=bare-$1 at=$top/$1 from=${EPOCHREALTIME/./} to
+    local uuid
+    step lvcreate lvcreate --config "$config" --type thin --activate y --setactivationskip n --wipesignatures n \
+        --virtualsize ${size}b --name "$lv" --thinpool "$vg/data"
+    step mkfs.xfs mkfs.xfs -q -K -b size=4096 -s size=4096 \
+        -m crc=1,finobt=1,rmapbt=1,reflink=1,bigtime=1,inobtcount=1 -d size=$size,agcount=4,noalign \
+        -i size=512,sparse=1,nrext64=1,exchange=0 -n version=2,ftype=1,parent=0 \
+        -l internal=1,version=2,lazy-count=1 "/dev/$vg/$lv"
+    mkdir -p "$at"
+    step mount mount -t xfs -o noatime,nodev,nosuid,noexec,nodiscard "/dev/$vg/$lv" "$at"
+    uuid=$(</proc/sys/kernel/random/uuid)
+    step exportfs exportfs -o "rw,sync,no_subtree_check,no_root_squash,mp,fsid=$uuid" "$client:$at"
+    to=${EPOCHREALTIME/./}
+    echo "create $((to - from))"
+    # What cisternd does beside that, because it answers for the pool: it asks how full it is, and notes the end.
+    step usage dmsetup status --noflush --target thin-pool
+    step tag lvchange --config "$config" --addtag bench.state=ready "$vg/$lv"
+}
+
+remove() {
+    local lv=bare-$1 at=$top/$1 from=${EPOCHREALTIME/./} to tries=0
+    step exportfs-u exportfs -u "$client:$at"
+    # What nfsd was told to let go of closes a moment later.
+    until umount "$at" 2>/dev/null; do
+        tries=$((tries + 1))
+        [ $tries -lt 50 ]
+        sleep 0.04
+    done
+    rmdir "$at"
+    step lvremove lvremove --config "$config" --yes "$vg/$lv"
+    to=${EPOCHREALTIME/./}
+    echo "delete $((to - from))"
+}
+
+for ((n = 1; n <= count; n++)); do "$what" "$n"; done
