@@ -122,7 +122,7 @@ fn work(lab: &Lab, timeline: &mut Timeline) -> Result<()> {
     timeline.step("write past the size", || {
         let write = lab
             .peer
-            .try_sh("dd if=/dev/zero of=/mnt/photos/fill bs=1M count=1100 conv=fsync")?;
+            .try_sh("dd if=/dev/zero of=/mnt/photos/fill bs=4M count=275 oflag=direct")?;
         ensure!(write.code != 0, "1.1 GiB went into a volume of 1 GiB");
         ensure!(
             write.stderr.contains("No space left on device"),
@@ -131,7 +131,7 @@ fn work(lab: &Lab, timeline: &mut Timeline) -> Result<()> {
         );
         let used: u64 = lab
             .peer
-            .sh("du -s -B1 /mnt/photos | cut -f1")?
+            .sh("du -s -B1 /mnt/photos | { read -r bytes _; echo $bytes; }")?
             .trim()
             .parse()
             .context("reading du")?;

@@ -38,8 +38,7 @@ pub struct Lab {
     pub cli: Cli,
     directory: PathBuf,
     /// Held for as long as the machines are plugged into it.
-    #[allow(dead_code)]
-    switch: Switch,
+    _switch: Switch,
 }
 
 impl Lab {

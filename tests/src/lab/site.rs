@@ -43,12 +43,10 @@ pub struct Site {
     host: Host,
     made: RefCell<HashMap<Stage, ()>>,
     current: RefCell<Option<PathBuf>>,
-    /// Explains a failure of the current scenario while its machines still run.
-    keep: RefCell<Vec<String>>,
 }
 
 impl Site {
-    /// A site in the source tree at `top`, whose images were built. States of earlier runs are forgotten.
+    /// A site in the source tree at `top`, whose images were built.
     pub fn new(top: &Path) -> Result<Self> {
         let images = top.join("target/image");
         for file in [
@@ -62,8 +60,9 @@ impl Site {
             let path = images.join(file);
             ensure!(path.exists(), "{} is missing; `make image` makes it", path.display());
         }
-        let (scenarios, states) = (top.join("target/test/scenarios"), top.join("target/test/states"));
-        let _ = fs::remove_dir_all(&states);
+        let scenarios = top.join("target/test/scenarios");
+        // Its own, so that two runs side by side do not take each other's away.
+        let states = top.join(format!("target/test/states-{}", std::process::id()));
         let host = cistern_qemu::probe()?;
         Ok(Site {
             images,
@@ -72,7 +71,6 @@ impl Site {
             host,
             made: RefCell::default(),
             current: RefCell::default(),
-            keep: RefCell::default(),
         })
     }
 
@@ -89,7 +87,6 @@ impl Site {
         }
         fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
         self.current.replace(Some(directory));
-        self.keep.borrow_mut().clear();
         Ok(())
     }
 
@@ -166,7 +163,7 @@ impl Site {
             peer: Peer::new(peer),
             cli,
             directory: directory.to_owned(),
-            switch,
+            _switch: switch,
         })
     }
 
@@ -215,6 +212,12 @@ impl Site {
         let _ = fs::remove_dir_all(&directory);
         self.made.borrow_mut().insert(stage, ());
         Ok(())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.states);
     }
 }
 

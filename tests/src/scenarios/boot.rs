@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cistern_model::{Disk, DiskState, System, Token};
+use cistern_model::{Disk, DiskState, ErrorKind, System, Token};
 
 use crate::lab::Lab;
 
@@ -15,7 +15,7 @@ pub(super) fn first_boot_and_enrolment(lab: &Lab) -> Result<()> {
 
     let wrong = lab.enrol_with("0000-0000-0000", &banner.fingerprint)?;
     ensure!(
-        wrong.code == i32::from(cistern_model::ErrorKind::Unauthenticated.exit_code()),
+        wrong.code == i32::from(ErrorKind::Unauthenticated.exit_code()),
         "a wrong code: {wrong:?}"
     );
     let other = lab.enrol_with(&banner.code()?, &"0".repeat(64))?;
@@ -26,7 +26,7 @@ pub(super) fn first_boot_and_enrolment(lab: &Lab) -> Result<()> {
     lab.enrol(&banner)?;
     let again = lab.enrol_with(&banner.code()?, &banner.fingerprint)?;
     ensure!(
-        again.code == i32::from(cistern_model::ErrorKind::Unauthenticated.exit_code()),
+        again.code == i32::from(ErrorKind::Conflict.exit_code()),
         "used twice: {again:?}"
     );
 

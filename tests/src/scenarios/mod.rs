@@ -30,6 +30,11 @@ enum Start {
 }
 
 impl Scenario {
+    /// Whether it starts from a saved state.
+    pub fn is_resumed(&self) -> bool {
+        matches!(self.start, Start::From(_))
+    }
+
     /// Runs it. An error carries the logs and the last requests.
     pub fn run(&self, site: &Site) -> Result<()> {
         let lab = match self.start {
@@ -61,6 +66,11 @@ fn all_on(bus: Bus, nic: NicModel) -> Machine {
     Machine::default().firmware("cistern.qcow2", bus).disks_on(bus).nic(nic)
 }
 
+/// A machine with all its disks on a bus that Debian's OVMF has no driver for, so that the kernel is given directly.
+fn no_firmware(bus: Bus, nic: NicModel) -> Machine {
+    Machine::default().state_on(bus).disks_on(bus).nic(nic)
+}
+
 /// All scenarios, in the order in which they are run.
 pub const ALL: &[Scenario] = &[
     boot(
@@ -89,20 +99,14 @@ pub const ALL: &[Scenario] = &[
         || all_on(Bus::Ahci, NicModel::Vmxnet3),
         boot::installed,
     ),
-    // OVMF has no driver for MegaRAID, so the kernel is given directly.
     boot(
         "boot-megasas-e1000e",
-        || {
-            Machine::default()
-                .state_on(Bus::Megasas)
-                .disks_on(Bus::Megasas)
-                .nic(NicModel::E1000e)
-        },
+        || no_firmware(Bus::Megasas, NicModel::E1000e),
         boot::installed,
     ),
     boot(
         "boot-pvscsi-vmxnet3",
-        || all_on(Bus::Pvscsi, NicModel::Vmxnet3),
+        || no_firmware(Bus::Pvscsi, NicModel::Vmxnet3),
         boot::installed,
     ),
     from("console-session", Stage::Pooled, console::session_over_the_serial_line),

@@ -117,20 +117,21 @@ pub(super) fn pool_and_volume(lab: &Lab) -> Result<()> {
 /// A volume takes its size and no more, and its neighbour does not notice.
 pub(super) fn size_enforced(lab: &Lab) -> Result<()> {
     let (full, neighbour) = (
-        lab.create_volume("full", "512MiB")?,
-        lab.create_volume("neighbour", "400MiB")?,
+        lab.create_volume("full", "320MiB")?,
+        lab.create_volume("neighbour", "300MiB")?,
     );
     lab.mount(&full, "/mnt/full")?;
     lab.mount(&neighbour, "/mnt/neighbour")?;
     lab.peer
         .sh("echo before > /mnt/neighbour/file && sync /mnt/neighbour/file")?;
 
+    // Past the client's cache, so that the write that does not fit is the one that is refused.
     let write = lab
         .peer
-        .try_sh("dd if=/dev/zero of=/mnt/full/fill bs=1M count=600 conv=fsync")?;
+        .try_sh("dd if=/dev/zero of=/mnt/full/fill bs=4M count=100 oflag=direct")?;
     ensure!(
         write.code != 0 && write.stderr.contains("No space left on device"),
-        "600 MiB into 512: {write:?}"
+        "400 MiB into 320: {write:?}"
     );
     let written: u64 = lab.peer.sh("stat -c %s /mnt/full/fill")?.trim().parse()?;
     ensure!(
@@ -144,15 +145,12 @@ pub(super) fn size_enforced(lab: &Lab) -> Result<()> {
         full.size
     );
     // What statfs tells the client is the volume, not the pool.
-    let total: u64 = lab
-        .peer
-        .sh("stat -f -c '%b %S' /mnt/full | awk '{ print $1 * $2 }'")?
-        .trim()
-        .parse()?;
+    let total = "stat -f -c '%b %S' /mnt/full | { read -r blocks size; echo $((blocks * size)); }";
+    let total: u64 = lab.peer.sh(total)?.trim().parse()?;
     ensure!(total <= full.size.get(), "the client is told of {total} bytes");
 
     lab.peer
-        .sh("dd if=/dev/urandom of=/mnt/neighbour/more bs=1M count=100 conv=fsync && cat /mnt/neighbour/file")?;
+        .sh("dd if=/dev/urandom of=/mnt/neighbour/more bs=1M count=50 conv=fsync && cat /mnt/neighbour/file")?;
     // The server keeps a deleted file open for some seconds, so its space comes back a little later.
     lab.peer.sh("rm /mnt/full/fill")?;
     lab.peer.wait(
