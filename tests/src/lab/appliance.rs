@@ -206,7 +206,8 @@ impl Appliance {
     /// Waits for the banner that has a fingerprint, and reads it.
     pub fn banner(&self) -> Result<Banner> {
         let fingerprint = self.console().expect(r"fingerprint +([0-9a-f]{64})", START_LIMIT)?;
-        let code = self.console().expect(r"code +(\S[^\r\n]*)", TYPED)?;
+        // To the line's end: what is printed comes in pieces.
+        let code = self.console().expect(r"code +(\S[^\r\n]*)[\r\n]", TYPED)?;
         let code = code.first().trim().to_owned();
         let one_time = code.len() == 14 && code.chars().all(|c| c == '-' || c.is_ascii_alphanumeric());
         Ok(Banner {
