@@ -78,7 +78,11 @@ pub(crate) fn load_modules() -> Result<(), Error> {
             path: path.clone(),
             source,
         })?;
-        let parameters = if path.ends_with("loop.ko") { LOOP_PARAMETERS } else { c"" };
+        let parameters = if path.ends_with("loop.ko") {
+            LOOP_PARAMETERS
+        } else {
+            c""
+        };
         match finit_module(&file, parameters, ModuleInitFlags::empty()) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(source) => return Err(Error::Module { path, source }),
