@@ -3,51 +3,53 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cistern_model::{Event, EventKind};
+use cistern_model::{ErrorKind, Event, EventKind};
+use cistern_qemu::Console;
 
 use crate::lab::Lab;
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// The same commands as on the laptop, mistakes and all, and a root shell that leaves its mark in the events.
 pub(super) fn session_over_the_serial_line(lab: &Lab) -> Result<()> {
     let console = lab.appliance.console();
+    lab.appliance.wait_for_console(SOON)?;
 
-    console.send_line("pools list")?;
-    console.expect("tank +mirror", SOON)?;
-    console.send_line("volumes create typed --pool tank --size 300MiB --client 10.77.0.0/24")?;
-    console.expect("vol-[0-9a-f]{32}", SOON)?;
-    console.send_line("volumes show typed")?;
-    console.expect("mount -t nfs", SOON)?;
+    let create = "volumes create typed --pool tank --size 300MiB --client 10.77.0.0/24";
+    command(console, "pools list", "tank +mirror")?;
+    command(console, create, "vol-[0-9a-f]{32}")?;
+    command(console, "volumes show typed", "mount -t nfs")?;
     // Mistakes are answered and the prompt comes back.
-    console.send_line("volumes frobnicate")?;
-    console.expect("(?i)unrecognized subcommand", SOON)?;
-    console.send_line("volumes create 'unclosed")?;
-    console.expect("(?i)error", SOON)?;
-    console.send_line("pools show nowhere")?;
-    console.expect("nowhere", SOON)?;
-    console.send_line("help")?;
-    console.expect("shell", SOON)?;
+    command(console, "volumes frobnicate", "(?i)unrecognized subcommand")?;
+    command(console, "volumes create 'unclosed", "(?i)error")?;
+    command(console, "pools show nowhere", "error: .*nowhere")?;
+    command(console, "help", "Go to a root shell")?;
 
     console.send_line("shell")?;
-    console.expect("(?i)type .*root", SOON)?;
+    console.expect("Type `root`", SOON)?;
     console.send_line("root")?;
-    console.expect("# ", SOON)?;
+    console.expect("root@.*# ", SOON)?;
     console.send_line("echo I am $(id -un) of $(basename $(readlink /proc/1/exe))")?;
     console.expect("I am root of systemd", SOON)?;
-    console.send_line("exit")?;
-    console.expect("cistern>", SOON)?;
+    command(console, "exit", "exit")?;
     let events: Vec<Event> = lab.cli.json(&["events"])?;
     ensure!(
         events.iter().any(|e| e.kind == EventKind::RootShell),
         "the root shell is not in the events: {events:?}"
     );
 
-    console.send_line("volumes delete typed --yes")?;
-    console.expect("typed is deleted", SOON)?;
-    lab.cli
-        .refused(cistern_model::ErrorKind::NotFound, &["volumes", "show", "typed"])?;
+    command(console, "volumes delete typed --yes", "typed is deleted")?;
+    lab.cli.refused(ErrorKind::NotFound, &["volumes", "show", "typed"])?;
     console.send_line("exit")?;
-    console.expect("(?i)fingerprint", SOON)?; // The session starts anew, with its banner.
+    console.expect("fingerprint +[0-9a-f]{64}", SOON)?; // The session starts anew, with its banner.
+    Ok(())
+}
+
+/// Types a command at the prompt, and waits for its answer and the next prompt: what is typed before a prompt may be
+/// dropped, as on any terminal that changes its mode.
+fn command(console: &Console, line: &str, answer: &str) -> Result<()> {
+    console.send_line(line)?;
+    console.expect(answer, SOON)?;
+    console.expect("^cistern> ", SOON)?;
     Ok(())
 }
