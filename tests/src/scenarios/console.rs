@@ -50,6 +50,6 @@ pub(super) fn session_over_the_serial_line(lab: &Lab) -> Result<()> {
 fn command(console: &Console, line: &str, answer: &str) -> Result<()> {
     console.send_line(line)?;
     console.expect(answer, SOON)?;
-    console.expect("^cistern> ", SOON)?;
+    console.expect("cistern> ", SOON)?;
     Ok(())
 }
