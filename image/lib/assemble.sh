@@ -1,8 +1,5 @@
-# The quick part: a layer, our files and our programs become an erofs, an initramfs and a unified kernel image. Sourced.
+# The quick part: a layer, our files and our programs become a root, and that an erofs. Sourced.
 # shellcheck shell=bash
-
-# Everything before the switch to the root; see docs/image.md for each word.
-command_line="console=tty0 console=ttyS0,115200 quiet loglevel=4 panic=10 oops=panic audit=0 lsm=landlock,lockdown,yama"
 
 # compose NAME OVERLAY...: sets $root to NAME's layer with the overlays laid on it, units enabled and users made.
 # The layer's files are linked, not copied: whatever is laid over them replaces the link.
@@ -44,32 +41,22 @@ finish_root() {
 make_erofs() { # ROOT FILE
     rm -f "$2"
     # The same input gives the same file: times are the commit's, order is sorted by mkfs.
-    tool mkfs.erofs --quiet -T "$epoch" --all-time -U 00000000-0000-0000-0000-000000000001 \
+    "$programs/mkfs.erofs" --quiet -T "$epoch" --all-time -U 00000000-0000-0000-0000-000000000001 \
         -z "$erofs_compression" -C "$erofs_cluster" -E "$erofs_features" --workers="$(nproc)" "$2" "$1"
 }
 erofs_compression=${CISTERN_EROFS_COMPRESSION:-zstd,level=3}
 erofs_cluster=${CISTERN_EROFS_CLUSTER:-131072}
 erofs_features=${CISTERN_EROFS_FEATURES:-ztailpacking}
 
-# make_initrd NAME FILE: our init, the modules that it needs and the root.
-make_initrd() {
-    local name=$1 file=$2 stage=$out/work/initramfs-$1 module version
+# pack_root NAME FOLDER [OPTION...]: makes NAME's erofs into what starts a machine, in FOLDER.
+pack_root() {
+    local name=$1 folder=$2 module version options=()
+    shift 2
     version=$(cat "$layer/version")
-    rm -rf "$stage"
-    mkdir -p "$stage"/{modules,dev,proc,sys,sysroot}
-    install -m 0755 "$init" "$stage/init"
-    while read -r module; do
-        cp "$layer/tree/usr/lib/modules/$version/$module" "$stage/modules/"
-        printf '/modules/%s\n' "${module##*/}" >>"$stage/modules/order"
-    done <"$layer/order"
-    ln "$out/work/$name.erofs" "$stage/root.erofs"
-    find "$stage" -exec touch -h -d "@$epoch" {} +
-    (cd "$stage" && find . -mindepth 1 -print0 | LC_ALL=C sort -z | cpio --null --quiet -o -H newc --reproducible -R 0:0) >"$file"
-}
-
-make_uki() { # INITRD FILE
-    tool ukify build --linux "$layer/vmlinuz" --initrd "$1" --cmdline "$command_line" --os-release "@$root/etc/os-release" \
-        --uname "$(cat "$layer/version")" --stub /usr/lib/systemd/boot/efi/linuxx64.efi.stub --output "$2" >/dev/null
+    while read -r module; do options+=(--module "$layer/tree/usr/lib/modules/$version/$module"); done <"$layer/order"
+    SOURCE_DATE_EPOCH=$epoch "$here/pack" --root "$out/work/$name.erofs" --kernel "$layer/vmlinuz" --init "$init" \
+        "${options[@]}" --uname "$version" --ukify "$programs/ukify" \
+        --stub "$tools/usr/lib/systemd/boot/efi/linuxx64.efi.stub" --os-release "$root/etc/os-release" "$@" --out "$folder"
 }
 
 # A report beside the results: sizes, versions and what was packed.
@@ -78,7 +65,7 @@ report() {
     [ ! -e "$tree/tree/var/lib/dpkg/status" ] || packages=$(grep -c '^Package:' "$tree/tree/var/lib/dpkg/status")
     {
         printf '{\n  "version": "%s",\n  "commit": "%s",\n' "$version" "$(git -C "$project" rev-parse --short HEAD 2>/dev/null || echo unknown)"
-        printf '  "kernel": "%s",\n  "packages": %d,\n  "command_line": "%s",\n' "$(cat "$layer/version")" "$packages" "$command_line"
+        printf '  "kernel": "%s",\n  "packages": %d,\n  "command_line": "%s",\n' "$(cat "$layer/version")" "$packages" "$(cat "$out/cmdline")"
         printf '  "root_bytes": %d,\n  "root_compressed_bytes": %d,\n' "$(du -sb "$root" | cut -f1)" "$(stat -c %s "$out/work/root.erofs")"
         printf '  "files": {'
         separator=''

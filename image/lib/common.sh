@@ -23,14 +23,25 @@ hash_of() {
     done | sha256sum | cut -c1-16
 }
 
-# Runs a program of the tools tree; it sees that tree's /usr and only the folders that the image is made in.
-tool() {
-    bwrap --unshare-ipc --unshare-pid --die-with-parent --ro-bind "$tools/usr" /usr --symlink usr/bin /bin \
-        --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin --ro-bind "$tools/etc" /etc \
-        --dev /dev --proc /proc --tmpfs /tmp --bind "$cache" "$cache" --bind "$out" "$out" --chdir "$PWD_TOOL" \
-        --setenv PATH /usr/bin:/usr/sbin --setenv LC_ALL C "$@"
+# wrap_tools NAME...: fills $programs with programs that run those of the tools tree. Each sees that tree's /usr and only
+# the folders that the image is made in.
+wrap_tools() {
+    local name
+    programs=$out/work/programs
+    mkdir -p "$programs"
+    for name in "$@"; do
+        {
+            printf '#!/bin/sh\nexec bwrap'
+            printf ' %q' --unshare-ipc --unshare-pid --die-with-parent --ro-bind "$tools/usr" /usr --symlink usr/bin /bin \
+                --symlink usr/lib /lib --symlink usr/lib64 /lib64 --symlink usr/sbin /sbin --ro-bind "$tools/etc" /etc \
+                --dev /dev --proc /proc --tmpfs /tmp --bind "$cache" "$cache" --bind "$out" "$out" --chdir / \
+                --setenv PATH /usr/bin:/usr/sbin --setenv LC_ALL C "$name"
+            printf ' "$@"\n'
+        } >"$programs/.$name"
+        chmod 0755 "$programs/.$name"
+        mv -f "$programs/.$name" "$programs/$name"
+    done
 }
-PWD_TOOL=/
 
 # Puts a finished result in place at once: a machine that runs from the one before keeps it. An argument names a
 # subfolder of the results.

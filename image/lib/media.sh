@@ -9,13 +9,13 @@ esp() {
     local file=$1 size=$2 label=$3
     rm -f "$file"
     truncate -s "${size}M" "$file"
-    tool mkfs.vfat -F 32 -S $sector -n "$label" -i C157E2A0 "$file" >/dev/null
+    "$programs/mkfs.vfat" -F 32 -S $sector -n "$label" -i C157E2A0 "$file" >/dev/null
     printf 'timeout 0\neditor no\nauto-firmware no\nconsole-mode keep\n' >"$out/work/loader.conf"
-    tool mmd -i "$file" ::/EFI ::/EFI/BOOT ::/EFI/systemd ::/EFI/Linux ::/loader
-    tool mcopy -i "$file" /usr/lib/systemd/boot/efi/systemd-bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
-    tool mcopy -i "$file" /usr/lib/systemd/boot/efi/systemd-bootx64.efi ::/EFI/systemd/systemd-bootx64.efi
-    tool mcopy -i "$file" "$out/work/loader.conf" ::/loader/loader.conf
-    tool mcopy -i "$file" "$out/cistern.efi" "::/EFI/Linux/cistern_$version.efi"
+    "$programs/mmd" -i "$file" ::/EFI ::/EFI/BOOT ::/EFI/systemd ::/EFI/Linux ::/loader
+    "$programs/mcopy" -i "$file" "$tools"/usr/lib/systemd/boot/efi/systemd-bootx64.efi ::/EFI/BOOT/BOOTX64.EFI
+    "$programs/mcopy" -i "$file" "$tools"/usr/lib/systemd/boot/efi/systemd-bootx64.efi ::/EFI/systemd/systemd-bootx64.efi
+    "$programs/mcopy" -i "$file" "$out/work/loader.conf" ::/loader/loader.conf
+    "$programs/mcopy" -i "$file" "$out/cistern.efi" "::/EFI/Linux/cistern_$version.efi"
 }
 
 # A disk with the EFI partition only; the rest is made on it on its first boot.
@@ -25,7 +25,7 @@ make_disk() {
     local raw=$out/work/cistern.raw
     rm -f "$raw"
     truncate -s "${size_mib}M" "$raw"
-    tool sgdisk --clear --set-alignment=2048 --new=1:2048:+${esp_mib}M --typecode=1:ef00 --change-name=1:CISTERN-ESP \
+    "$programs/sgdisk" --clear --set-alignment=2048 --new=1:2048:+${esp_mib}M --typecode=1:ef00 --change-name=1:CISTERN-ESP \
         "$raw" >/dev/null
     dd if="$out/work/esp.img" of="$raw" bs=1M seek=1 conv=notrunc,sparse status=none
     rm -f "$out/work/esp.img"
@@ -44,7 +44,7 @@ make_iso() {
     rm -rf "$out/work/iso" "$out/work/cistern.iso"
     mkdir -p "$out/work/iso"
     printf 'Cistern %s. Starts on UEFI machines only; on a BIOS, switch it to UEFI.\n' "$version" >"$out/work/iso/README.txt"
-    tool xorriso -as mkisofs -quiet -V CISTERN_LIVE -o "$out/work/cistern.iso" \
+    "$programs/xorriso" -as mkisofs -quiet -V CISTERN_LIVE -o "$out/work/cistern.iso" \
         -append_partition 2 0xef "$out/work/esp.img" -appended_part_as_gpt -partition_cyl_align off -partition_offset 16 \
         -e --interval:appended_partition_2:all:: -no-emul-boot "$out/work/iso" 2>"$out/work/xorriso.log" ||
         { cat "$out/work/xorriso.log" >&2; die "xorriso could not make the ISO"; }
