@@ -14,6 +14,9 @@ release=trixie
 say() { printf 'image: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# The workspace's, which is the image's.
+project_version() { sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' "$project/Cargo.toml"; }
+
 # Content hash of files and folders: names, modes and contents.
 hash_of() {
     local path
@@ -42,10 +45,6 @@ wrap_tools() {
         mv -f "$programs/.$name" "$programs/$name"
     done
 }
-
-# Puts a finished result in place at once: a machine that runs from the one before keeps it. An argument names a
-# subfolder of the results.
-publish() { mkdir -p "$out${2:+/$2}" && mv -f "$out/work/$1" "$out${2:+/$2}/$1"; }
 
 # Time since the last call, for the report.
 mark() {
