@@ -19,6 +19,7 @@ const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "/org/freedesktop/systemd1";
 const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// For a question.
@@ -104,6 +105,15 @@ async fn manager(connection: &Connection) -> zbus::Result<Proxy<'static>> {
     Proxy::new(connection, DESTINATION, MANAGER, MANAGER_INTERFACE).await
 }
 
+/// Asks the manager for its signals. One connection serves those who start units and those who watch them, and the
+/// manager tells the second of them that it sends signals already.
+async fn subscribe(manager: &Proxy<'_>) -> zbus::Result<()> {
+    match manager.call::<_, _, ()>("Subscribe", &()).await {
+        Err(zbus::Error::MethodError(name, ..)) if name.as_str() == ALREADY_SUBSCRIBED => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// The unit's object: everything but letters and digits as `_` and two hexadecimal digits.
 fn unit_path(unit: &str) -> String {
     let mut path = format!("{MANAGER}/unit/");
@@ -152,7 +162,7 @@ async fn active_state(connection: &Connection, service: Service) -> zbus::Result
 /// Starts a unit and waits for the end of the job; its result in systemd's words.
 async fn start(connection: &Connection, service: Service) -> zbus::Result<String> {
     let manager = manager(connection).await?;
-    manager.call::<_, _, ()>("Subscribe", &()).await?;
+    subscribe(&manager).await?;
     // Before the start: the job may be done before the answer to it is read.
     let mut removed = manager.receive_signal("JobRemoved").await?;
     let job: OwnedObjectPath = manager.call("StartUnit", &(unit(service), "replace")).await?;
@@ -168,7 +178,7 @@ async fn start(connection: &Connection, service: Service) -> zbus::Result<String
 
 async fn follow(shared: &Mutex<Option<Connection>>, sink: &ChangeSink) -> zbus::Result<()> {
     let connection = connect(shared).await?;
-    manager(&connection).await?.call::<_, _, ()>("Subscribe", &()).await?;
+    subscribe(&manager(&connection).await?).await?;
     let mut changes = Vec::new();
     for service in Service::ALL {
         let proxy = Proxy::new(&connection, DESTINATION, unit_path(&unit(service)), PROPERTIES).await?;
