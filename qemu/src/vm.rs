@@ -320,6 +320,26 @@ impl Vm {
         self.qmp("taking a screenshot")?.raw("screendump", &arguments).map(drop)
     }
 
+    /// Types on its keyboard: small letters, digits, space, `-`, `.`, `/` and line feeds, on a keyboard of the US.
+    pub fn type_keys(&self, text: &str) -> Result<()> {
+        let qmp = self.qmp("typing on the keyboard")?;
+        for key in text.chars() {
+            let code = match key {
+                ' ' => "spc".to_owned(),
+                '-' => "minus".to_owned(),
+                '.' => "dot".to_owned(),
+                '/' => "slash".to_owned(),
+                '\n' => "ret".to_owned(),
+                key => key.to_string(),
+            };
+            // Held as long as a quick finger does; QEMU lets go of it before it takes the next.
+            let arguments = json!({ "keys": [{ "type": "qcode", "data": code }], "hold-time": 20 });
+            qmp.raw("send-key", &arguments)?;
+            std::thread::sleep(Duration::from_millis(40));
+        }
+        Ok(())
+    }
+
     /// What is known of it.
     pub fn report(&self) -> Report {
         let status = match (self.is_running(), *lock(&self.ended)) {

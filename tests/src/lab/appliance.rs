@@ -23,6 +23,7 @@ pub struct Machine {
     start: Start,
     disks: Bus,
     nic: NicModel,
+    screen: bool,
 }
 
 /// How the machine starts.
@@ -47,6 +48,7 @@ impl Default for Machine {
             },
             disks: Bus::Virtio,
             nic: NicModel::Virtio,
+            screen: false,
         }
     }
 }
@@ -105,16 +107,21 @@ impl Machine {
         Machine { nic, ..self }
     }
 
+    /// With a screen.
+    pub fn screen(self) -> Self {
+        Machine { screen: true, ..self }
+    }
+
     /// The description for QEMU, with the images of this folder and its link in this switch.
     pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
         let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib).cpus(2);
         vm = match &self.start {
             Start::Kernel { state, initrd } => {
                 let cmdline = read(&images.join("cmdline"))?;
-                // The log of the system goes to a line of its own, so that the operator's is as it is on a real one.
                 let cmdline = format!(
-                    "{} console=ttyS1,115200 systemd.journald.forward_to_console=1 {}",
+                    "{} {} {}",
                     cmdline.trim(),
+                    journal_arguments(),
                     link_arguments(LINK_MAC, APPLIANCE_ADDRESS)
                 );
                 let initrd = initrd.clone().unwrap_or_else(|| images.join("initrd"));
@@ -136,6 +143,9 @@ impl Machine {
             ),
             Start::Cd { image } => vm.ovmf().disk(Disk::cdrom(images.join(image)).id("cd").boot()),
         };
+        if self.screen {
+            vm = vm.vga();
+        }
         for n in 1..=4 {
             vm = vm.disk(
                 Disk::blank(Bytes::mib(3584))
@@ -151,6 +161,17 @@ impl Machine {
 /// Kernel arguments that give the port with this hardware address a static address on the private link.
 pub(super) fn link_arguments(mac: &str, address: &str) -> String {
     format!("ifname=lab0:{mac} ip={address}:::255.255.255.0::lab0:none")
+}
+
+/// Kernel arguments by which the journal goes to the second serial line, so that the operator's is as it is on a real
+/// machine. The kernel has one console of a kind only, so journald cannot be told to write there; a unit follows it.
+fn journal_arguments() -> String {
+    let unit = "[Unit]\nDefaultDependencies=no\nAfter=systemd-journald.service\n\
+                [Service]\nNice=19\nExecStart=journalctl -fmn all -o short-monotonic\nStandardOutput=file:/dev/ttyS1\n";
+    let unit = data_encoding::BASE64.encode(unit.as_bytes());
+    format!(
+        "systemd.set_credential_binary=systemd.extra-unit.lab-journal.service:{unit} systemd.wants=lab-journal.service"
+    )
 }
 
 pub(super) fn read(path: &Path) -> Result<String> {
@@ -244,8 +265,9 @@ impl Appliance {
 
     /// The end of its logs.
     pub fn report(&self) -> String {
-        let journal = match self.vm.second_console() {
-            Some(log) => last_lines(&log.text(), 80),
+        let log = self.vm.second_console().map(|log| last_lines(&log.text(), 80));
+        let journal = match log.filter(|lines| !lines.is_empty()) {
+            Some(lines) => lines,
             None => self
                 .root_shell()
                 .and_then(|shell| shell.run("journalctl -b --no-pager -n 80 | cat"))

@@ -7,7 +7,7 @@ mod appliance;
 mod peer;
 mod site;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,11 @@ pub struct Lab {
 }
 
 impl Lab {
+    /// Its folder, for what is to be looked at afterwards.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What the console says after a start.
     pub fn banner(&self) -> Result<Banner> {
         self.appliance.banner()

@@ -1,6 +1,6 @@
 //! A session typed over the serial line.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cistern_model::{ErrorKind, Event, EventKind};
@@ -42,6 +42,31 @@ pub(super) fn session_over_the_serial_line(lab: &Lab) -> Result<()> {
     lab.cli.refused(ErrorKind::NotFound, &["volumes", "show", "typed"])?;
     console.send_line("exit")?;
     console.expect("fingerprint +[0-9a-f]{64}", SOON)?; // The session starts anew, with its banner.
+    Ok(())
+}
+
+/// A monitor and a keyboard give the same console as the serial line: the banner, and commands at a prompt.
+pub(super) fn session_on_the_screen(lab: &Lab) -> Result<()> {
+    lab.wait_for_api()?;
+    let banner = lab.banner()?;
+    // What the kernel has on the screen that tty1 shows, as rows of 80 and more characters.
+    let screen = |what: &str| -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let shown = lab.appliance.root_shell()?.run("fold -w $(stty -F /dev/tty1 size | cut -d' ' -f2) /dev/vcs1")?;
+            if shown.contains(what) {
+                return Ok(shown);
+            }
+            ensure!(began.elapsed() < SOON, "{what:?} is not on the screen:\n{shown}");
+        }
+    };
+    screen(&banner.fingerprint)?;
+    screen("cistern> ")?;
+    let vm = lab.appliance.vm();
+    vm.type_keys("disks list\n")?;
+    let shown = screen("serial-BLANK4")?;
+    ensure!(shown.contains("disks list"), "what is typed is not shown:\n{shown}");
+    vm.screenshot(lab.directory().join("screen.png"))?;
     Ok(())
 }
 

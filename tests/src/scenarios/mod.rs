@@ -109,6 +109,11 @@ pub const ALL: &[Scenario] = &[
         || no_firmware(Bus::Pvscsi, NicModel::Vmxnet3),
         boot::installed,
     ),
+    boot(
+        "console-on-the-screen",
+        || Machine::default().firmware("cistern.raw", Bus::Virtio).screen(),
+        console::session_on_the_screen,
+    ),
     from("console-session", Stage::Pooled, console::session_over_the_serial_line),
     from("pool-and-volume", Stage::Enrolled, volumes::pool_and_volume),
     from("size-enforced", Stage::Pooled, volumes::size_enforced),
@@ -117,4 +122,9 @@ pub const ALL: &[Scenario] = &[
     from("refused-requests", Stage::Pooled, input::refused_requests),
     from("restart-under-a-writer", Stage::Pooled, restart::restart_under_a_writer),
     from("power-cut", Stage::Pooled, restart::power_cut),
+    boot(
+        "power-cut-after-first-start",
+        Machine::default,
+        restart::power_cut_after_the_first_start,
+    ),
 ];
