@@ -89,7 +89,15 @@ check_kernel() { # TREE [fresh]
         done < <(asked CONFIG_ "$file" | sed -n 's/ n$//p' | sort -u | comm -23 - "$work/symbols")
         [ "$bad" = 1 ] || ok "${file#"$tree"/}: $(asked CONFIG_ "$file" | wc -l) symbols as asked on Linux $version"
     done
+    verdict "the kernel has the options that image/root.manifest asks for" as_listed "$tree" "$work/.config"
     rm -rf "$work"
+}
+
+# Its output is shown when it fails, without the sum, which is not ours.
+as_listed() { # TREE CONFIG
+    local said
+    said=$("$project/image/check" --kernel-only --config "$2" --known "$1/board/cistern/known-differences") ||
+        { grep '^FAIL' <<<"$said" || echo "image/check could not look"; return 1; }
 }
 
 # Why a symbol is not what was asked: the conditions around its definition, with the values that they have now.

@@ -79,13 +79,14 @@ check_packages() {
 check_board() {
     local tree=$1 symbol path script version
     for symbol in BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES BR2_GLOBAL_PATCH_DIR BR2_ROOTFS_OVERLAY BR2_ROOTFS_USERS_TABLES \
-        BR2_ROOTFS_POST_BUILD_SCRIPT BR2_ROOTFS_POST_IMAGE_SCRIPT; do
+        BR2_ROOTFS_POST_BUILD_SCRIPT BR2_ROOTFS_POST_FAKEROOT_SCRIPT BR2_ROOTFS_POST_IMAGE_SCRIPT; do
         [ -n "$(setting "$tree" "$symbol")" ] || fail "$defconfig: $symbol is not set"
         for path in $(setting "$tree" "$symbol"); do
             verdict "$defconfig: $symbol: ${path#"$tree"/} is there" test -e "$path"
         done
     done
-    for script in "$tree"/check "$tree"/build $(setting "$tree" BR2_ROOTFS_POST_BUILD_SCRIPT) $(setting "$tree" BR2_ROOTFS_POST_IMAGE_SCRIPT); do
+    for script in "$tree"/check "$tree"/build $(setting "$tree" BR2_ROOTFS_POST_BUILD_SCRIPT) \
+        $(setting "$tree" BR2_ROOTFS_POST_FAKEROOT_SCRIPT) $(setting "$tree" BR2_ROOTFS_POST_IMAGE_SCRIPT); do
         verdict "${script#"$tree"/} can be run and is valid bash" runnable "$script"
     done
     version=$(setting "$tree" BR2_LINUX_KERNEL_CUSTOM_VERSION_VALUE)
