@@ -123,6 +123,7 @@ fn disks(args: &mut Args, config: &Config, dir: &Path) {
         let (driver, id) = match bus {
             Bus::Megasas => ("megasas", "megasas"),
             Bus::Pvscsi => ("pvscsi", "pvscsi"),
+            Bus::VirtioScsi => ("virtio-scsi-pci", "virtio-scsi"),
             Bus::Usb => ("qemu-xhci", "usb"),
             Bus::Virtio | Bus::Nvme | Bus::Ahci => continue,
         };

@@ -64,7 +64,7 @@ pub(crate) struct Run {
     /// A CD to start from.
     #[arg(long)]
     iso: Option<PathBuf>,
-    /// A disk: size=4G or base=FILE or file=FILE, and bus=virtio|nvme|ahci|megasas|pvscsi|usb, serial=, wwn=, id=,
+    /// A disk: size=4G or base=FILE or file=FILE, and bus=virtio|nvme|ahci|megasas|pvscsi|virtio-scsi|usb, serial=, wwn=, id=,
     /// cache=writeback|none|unsafe.
     #[arg(long = "disk", value_parser = disk)]
     disks: Vec<Disk>,
@@ -121,8 +121,9 @@ fn bus(text: &str) -> Result<Bus> {
         "ahci" | "sata" => Bus::Ahci,
         "megasas" => Bus::Megasas,
         "pvscsi" => Bus::Pvscsi,
+        "virtio-scsi" => Bus::VirtioScsi,
         "usb" => Bus::Usb,
-        other => bail!("{other:?} is none of virtio, nvme, ahci, megasas, pvscsi, usb"),
+        other => bail!("{other:?} is none of virtio, nvme, ahci, megasas, pvscsi, virtio-scsi, usb"),
     })
 }
 

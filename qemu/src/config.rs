@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Bus, Disk};
+use crate::disk::{Backend, Bus, Cache, Disk};
 use crate::error::{Error, Result};
 use crate::nic::{Cable, Nic};
 use crate::switch::Switch;
@@ -137,6 +137,12 @@ impl Builder {
         self
     }
 
+    /// Gives it this controller, for disks that are added at run time, though it starts with none there.
+    pub fn controller(mut self, bus: Bus) -> Builder {
+        self.config.controllers.push(bus);
+        self
+    }
+
     /// Adds a network card.
     pub fn nic(mut self, nic: Nic) -> Builder {
         self.config.nics.push(nic);
@@ -220,10 +226,11 @@ impl Config {
                 .filter_map(|d| d.place)
                 .max();
             self.ports = last.map_or(0, |place| place + 1) + SPARE_PORTS;
-            let wanted = [Bus::Megasas, Bus::Pvscsi, Bus::Usb];
+            let wanted = [Bus::Megasas, Bus::Pvscsi, Bus::VirtioScsi, Bus::Usb];
+            let asked = std::mem::take(&mut self.controllers);
             self.controllers = wanted
                 .into_iter()
-                .filter(|bus| self.disks.iter().any(|d| d.bus == *bus))
+                .filter(|bus| asked.contains(bus) || self.disks.iter().any(|d| d.bus == *bus))
                 .collect();
         }
     }
@@ -289,6 +296,9 @@ impl Config {
         if disk.bus == Bus::Virtio && disk.serial.as_ref().is_some_and(|s| s.len() > 20) {
             return Err(self.problem(format!("the serial of {} is longer than virtio's 20 bytes", disk.id)));
         }
+        if matches!(disk.backend, Backend::Nbd { .. }) && disk.cache == Cache::Unsafe {
+            return Err(self.problem(format!("{}: its flushes would be kept from the block server", disk.id)));
+        }
         if disk.wwn.is_some() && matches!(disk.bus, Bus::Virtio | Bus::Usb | Bus::Nvme) {
             return Err(self.problem(format!("{}: a disk on {:?} has no world wide name", disk.id, disk.bus)));
         }
@@ -300,14 +310,14 @@ impl Config {
 pub(crate) fn on_port(bus: Bus) -> bool {
     match bus {
         Bus::Virtio | Bus::Nvme => true,
-        Bus::Ahci | Bus::Megasas | Bus::Pvscsi | Bus::Usb => false,
+        Bus::Ahci | Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi | Bus::Usb => false,
     }
 }
 
 /// Whether Debian's OVMF can start from a disk on this bus; it is built without the drivers of the others.
 fn known_to_firmware(bus: Bus) -> bool {
     match bus {
-        Bus::Virtio | Bus::Nvme | Bus::Ahci | Bus::Usb => true,
+        Bus::Virtio | Bus::Nvme | Bus::Ahci | Bus::VirtioScsi | Bus::Usb => true,
         Bus::Megasas | Bus::Pvscsi => false,
     }
 }

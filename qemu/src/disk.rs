@@ -1,7 +1,7 @@
 //! What a machine's disks are: where their bytes are kept, how they are attached, and by what they are known.
 //!
-//! Invariant: whatever a guest writes to a disk that is not [`Disk::file`] goes to a file in the machine's own directory;
-//! a base is only read. Every disk gives trimmed space back to the host.
+//! Invariant: whatever a guest writes to a disk that is neither [`Disk::file`] nor [`Disk::nbd`] goes to a file in the
+//! machine's own directory; a base is only read. Every disk passes trims on, and gives trimmed space back to the host.
 //!
 //! Not here: how a disk becomes arguments (`args`), or comes and goes at run time (`hotplug`).
 
@@ -26,6 +26,9 @@ pub enum Bus {
     Megasas,
     /// VMware's SCSI controller, one for all its disks.
     Pvscsi,
+    /// virtio's SCSI controller, one for all its disks. They come and go quickly.
+    #[serde(rename = "virtio-scsi")]
+    VirtioScsi,
     /// A USB stick.
     Usb,
 }
@@ -44,8 +47,7 @@ pub enum Cache {
     Unsafe,
 }
 
-/// Where a disk's bytes are kept. A block server of our own, whose writes can be lost as a power cut loses them, is to be
-/// one more of these.
+/// Where a disk's bytes are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -71,6 +73,13 @@ pub enum Backend {
         format: Format,
         /// Whether the guest may only read it.
         read_only: bool,
+    },
+    /// Elsewhere, served over a Unix socket; by a [`BlockServer`](crate::BlockServer), for instance.
+    Nbd {
+        /// The socket.
+        socket: PathBuf,
+        /// The name of the disk there.
+        export: String,
     },
 }
 
@@ -162,6 +171,12 @@ impl Disk {
         })
     }
 
+    /// A disk that a block server serves under the name `export`, and that outlives the machine.
+    pub fn nbd(socket: impl Into<PathBuf>, export: &str) -> Disk {
+        let (socket, export) = (socket.into(), export.into());
+        Disk::new(Backend::Nbd { socket, export })
+    }
+
     /// A CD in a SATA drive.
     pub fn cdrom(image: impl Into<PathBuf>) -> Disk {
         let backend = Backend::File {
@@ -220,7 +235,7 @@ impl Disk {
         match &mut self.backend {
             Backend::Blank { size } => *size = bytes,
             Backend::Overlay { size, .. } => *size = Some(bytes),
-            Backend::File { .. } => {}
+            Backend::File { .. } | Backend::Nbd { .. } => {}
         }
         self
     }
@@ -235,21 +250,33 @@ impl Disk {
         format!("node-{}", self.id)
     }
 
-    /// The file that QEMU opens, when the machine's files are in `dir`.
+    /// The file or socket that QEMU opens, when the machine's files are in `dir`.
     pub(crate) fn path(&self, dir: &Path) -> PathBuf {
         match &self.backend {
             Backend::Blank { .. } | Backend::Overlay { .. } => dir.join(format!("disk-{}.qcow2", self.id)),
             Backend::File { path, .. } => path.clone(),
+            Backend::Nbd { socket, .. } => socket.clone(),
         }
     }
 
     /// The block node: the same document serves `-blockdev` and `blockdev-add`.
     pub(crate) fn blockdev(&self, dir: &Path) -> Value {
+        let cache = json!({ "direct": self.cache == Cache::None, "no-flush": self.cache == Cache::Unsafe });
         let (format, read_only) = match &self.backend {
             Backend::Blank { .. } | Backend::Overlay { .. } => (Format::Qcow2, false),
             Backend::File { format, read_only, .. } => (*format, *read_only),
+            Backend::Nbd { socket, export } => {
+                return json!({
+                    "driver": "nbd",
+                    "node-name": self.node(),
+                    "server": { "type": "unix", "path": socket },
+                    "export": export,
+                    "cache": cache,
+                    "discard": "unmap",
+                    "detect-zeroes": "unmap",
+                });
+            }
         };
-        let cache = json!({ "direct": self.cache == Cache::None, "no-flush": self.cache == Cache::Unsafe });
         let mut node = json!({
             "driver": format.name(),
             "node-name": self.node(),
@@ -273,6 +300,7 @@ impl Disk {
             Bus::Ahci => format!("ide.{place}"),
             Bus::Megasas => "megasas.0".into(),
             Bus::Pvscsi => "pvscsi.0".into(),
+            Bus::VirtioScsi => "virtio-scsi.0".into(),
             Bus::Usb => "usb.0".into(),
         };
         let driver = match (self.bus, self.cdrom) {
@@ -280,13 +308,13 @@ impl Disk {
             (Bus::Nvme, _) => "nvme",
             (Bus::Ahci, false) => "ide-hd",
             (Bus::Ahci, true) => "ide-cd",
-            (Bus::Megasas | Bus::Pvscsi, false) => "scsi-hd",
-            (Bus::Megasas | Bus::Pvscsi, true) => "scsi-cd",
+            (Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi, false) => "scsi-hd",
+            (Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi, true) => "scsi-cd",
             (Bus::Usb, _) => "usb-storage",
         };
         let mut device = json!({ "driver": driver, "id": self.id, "drive": self.node(), "bus": bus });
         match self.bus {
-            Bus::Megasas | Bus::Pvscsi => device["scsi-id"] = json!(place),
+            Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi => device["scsi-id"] = json!(place),
             Bus::Usb => device["removable"] = json!(true),
             Bus::Virtio | Bus::Nvme | Bus::Ahci => {}
         }
@@ -298,7 +326,7 @@ impl Disk {
         }
         if let Some(wwn) = self.wwn {
             match self.bus {
-                Bus::Ahci | Bus::Megasas | Bus::Pvscsi => device["wwn"] = json!(wwn),
+                Bus::Ahci | Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi => device["wwn"] = json!(wwn),
                 Bus::Nvme | Bus::Virtio | Bus::Usb => {}
             }
         }

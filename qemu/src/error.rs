@@ -147,6 +147,12 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// A block server was asked for what cannot be.
+    #[error("block server: {problem}")]
+    Block {
+        /// What cannot be.
+        problem: String,
+    },
     /// A pattern to expect is no regular expression.
     #[error("the pattern {pattern:?} is not valid")]
     Pattern {
@@ -178,7 +184,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Io { .. } | Error::Missing { .. } | Error::TooOld { .. } | Error::Tool { .. } => ErrorKind::Host,
-            Error::Config { .. } | Error::Stale { .. } | Error::Pattern { .. } => ErrorKind::Usage,
+            Error::Config { .. } | Error::Stale { .. } | Error::Block { .. } | Error::Pattern { .. } => {
+                ErrorKind::Usage
+            }
             Error::NotRunning { .. } => ErrorKind::Ended,
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::Refused { .. } | Error::Protocol { .. } => ErrorKind::Refused,

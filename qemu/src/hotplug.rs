@@ -51,7 +51,7 @@ impl Vm {
                 format: Format::Qcow2,
                 read_only: false,
             },
-            Backend::File { .. } => disk.backend.clone(),
+            Backend::File { .. } | Backend::Nbd { .. } => disk.backend.clone(),
         };
         Ok(Disk {
             backend,

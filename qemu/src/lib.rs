@@ -29,8 +29,8 @@
 //! enough to understand it, the end of the machine's serial log included.
 //!
 //! What a power cut is here: QEMU is killed at once. What the guest wrote and did not flush may or may not be on the
-//! disks, as QEMU's own caches decide; the host's page cache survives, so what reached it is not lost. A block server
-//! that loses unflushed writes on purpose will be one more [`Backend`].
+//! disks, as QEMU's own caches decide; the host's page cache survives, so what reached it is not lost. A [`BlockServer`]
+//! loses unflushed writes on purpose, and at any moment of the past.
 //!
 //! Saved states: a machine's memory and disks are frozen with [`Vm::save`], and [`SavedState::builder`] starts any number
 //! of machines from there, each on overlays of its own. Guest time goes on from where it stopped; the guest's hardware
@@ -42,6 +42,7 @@ mod accel;
 mod agent;
 mod ansi;
 mod args;
+mod block;
 mod config;
 mod disk;
 mod error;
@@ -59,6 +60,7 @@ mod wire;
 
 pub use accel::{Accel, Host, Version, installed, probe};
 pub use agent::Output;
+pub use block::{Action, Blank, BlockServer, Cut, Event, Fault, Position, Recording, Survivors};
 pub use config::{Boot, Builder};
 pub use disk::{Backend, Bus, Cache, Disk, Format};
 pub use error::{Error, ErrorKind, Evidence, Result};

@@ -81,6 +81,9 @@ impl Vm {
             if disk.bus == Bus::Nvme {
                 return Err(config.problem(format!("{} is on NVMe, whose state QEMU cannot save", disk.id)));
             }
+            if matches!(disk.backend, Backend::Nbd { .. }) {
+                return Err(config.problem(format!("{} is served by a block server, which does not stay", disk.id)));
+            }
             if matches!(disk.backend, Backend::File { read_only: false, .. }) {
                 return Err(config.problem(format!("{} is a file that is written in place", disk.id)));
             }
@@ -125,6 +128,8 @@ fn freeze(mut config: Config, from: &Path, to: &Path, version: Version, accel: A
                 inputs.push(Input::of(path)?);
                 continue;
             }
+            // Refused before anything was frozen.
+            Backend::Nbd { .. } => continue,
         }
         let base = to.join(format!("disk-{}.qcow2", disk.id));
         relocate(&disk.path(from), &base)?;

@@ -28,7 +28,7 @@ pub(crate) fn make_disk(disk: &Disk, dir: &Path) -> Result<()> {
     let (base, size) = match &disk.backend {
         Backend::Blank { size } => (None, Some(*size)),
         Backend::Overlay { base, format, size } => (Some((base, *format)), *size),
-        Backend::File { .. } => return Ok(()),
+        Backend::File { .. } | Backend::Nbd { .. } => return Ok(()),
     };
     let path = disk.path(dir);
     let mut command = Command::new("qemu-img");

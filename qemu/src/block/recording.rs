@@ -1,0 +1,162 @@
+//! The disks of one machine as a test holds them: described, marked, broken and cut.
+//!
+//! Invariant: what a cut gives is a recording like any other, served at once, with nothing copied; it does not change
+//! when the one it was cut from goes on or is dropped, and what is written to it is only its own. So a power cut during
+//! the recovery from a power cut is one more [`Recording::cut`].
+//!
+//! Not here: attaching the disks to a machine (`hotplug`).
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::watch;
+
+use super::cut::Cut;
+use super::extent::SECTOR;
+use super::fault::Fault;
+use super::history::{Event, Position};
+use super::server::BlockServer;
+use super::tape::{Drive, Tape};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+
+/// The disks of one machine, served, and everything that happens to them. They are withdrawn when it is dropped.
+#[derive(Debug)]
+pub struct Recording {
+    server: BlockServer,
+    id: String,
+    pub(crate) tape: Arc<Tape>,
+    gone: watch::Sender<bool>,
+}
+
+impl Recording {
+    pub(crate) fn new(server: BlockServer, id: String, tape: Arc<Tape>, gone: watch::Sender<bool>) -> Recording {
+        Recording { server, id, tape, gone }
+    }
+
+    /// The names of its disks.
+    pub fn names(&self) -> Vec<&str> {
+        self.tape.drives.iter().map(|drive| drive.name.as_str()).collect()
+    }
+
+    /// The name under which a disk is served.
+    pub fn export(&self, disk: &str) -> String {
+        format!("{}/{disk}", self.id)
+    }
+
+    /// The socket on which they are served.
+    pub fn socket(&self) -> &Path {
+        self.server.socket()
+    }
+
+    /// A disk, for the description of a machine or for [`Vm::plug`](crate::Vm::plug). Its serial number is its name.
+    pub fn disk(&self, disk: &str) -> Result<Disk> {
+        self.index(disk)?;
+        Ok(Disk::nbd(self.server.socket(), &self.export(disk)).serial(disk))
+    }
+
+    /// All its disks.
+    pub fn disks(&self) -> Vec<Disk> {
+        let disks = self.tape.drives.iter();
+        disks
+            .map(|drive| Disk::nbd(self.server.socket(), &self.export(&drive.name)).serial(&drive.name))
+            .collect()
+    }
+
+    /// Says in the history where a test is, such as `request sent: POST /v1/volumes`. A cut at a position after the
+    /// mark's falls after it.
+    pub fn mark(&self, name: &str) -> Position {
+        self.tape.history().mark(name)
+    }
+
+    /// The present: a cut here has everything that is complete by now.
+    pub fn end(&self) -> Position {
+        Position(self.tape.history().end())
+    }
+
+    /// What happened from one position to another; it may be long.
+    pub fn events(&self, from: Position, to: Position) -> Vec<Event> {
+        let history = self.tape.history();
+        (from.0..to.0.min(history.end()))
+            .filter_map(|at| history.event(at))
+            .collect()
+    }
+
+    /// The last mark before a position.
+    pub fn phase(&self, at: Position) -> Option<String> {
+        self.tape.history().phase(at.0).map(str::to_owned)
+    }
+
+    /// How many bytes were written to all its disks; zeroes do not count.
+    pub fn written(&self) -> u64 {
+        self.tape.written()
+    }
+
+    /// What the disks have after a power cut.
+    ///
+    /// # Errors
+    /// [`Error::Block`] for a disk to lose that is not there, and for a moment that has not come.
+    pub fn cut(&self, cut: &Cut) -> Result<Recording> {
+        for lost in &cut.without {
+            self.index(lost)?;
+        }
+        let mut drives = Vec::new();
+        {
+            let history = self.tape.history();
+            if cut.position().0 > history.end() {
+                let problem = format!("{:?} has not come: the end is {}", cut.position(), history.end());
+                return Err(Error::Block { problem });
+            }
+            for (index, drive) in self.tape.drives.iter().enumerate() {
+                if !cut.without.contains(&drive.name) {
+                    let copy = Drive::new(&drive.name, drive.sectors, drive.base.clone());
+                    drives.push((copy, history.cut(index, cut)));
+                }
+            }
+        }
+        self.server.serve(drives, self.tape.files.clone())
+    }
+
+    /// Breaks a disk from now on, beside what is broken already.
+    pub fn fail(&self, disk: &str, fault: Fault) -> Result<()> {
+        let drive = &self.tape.drives[self.index(disk)?];
+        drive.faults.lock().unwrap_or_else(PoisonError::into_inner).push(fault);
+        Ok(())
+    }
+
+    /// Mends a disk.
+    pub fn heal(&self, disk: &str) -> Result<()> {
+        let drive = &self.tape.drives[self.index(disk)?];
+        drive.faults.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    /// What a disk has, whole sectors at a byte offset, without going through a machine.
+    pub fn read(&self, disk: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
+        let index = self.index(disk)?;
+        let end = offset.saturating_add(length as u64);
+        if !offset.is_multiple_of(SECTOR)
+            || !end.is_multiple_of(SECTOR)
+            || end > self.tape.drives[index].sectors * SECTOR
+        {
+            let problem = format!("{length} bytes at {offset} are no whole sectors of {disk}");
+            return Err(Error::Block { problem });
+        }
+        let read = self.tape.read(index, offset, length);
+        read.map_err(Error::io("reading a disk of", self.server.socket()))
+    }
+
+    fn index(&self, disk: &str) -> Result<usize> {
+        let found = self.tape.drives.iter().position(|drive| drive.name == disk);
+        found.ok_or_else(|| Error::Block {
+            problem: format!("there is no disk {disk}: there are {}", self.names().join(", ")),
+        })
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.server.withdraw(&self.id);
+        let _ = self.gone.send(true);
+    }
+}
