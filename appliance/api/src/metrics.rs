@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use cistern_engine::Metrics;
-use cistern_model::{DiskState, PoolState, ServiceState, VolumeState};
+use cistern_model::{DiskState, PoolState, ServiceState, Severity, VolumeState};
 
 /// The text of these numbers.
 pub(crate) fn render(metrics: &Metrics) -> String {
@@ -18,6 +18,7 @@ pub(crate) fn render(metrics: &Metrics) -> String {
     text.counter("cistern_events_total", "Events since the supervisor started.")
         .sample(&[], metrics.events);
     machine(&mut text, metrics);
+    alerts(&mut text, metrics);
     disks(&mut text, metrics);
     pools(&mut text, metrics);
     volumes(&mut text, metrics);
@@ -42,6 +43,29 @@ fn machine(text: &mut Text, metrics: &Metrics) {
     for service in &metrics.services {
         let active = u8::from(service.state == ServiceState::Active);
         family.sample(&[("service", &service.name)], active);
+    }
+}
+
+fn alerts(text: &mut Text, metrics: &Metrics) {
+    let named = |severity: Severity| match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    };
+    let mut family = text.gauge("cistern_alerts", "Alerts whose cause lasts, by their severity.");
+    for severity in [Severity::Info, Severity::Warning, Severity::Error] {
+        let count = metrics.alerts.iter().filter(|alert| alert.severity == severity).count();
+        family.sample(&[("severity", named(severity))], count);
+    }
+    let mut family = text.gauge("cistern_alert", "1 for each alert whose cause lasts.");
+    for alert in &metrics.alerts {
+        let labels = [
+            ("kind", alert.kind.name()),
+            ("severity", named(alert.severity)),
+            ("object", alert.object.as_deref().unwrap_or_default()),
+            ("name", alert.name.as_deref().unwrap_or_default()),
+        ];
+        family.sample(&labels, 1);
     }
 }
 

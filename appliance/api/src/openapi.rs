@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{disks, events, gate, jobs, pools, system, volumes};
+use crate::routes::{alerts, disks, events, gate, jobs, pools, system, volumes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,7 @@ use crate::routes::{disks, events, gate, jobs, pools, system, volumes};
         pools::list, pools::create, pools::plan, pools::show, pools::remove,
         volumes::list, volumes::create, volumes::show, volumes::remove, volumes::add_client, volumes::remove_client,
         jobs::list, jobs::show, events::list,
+        alerts::list, alerts::acknowledge,
         gate::enrol, gate::tokens, gate::create_token, gate::delete_token,
     ),
     security(("token" = [])),

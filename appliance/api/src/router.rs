@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
-use crate::routes::{disks, events, gate, jobs, pools, system, volumes};
+use crate::routes::{alerts, disks, events, gate, jobs, pools, system, volumes};
 use crate::table::{self, Access, Lookup};
 
 /// All routes. Needs [`ConnectInfo<PeerUid>`] in each request.
@@ -44,6 +44,8 @@ pub fn router(app: App) -> Router {
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/events", get(events::list))
+        .route("/v1/alerts", get(alerts::list))
+        .route("/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
         .route("/v1/gate/token-changes", post(gate::token_changed))
         .route("/v1/enrol", post(gate::enrol))
         .route("/v1/tokens", get(gate::tokens).post(gate::create_token))

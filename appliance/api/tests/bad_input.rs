@@ -158,6 +158,19 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
             r#"{"confirm":"serial-none"}"#.to_owned(),
             ErrorKind::NotFound,
         ),
+        ("GET", "/v1/alerts?cleared=x", String::new(), ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/alerts/earthquake/acknowledge",
+            String::new(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/alerts/nfs-down/acknowledge",
+            String::new(),
+            ErrorKind::NotFound,
+        ),
         ("GET", "/v1/jobs/7", String::new(), ErrorKind::Invalid),
         (
             "POST",

@@ -1,9 +1,9 @@
 //! One method for each route. Invariant: no logic but the route's own, and looking a volume up by its name.
 
 use cistern_model::{
-    Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, Job, JobId, Page, Pool, PoolName, PoolPlan,
-    PoolRequest, PowerAction, System, Token, TokenCreated, TokenId, TokenRequest, Volume, VolumeId, VolumeName,
-    VolumeRequest,
+    Alert, AlertId, Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, Job, JobId, Page, Pool,
+    PoolName, PoolPlan, PoolRequest, PowerAction, System, Token, TokenCreated, TokenId, TokenRequest, Volume, VolumeId,
+    VolumeName, VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -254,6 +254,28 @@ impl Client {
             .into_iter()
             .filter_map(|event| serde_json::from_value(event).ok())
             .collect())
+    }
+
+    /// What is the matter now; with `cleared` also what has ended. Alerts of kinds that this version does not know are
+    /// passed over.
+    pub async fn alerts(&self, cleared: bool) -> Result<Vec<Alert>, ClientError> {
+        let mut request = self.request(Method::GET, &["v1", "alerts"]);
+        if cleared {
+            request = request.query(&[("cleared", true)]);
+        }
+        let (_, body) = self.send(request).await?;
+        let all: Vec<Value> = self.parse(&body)?;
+        Ok(all
+            .into_iter()
+            .filter_map(|alert| serde_json::from_value(alert).ok())
+            .collect())
+    }
+
+    /// Notes that an alert was seen.
+    pub async fn acknowledge_alert(&self, id: &AlertId) -> Result<Alert, ClientError> {
+        let path = ["v1", "alerts", &id.to_string(), "acknowledge"];
+        let (_, body) = self.send(self.request(Method::POST, &path)).await?;
+        self.parse(&body)
     }
 
     /// Exchanges the console's one-time code for the first token.

@@ -99,6 +99,8 @@ pub(crate) enum Command {
     /// Who may mount a volume
     #[command(subcommand)]
     Clients(Clients),
+    /// What is the matter now, and what to do about it
+    Alerts(Alerts),
     /// What happened
     Events(Events),
     /// Long work, under way and ended
@@ -281,6 +283,32 @@ pub(crate) enum Clients {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Alerts {
+    #[command(subcommand)]
+    pub(crate) command: Option<AlertsCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AlertsCommand {
+    /// List them; so does `alerts` alone
+    List {
+        /// Also those whose cause has ended
+        #[arg(short, long)]
+        all: bool,
+    },
+    /// Show one: what it means, and what to do
+    Show {
+        /// Its id
+        alert: String,
+    },
+    /// Say that one was seen; it stays until its cause has ended
+    Ack {
+        /// Its id
+        alert: String,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Events {
     /// Show more as they happen, until interrupted; as JSON, one document in each line
     #[arg(short, long)]
@@ -383,6 +411,9 @@ mod tests {
             "volumes create photos --pool tank --size 10GiB --client 10.0.0.0/24 --client fd00::7",
             "volumes show tank/photos",
             "clients add photos 10.0.0.7",
+            "alerts",
+            "alerts list --all -o json",
+            "alerts ack pool-degraded.pool-0f8fad5bd9cb469fa16570867728950e",
             "events --follow",
             "events -o json",
             "jobs list",

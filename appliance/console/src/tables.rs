@@ -1,8 +1,8 @@
 //! How things look to people. Pure: from a thing to text.
 
 use cistern_model::{
-    Disk, DiskState, DiskTransport, Event, Interface, Job, JobKind, JobState, Layout, Pool, PoolPlan, ServiceState,
-    Severity, System, Token, Volume,
+    Alert, Disk, DiskState, DiskTransport, Event, Interface, Job, JobKind, JobState, Layout, Pool, PoolPlan,
+    ServiceState, Severity, System, Token, Volume,
 };
 use jiff::Timestamp;
 
@@ -273,6 +273,52 @@ fn job_state(job: &Job) -> String {
     }
 }
 
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+pub(crate) fn alerts(alerts: &[Alert]) -> Rows {
+    Rows::new(
+        ["SEVERITY", "SINCE", "WHAT", "SEEN BY", "ALERT"],
+        alerts.iter().map(|a| {
+            let whose = a.name.as_ref().or(a.object.as_ref());
+            let whose = whose.map(|whose| format!("{whose}: ")).unwrap_or_default();
+            let over = if a.cleared.is_some() { " (over)" } else { "" };
+            [
+                severity(a.severity).to_owned(),
+                time(a.since),
+                format!("{whose}{}{over}", a.message),
+                or_none(a.acknowledged.as_ref().map(|seen| &seen.by)),
+                a.id.to_string(),
+            ]
+        }),
+    )
+}
+
+pub(crate) fn alert(a: &Alert) -> String {
+    let mut pairs = vec![
+        ("alert", a.id.to_string()),
+        ("severity", severity(a.severity).to_owned()),
+        ("object", or_none(a.object.as_ref())),
+    ];
+    pairs.extend(a.name.as_ref().map(|name| ("name", name.clone())));
+    pairs.extend([
+        ("what", a.message.clone()),
+        ("meaning", a.meaning.clone()),
+        ("to do", a.advice.clone()),
+        ("since", time(a.since)),
+        ("changed", time(a.updated)),
+    ]);
+    let seen = |seen: &cistern_model::Acknowledgement| format!("by {} at {}", seen.by, time(seen.at));
+    pairs.extend(a.acknowledged.as_ref().map(|by| ("seen", seen(by))));
+    pairs.extend(a.cleared.map(|at| ("over since", time(at))));
+    fields(&pairs)
+}
+
 /// One line, as a log has it.
 pub(crate) fn event(e: &Event) -> String {
     let mark = match e.severity {
@@ -332,6 +378,9 @@ pub(crate) fn system(s: &System) -> String {
             ),
         ),
     ];
+    if s.alerts > 0 {
+        pairs.push(("alerts", format!("{}; see `cistern alerts`", s.alerts)));
+    }
     if s.live {
         pairs.push((
             "state",

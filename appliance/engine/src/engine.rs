@@ -12,6 +12,7 @@ use cistern_model::{Event, EventKind, PoolId, Principal, Severity, VolumeId};
 use tokio::sync::broadcast;
 
 use crate::EngineError;
+use crate::alerts::Alerts;
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::jobs::Jobs;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     view: RwLock<View>,
     pub(crate) devices: Mutex<Vec<BlockDevice>>,
     pub(crate) events: Events,
+    pub(crate) alerts: Alerts,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
     pub(crate) lvm: LvmLocks,
@@ -79,6 +81,7 @@ impl Engine {
             view: RwLock::default(),
             devices: Mutex::default(),
             events: Events::new(),
+            alerts: Alerts::default(),
             jobs: Jobs::default(),
             names: Names::default(),
             lvm: LvmLocks::default(),

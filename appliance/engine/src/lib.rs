@@ -33,6 +33,8 @@
 //! - **Locks** (`locks`): one request at a time on a volume's name; one change at a time in a pool, held for a single LVM
 //!   command; none of all while the state is read as a whole. Reconcile passes by what a request is at.
 
+mod alerts;
+mod causes;
 mod clients;
 mod disks;
 mod engine;

@@ -79,6 +79,7 @@ impl Engine {
                     message,
                 );
             }
+            self.review_alerts();
         }
         if changes.contains(&Change::Network)
             && let Ok(new) = self.0.host.network.interfaces()

@@ -46,6 +46,14 @@ impl Engine {
 
     /// Makes everything as the disks say. What is just being worked on by a request is left to it.
     pub fn reconcile(&self) -> Result<(), EngineError> {
+        let outcome = self.reconcile_all();
+        if !outcome.as_ref().is_err_and(power_lost) {
+            self.review_alerts();
+        }
+        outcome
+    }
+
+    fn reconcile_all(&self) -> Result<(), EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
         let _one = self.0.names.hold("the reconciling of everything".to_owned())?;
         self.devices()?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cistern_host::Service;
 use cistern_model::{
-    Disk, EventKind, Load, Memory, Page, Pool, PoolState, PowerAction, Principal, ServiceState, ServiceStatus,
+    Alert, Disk, EventKind, Load, Memory, Page, Pool, PoolState, PowerAction, Principal, ServiceState, ServiceStatus,
     Severity, System, Volume, VolumeState,
 };
 
@@ -36,6 +36,8 @@ pub struct Metrics {
     pub pools: Vec<Pool>,
     /// The volumes.
     pub volumes: Vec<Volume>,
+    /// Alerts whose cause lasts.
+    pub alerts: Vec<Alert>,
     /// The services.
     pub services: Vec<ServiceStatus>,
     /// The load.
@@ -81,6 +83,7 @@ impl Engine {
             services: self.services(),
             volumes_ready,
             volumes,
+            alerts: u32::try_from(self.0.alerts.active().len()).unwrap_or(u32::MAX),
             enrolment: if *by == Principal::local() {
                 machine.enrolment().doing(|| asking("enrolment"))?
             } else {
@@ -151,6 +154,7 @@ impl Engine {
             disks: self.disks()?,
             pools: self.pools(&all)?,
             volumes,
+            alerts: self.alerts(false),
             services: self.services(),
             load: machine.load().doing(|| "ask for the load".to_owned())?,
             memory: machine.memory().doing(|| "ask for the memory".to_owned())?,

@@ -62,6 +62,12 @@ pub enum EventKind {
     RootShell,
     /// A token was made or taken back.
     TokenChanged,
+    /// An alert was raised, or became more serious or less.
+    AlertRaised,
+    /// An alert's cause has ended.
+    AlertCleared,
+    /// Somebody said that an alert was seen.
+    AlertAcknowledged,
     /// The system restarts or is shut down, as it was told to.
     Shutdown,
 }

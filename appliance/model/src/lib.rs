@@ -6,6 +6,7 @@
 //! Not here: any I/O, any clock, any knowledge of LVM, HTTP or Linux.
 
 mod access;
+mod alert;
 mod bytes;
 mod client;
 mod disk;
@@ -19,6 +20,7 @@ mod system;
 mod volume;
 
 pub use access::{EnrolRequest, Enrolment, Principal, Role, Token, TokenCreated, TokenRequest};
+pub use alert::{Acknowledgement, Alert, AlertId, AlertKind};
 pub use bytes::{Bytes, Percent};
 pub use client::Client;
 pub use disk::{Disk, DiskState, DiskTransport, Signature};

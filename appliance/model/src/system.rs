@@ -36,6 +36,9 @@ pub struct System {
     pub volumes_ready: u32,
     /// Volumes that there are.
     pub volumes: u32,
+    /// Alerts whose cause lasts.
+    #[serde(default)]
+    pub alerts: u32,
     /// How to enrol with it; only told on its own console.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub enrolment: Option<Enrolment>,

@@ -1,6 +1,7 @@
 //! The handlers, one module for each kind of object. Each parses, calls one operation of the engine and shows its outcome.
 //! The attributes on them make the OpenAPI document.
 
+pub(crate) mod alerts;
 pub(crate) mod disks;
 pub(crate) mod events;
 pub(crate) mod gate;

@@ -164,7 +164,14 @@ impl Fixture {
     /// All that a request could have changed.
     pub(crate) async fn everything(&self) -> String {
         let mut all = String::new();
-        for path in ["/v1/disks", "/v1/pools", "/v1/volumes", "/v1/jobs", "/v1/events"] {
+        for path in [
+            "/v1/disks",
+            "/v1/pools",
+            "/v1/volumes",
+            "/v1/jobs",
+            "/v1/events",
+            "/v1/alerts",
+        ] {
             all.push_str(&self.get(path).await.body);
         }
         all

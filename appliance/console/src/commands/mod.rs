@@ -1,5 +1,6 @@
 //! What each command does: one request or a few, and what is printed of the answer.
 
+mod alerts;
 mod enrol;
 mod pools;
 mod system;
@@ -37,6 +38,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
         Command::Pools(command) => pools::run(&context()?, command).await,
         Command::Volumes(command) => volumes::run(&context()?, command).await,
         Command::Clients(command) => volumes::clients(&context()?, command).await,
+        Command::Alerts(command) => alerts::run(&context()?, command).await,
         Command::Events(events) => system::events(&context()?, events).await,
         Command::Jobs(command) => system::jobs(&context()?, command).await,
         Command::Tokens(command) => tokens::run(&context()?, command).await,

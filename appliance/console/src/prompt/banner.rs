@@ -186,6 +186,9 @@ fn render(system: Option<&System>) -> String {
     if !sick.is_empty() {
         pairs.push(("services", sick.join("\n")));
     }
+    if s.alerts > 0 {
+        pairs.push(("alerts", format!("{}; `alerts` shows them and what to do", s.alerts)));
+    }
     if s.live {
         pairs.push((
             "live",

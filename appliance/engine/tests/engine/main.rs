@@ -2,6 +2,7 @@
 //! step of it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alerts;
 mod clients;
 mod crashes;
 mod disks;
