@@ -22,6 +22,16 @@ install_program() { # FILE FOLDER
     install -m 0755 -s --strip-program=strip "$1" "$root$2/${1##*/}" 2>/dev/null || install -m 0755 "$1" "$root$2/${1##*/}"
 }
 
+# Sets $packages to a folder with the unpacked packages of firmware, kept until the sources or the list change.
+firmware_tree() {
+    packages=$cache/firmware-$(hash_of "$here/firmware.packages" "$here/lib/firmware" "$sources")
+    [ ! -e "$packages/.done" ] || return 0
+    say "fetching firmware"
+    "$here/lib/firmware" fetch "$sources" "$here/firmware.packages" "$packages" || exit 1
+    touch "$packages/.done"
+    forget "$cache/firmware-" "$packages"
+}
+
 finish_root() {
     local file
     # Both write by making a new file, yet let nothing reach the cached layer through a link.
