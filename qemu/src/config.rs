@@ -18,6 +18,8 @@ use crate::vm::Vm;
 
 /// The chipset has six SATA ports.
 pub(crate) const AHCI_PORTS: usize = 6;
+/// virtio's SCSI controller has 256 targets, and QEMU takes the numbers below 255.
+pub(crate) const TARGETS: usize = 255;
 /// PCIe ports for disks that are added at run time.
 const SPARE_PORTS: usize = 4;
 
@@ -59,6 +61,9 @@ pub(crate) struct Config {
     pub(crate) ports: usize,
     /// Controllers beside the chipset's; fixed at the first start.
     pub(crate) controllers: Vec<Bus>,
+    /// The target after the last one that was used on virtio's SCSI controller.
+    #[serde(default)]
+    pub(crate) next_target: usize,
 }
 
 /// Gathers what a machine is to be.
@@ -84,6 +89,7 @@ impl Builder {
             extra: Vec::new(),
             ports: 0,
             controllers: Vec::new(),
+            next_target: 0,
         };
         Builder { config }
     }
@@ -226,6 +232,7 @@ impl Config {
                 .filter_map(|d| d.place)
                 .max();
             self.ports = last.map_or(0, |place| place + 1) + SPARE_PORTS;
+            self.next_target = self.disks.iter().filter(|d| d.bus == Bus::VirtioScsi).count();
             let wanted = [Bus::Megasas, Bus::Pvscsi, Bus::VirtioScsi, Bus::Usb];
             let asked = std::mem::take(&mut self.controllers);
             self.controllers = wanted
@@ -245,6 +252,23 @@ impl Config {
             .filter_map(|d| d.place)
             .collect();
         (0..).find(|place| !taken.contains(place)).unwrap_or(0)
+    }
+
+    /// Where a disk goes that is added at run time.
+    ///
+    /// On virtio's SCSI controller every disk gets a target that was not used for long: Linux carries out what it hears
+    /// of removals and additions in any order, so that a disk in the place of one that has just left may be taken for
+    /// that one, and be lost with it (drivers/scsi/virtio_scsi.c queues each event as work of its own).
+    pub(crate) fn place_to_plug(&mut self, bus: Bus) -> usize {
+        if bus != Bus::VirtioScsi {
+            return self.free_place(bus);
+        }
+        let taken = |place: &usize| self.disks.iter().any(|d| d.bus == bus && d.place == Some(*place));
+        let first = self.next_target % TARGETS;
+        let place = (first..TARGETS).chain(0..first).find(|place| !taken(place));
+        let place = place.unwrap_or(TARGETS);
+        self.next_target = place + 1;
+        place
     }
 
     /// Refuses what QEMU would refuse with less clear words.

@@ -3,13 +3,14 @@
 //! Invariant: the description says what the machine has at every moment, so that after a power cut it starts with the
 //! disks that it had. A removed disk keeps its bytes and can be given back.
 //!
-//! Not here: a disk that stays and fails; that is for a back end that injects errors.
+//! Not here: a disk that stays and fails; a block server's does ([`Recording::fail`](crate::Recording::fail)).
 
 use std::time::Duration;
 
 use qapi::qmp::{blockdev_del, device_del};
 
-use crate::config::on_port;
+use crate::block::Recording;
+use crate::config::{TARGETS, on_port};
 use crate::disk::{Backend, Bus, Disk, Format};
 use crate::error::Result;
 use crate::tool::make_disk;
@@ -36,14 +37,7 @@ impl Vm {
             }
             disk
         };
-        let qmp = self.qmp("removing a disk")?;
-        let since = qmp.events();
-        qmp.execute(&device_del { id: id.into() })?;
-        qmp.event(since, &format!("the removal of disk {id}"), LET_GO, |event| {
-            event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id
-        })?;
-        qmp.execute(&blockdev_del { node_name: disk.node() })?;
-        lock(&self.config).disks.retain(|other| other.id != id);
+        self.let_go(std::slice::from_ref(&disk))?;
         let path = disk.path(self.dir());
         let backend = match &disk.backend {
             Backend::Blank { .. } | Backend::Overlay { .. } => Backend::File {
@@ -58,6 +52,60 @@ impl Vm {
             place: None,
             ..disk
         })
+    }
+
+    /// Takes disks out, all at once.
+    fn let_go(&self, disks: &[Disk]) -> Result<()> {
+        let qmp = self.qmp("removing a disk")?;
+        let since = qmp.events();
+        for disk in disks {
+            qmp.execute(&device_del { id: disk.id.clone() })?;
+        }
+        for disk in disks {
+            qmp.event(since, &format!("the removal of disk {}", disk.id), LET_GO, |event| {
+                event["event"] == "DEVICE_DELETED" && event["data"]["device"] == disk.id.as_str()
+            })?;
+            qmp.execute(&blockdev_del { node_name: disk.node() })?;
+            lock(&self.config).disks.retain(|other| other.id != disk.id);
+        }
+        Ok(())
+    }
+
+    /// Puts all disks of a recording in, on this bus, and tells their ids. Their serial numbers are their names, as they
+    /// were for the machine that wrote them.
+    ///
+    /// [`Bus::VirtioScsi`] is the quickest; [`Builder::controller`](crate::Builder::controller) makes room for it.
+    ///
+    /// # Errors
+    /// As [`Vm::plug`]; then none of them is in.
+    pub fn attach(&self, recording: &Recording, bus: Bus) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for name in recording.names() {
+            // Of its own, so that the disks of another moment can be in beside them.
+            let id = recording.export(name).replace('/', "-");
+            let plugged = recording.disk(name).and_then(|disk| self.plug(disk.id(&id).bus(bus)));
+            if let Err(error) = plugged {
+                let _ = self.detach(recording);
+                return Err(error);
+            }
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    /// Takes all disks of a recording out that are in.
+    pub fn detach(&self, recording: &Recording) -> Result<()> {
+        let exports: Vec<String> = recording
+            .names()
+            .into_iter()
+            .map(|name| recording.export(name))
+            .collect();
+        let served = |disk: &&Disk| match &disk.backend {
+            Backend::Nbd { socket, export } => socket == recording.socket() && exports.contains(export),
+            Backend::Blank { .. } | Backend::Overlay { .. } | Backend::File { .. } => false,
+        };
+        let disks: Vec<Disk> = lock(&self.config).disks.iter().filter(served).cloned().collect();
+        self.let_go(&disks)
     }
 
     /// Puts a disk in.
@@ -77,12 +125,12 @@ impl Vm {
         if config.disks.iter().any(|other| other.id == disk.id) {
             return Err(config.problem(format!("it has a disk {} already", disk.id)));
         }
-        let place = config.free_place(disk.bus);
+        let place = config.place_to_plug(disk.bus);
         disk.place = Some(place);
         let room = if on_port(disk.bus) {
             place < config.ports
         } else {
-            config.controllers.contains(&disk.bus)
+            config.controllers.contains(&disk.bus) && place < TARGETS
         };
         if !room {
             return Err(config.problem(format!("there is no room for {} on {:?}", disk.id, disk.bus)));
