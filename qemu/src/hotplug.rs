@@ -93,6 +93,31 @@ impl Vm {
         Ok(ids)
     }
 
+    /// Gives a machine that does not run the disks of another moment: each disk of a recording is replaced by the disk of
+    /// its name in this one, and is gone if this one has none. [`Vm::start`] then starts it after the power cut.
+    ///
+    /// # Errors
+    /// [`Config`](crate::Error::Config) while it runs.
+    pub fn exchange(&self, recording: &Recording) -> Result<()> {
+        let running = self.is_running();
+        let mut config = lock(&self.config);
+        if running {
+            return Err(config.problem("its disks cannot be exchanged while it runs"));
+        }
+        config.disks.retain_mut(|disk| match &mut disk.backend {
+            Backend::Nbd { socket, export } => match recording.counterpart(socket, export) {
+                Some(Some(other)) => {
+                    *export = other;
+                    true
+                }
+                Some(None) => false,
+                None => true,
+            },
+            Backend::Blank { .. } | Backend::Overlay { .. } | Backend::File { .. } => true,
+        });
+        Ok(())
+    }
+
     /// Takes all disks of a recording out that are in.
     pub fn detach(&self, recording: &Recording) -> Result<()> {
         let exports: Vec<String> = recording

@@ -60,7 +60,7 @@ mod wire;
 
 pub use accel::{Accel, Host, Version, installed, probe};
 pub use agent::Output;
-pub use block::{Action, Blank, BlockServer, Cut, Event, Fault, Position, Recording, Survivors};
+pub use block::{Action, BlockServer, Cut, Event, Fault, Medium, Position, Recording, Survivors};
 pub use config::{Boot, Builder};
 pub use disk::{Backend, Bus, Cache, Disk, Format};
 pub use error::{Error, ErrorKind, Evidence, Result};

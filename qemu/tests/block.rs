@@ -9,10 +9,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cistern_model::Bytes;
-use cistern_qemu::{Action, Blank, BlockServer, Cut, Event, Fault, Position, Recording, Survivors};
+use cistern_qemu::{Action, BlockServer, Cut, Event, Fault, Medium, Position, Recording, Survivors};
 use tempfile::TempDir;
 
-fn record(disks: impl IntoIterator<Item = Blank>) -> (TempDir, Recording) {
+fn record(disks: impl IntoIterator<Item = Medium>) -> (TempDir, Recording) {
     let dir = tempfile::tempdir().unwrap();
     let server = BlockServer::start(dir.path()).unwrap();
     (dir, server.record(disks).unwrap())
@@ -45,7 +45,7 @@ fn all(recording: &Recording) -> Vec<Event> {
 
 #[test]
 fn qemus_tool_reads_what_it_wrote_and_each_request_is_in_the_history() {
-    let (_dir, disks) = record([Blank::new("D1", Bytes::mib(64))]);
+    let (_dir, disks) = record([Medium::blank("D1", Bytes::mib(64))]);
     let said = qemu_io(
         &disks,
         "D1",
@@ -86,7 +86,7 @@ fn qemus_tool_reads_what_it_wrote_and_each_request_is_in_the_history() {
 
 #[test]
 fn a_cut_is_served_beside_the_disks_that_it_was_cut_from_and_its_writes_are_its_own() {
-    let (_dir, disks) = record([Blank::new("D1", Bytes::mib(16)), Blank::new("D2", Bytes::mib(16))]);
+    let (_dir, disks) = record([Medium::blank("D1", Bytes::mib(16)), Medium::blank("D2", Bytes::mib(16))]);
     qemu_io(&disks, "D1", &["write -P 1 0 4k", "flush"]);
     let safe = disks.end();
     qemu_io(&disks, "D1", &["write -P 2 0 4k"]);
@@ -119,7 +119,7 @@ fn a_cut_is_served_beside_the_disks_that_it_was_cut_from_and_its_writes_are_its_
 
 #[test]
 fn a_broken_disk_fails_as_it_was_told_to_until_it_is_mended() {
-    let (_dir, disks) = record([Blank::new("D1", Bytes::mib(16))]);
+    let (_dir, disks) = record([Medium::blank("D1", Bytes::mib(16))]);
     let fails = |command: &str| qemu_io(&disks, "D1", &[command]).contains("Input/output error");
     disks.fail("D1", Fault::Read(8..16)).unwrap();
     assert!(fails("read 4k 4k") && !fails("read 8k 4k") && !fails("write 4k 4k"));
@@ -213,7 +213,7 @@ impl Client {
 
 #[test]
 fn options_are_answered_listed_described_or_refused_and_a_bad_one_ends_only_its_connection() {
-    let (_dir, disks) = record([Blank::new("D1", Bytes::mib(16)), Blank::new("D2", Bytes::mib(1))]);
+    let (_dir, disks) = record([Medium::blank("D1", Bytes::mib(16)), Medium::blank("D2", Bytes::mib(1))]);
     let mut client = Client::greeted(&disks);
     client.option(3, &[]);
     let names: Vec<_> = (0..2)
@@ -269,7 +269,7 @@ fn options_are_answered_listed_described_or_refused_and_a_bad_one_ends_only_its_
 
 #[test]
 fn requests_that_cannot_be_are_refused_and_leave_the_disk_as_it_was() {
-    let (_dir, disks) = record([Blank::new("D1", Bytes::mib(1))]);
+    let (_dir, disks) = record([Medium::blank("D1", Bytes::mib(1))]);
     let mut client = Client::on(&disks, "D1");
     let (size, past) = (1 << 20, (1_u64 << 20) - 512);
     for (command, offset, length, error) in [
@@ -296,7 +296,7 @@ fn requests_that_cannot_be_are_refused_and_leave_the_disk_as_it_was() {
 
 #[test]
 fn a_flush_covers_what_was_answered_before_it_on_any_connection_and_nothing_under_way() {
-    let (_dir, disks) = record([Blank::new("D1", Bytes::mib(1))]);
+    let (_dir, disks) = record([Medium::blank("D1", Bytes::mib(1))]);
     let (mut one, mut other) = (Client::on(&disks, "D1"), Client::on(&disks, "D1"));
     let write = |client: &mut Client, cookie, sector: u64| {
         client.send(0, 1, cookie, sector * 512, 512);
@@ -321,8 +321,8 @@ fn a_withdrawn_disk_ends_its_connections_and_the_server_serves_on() {
     let dir = tempfile::tempdir().unwrap();
     let server = BlockServer::start(dir.path()).unwrap();
     let (gone, stays) = (
-        server.record([Blank::new("D1", Bytes::mib(1))]),
-        server.record([Blank::new("D1", Bytes::mib(1))]),
+        server.record([Medium::blank("D1", Bytes::mib(1))]),
+        server.record([Medium::blank("D1", Bytes::mib(1))]),
     );
     let (gone, stays) = (gone.unwrap(), stays.unwrap());
     let (mut ends, mut goes_on) = (Client::on(&gone, "D1"), Client::on(&stays, "D1"));
@@ -330,4 +330,55 @@ fn a_withdrawn_disk_ends_its_connections_and_the_server_serves_on() {
     assert!(ends.is_closed());
     goes_on.send(0, 3, 1, 0, 0);
     assert_eq!(goes_on.answer(), (0, 1));
+}
+
+#[test]
+#[ignore = "a measurement: 2 GiB in half a million writes"]
+fn a_moment_of_a_long_history_is_opened_in_milliseconds() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let server = BlockServer::start(dir.path()).unwrap();
+    let disks = server.record([Medium::blank("D1", Bytes::gib(16))]).unwrap();
+    let mut client = Client::on(&disks, "D1");
+    let began = Instant::now();
+    let (mut place, mut under_way) = (1_u64, 0);
+    for n in 0..(2_u64 << 30) / 4096 {
+        // Xorshift: anywhere on the disk.
+        place ^= place << 13;
+        place ^= place >> 7;
+        place ^= place << 17;
+        client.send(0, 1, n, place % (4 << 20) * 4096, 4096);
+        client.0.write_all(&[n as u8; 4096]).unwrap();
+        under_way += 1;
+        if n % 100 == 99 {
+            client.send(0, 3, n, 0, 0);
+            under_way += 1;
+        }
+        while under_way > 12 {
+            assert_eq!(client.answer().0, 0);
+            under_way -= 1;
+        }
+    }
+    for _ in 0..under_way {
+        assert_eq!(client.answer().0, 0);
+    }
+    println!("{} MiB in {:?}", disks.written() >> 20, began.elapsed());
+    let mut opened: Vec<Duration> = (0..1000_u64)
+        .map(|n| {
+            let cut = Cut::at(Position(disks.end().0 * n / 1000)).survivors(Survivors::Random(n));
+            let began = Instant::now();
+            drop(disks.cut(&cut).unwrap());
+            began.elapsed()
+        })
+        .collect();
+    opened.sort();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let resident: Vec<_> = status
+        .lines()
+        .filter(|l| l.starts_with("VmRSS") || l.starts_with("VmHWM"))
+        .collect();
+    println!(
+        "opened: median {:?}, worst {:?}; {resident:?}",
+        opened[500], opened[999]
+    );
+    assert!(opened[500] < Duration::from_millis(100));
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cistern_model::Bytes;
-use cistern_qemu::{Action, Blank, BlockServer, Builder, Bus, Cut, Disk, Fault, Position, Survivors, Vm};
+use cistern_qemu::{Action, BlockServer, Builder, Bus, Cut, Disk, Fault, Medium, Position, Survivors, Vm};
 
 const START: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(60);
@@ -54,7 +54,10 @@ fn what_a_guest_had_synced_is_in_every_cut_after_it_and_another_machine_reads_it
     let dir = directory();
     let server = BlockServer::start(dir.path().join("blocks")).unwrap();
     let disks = server
-        .record([Blank::new("D1", Bytes::mib(256)), Blank::new("D2", Bytes::mib(256))])
+        .record([
+            Medium::blank("D1", Bytes::mib(256)),
+            Medium::blank("D2", Bytes::mib(256)),
+        ])
         .unwrap();
     let mut writer = peer("writer").disk(disks.disk("D1").unwrap());
     writer = writer.disk(disks.disk("D2").unwrap().bus(Bus::VirtioScsi));
@@ -118,6 +121,18 @@ fn what_a_guest_had_synced_is_in_every_cut_after_it_and_another_machine_reads_it
     }
     println!("opened, seen by the guest, detached: {times:?}");
 
+    // The machine itself, after the cut and without one of its disks.
+    let view = disks.cut(&Cut::at(done[7]).without("D1")).unwrap();
+    writer.exchange(&view).unwrap();
+    writer.start().unwrap();
+    writer.wait_for_agent(START).unwrap();
+    let two = device(&writer, "D2");
+    sh(
+        &writer,
+        &format!("cmp <(dd if={two} bs=1M count=1 skip=7 status=none) <(yes 7 | head -c 1M)"),
+    );
+    assert_eq!(sh(&writer, "ls /sys/block | grep -c '^[vs]d'"), "1");
+
     let after = |survivors| {
         disks
             .cut(&Cut::at(unsynced).survivors(survivors))
@@ -140,7 +155,7 @@ fn a_guest_sees_a_broken_disk_and_a_mended_one_and_disks_on_pci_come_and_go() {
     let dir = directory();
     let server = BlockServer::start(dir.path().join("blocks")).unwrap();
     let disks = server
-        .record([Blank::new("D1", Bytes::mib(64)), Blank::new("D2", Bytes::mib(64))])
+        .record([Medium::blank("D1", Bytes::mib(64)), Medium::blank("D2", Bytes::mib(64))])
         .unwrap();
     let vm = peer("peer").start(dir.path().join("peer")).unwrap();
     vm.wait_for_agent(START).unwrap();
@@ -164,7 +179,7 @@ fn a_guest_sees_a_broken_disk_and_a_mended_one_and_disks_on_pci_come_and_go() {
 fn sequential_writes_through_the_server_beside_a_raw_file() {
     let dir = directory();
     let server = BlockServer::start(dir.path().join("blocks")).unwrap();
-    let disks = server.record([Blank::new("D1", Bytes::gib(4))]).unwrap();
+    let disks = server.record([Medium::blank("D1", Bytes::gib(4))]).unwrap();
     let raw = dir.path().join("disk.raw");
     std::fs::File::create(&raw).unwrap().set_len(4 << 30).unwrap();
     let vm = peer("peer")
@@ -191,7 +206,7 @@ fn sequential_writes_through_the_server_beside_a_raw_file() {
                 );
                 // In the terse form the 48th field is the bandwidth of writing in KiB/s.
                 let rate = sh(&vm, &format!("{fio} | cut -d';' -f48"));
-                println!("{serial} {name}: {} MiB/s", rate.parse::<u64>().unwrap() / 1024);
+                println!("{serial} {name}: {:.2} MiB/s", rate.parse::<f64>().unwrap() / 1024.0);
             }
         }
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::extent::SECTOR;
 use super::tape::Change;
-use super::{Blank, BlockServer, Cut, Position, Recording, Survivors};
+use super::{BlockServer, Cut, Medium, Position, Recording, Survivors};
 
 const SECTORS: u64 = 24;
 const NAMES: [&str; 2] = ["A", "B"];
@@ -224,8 +224,8 @@ fn record() -> (Recording, BTreeMap<(usize, u64), u64>) {
     });
     let size = Bytes::new(SECTORS * SECTOR);
     let disks = [
-        Blank::new("A", size),
-        Blank::on("B", dir.path().join("base")).size(size),
+        Medium::blank("A", size),
+        Medium::raw("B", dir.path().join("base")).size(size),
     ];
     let first = (0..SECTORS / 2).map(|sector| ((1, sector), 1_000_000 + sector));
     (server().record(disks).unwrap(), first.collect())
@@ -390,4 +390,15 @@ fn a_disk_can_be_lost_with_the_power_and_phases_are_told_by_marks() {
         let error = recording.cut(&cut).map(drop).unwrap_err().to_string();
         assert!(error.contains(complaint), "{error}");
     }
+}
+
+#[test]
+fn a_disk_is_copied_to_a_file_as_it_is() {
+    let (recording, _) = record();
+    write(&recording, 1, 3, 7, false);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kept.raw");
+    recording.copy_to("B", &path).unwrap();
+    let bytes = recording.read("B", 0, (SECTORS * SECTOR) as usize).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
 }

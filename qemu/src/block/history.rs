@@ -107,7 +107,8 @@ pub(crate) struct Track {
 #[derive(Debug)]
 pub(crate) struct History {
     entries: Vec<Entry>,
-    marks: Vec<String>,
+    /// Where the marks are, in order, and their names.
+    marks: Vec<(u64, String)>,
     pub(crate) tracks: Vec<Track>,
 }
 
@@ -196,7 +197,7 @@ impl History {
     /// Adds a mark.
     pub(crate) fn mark(&mut self, name: &str) -> Position {
         let kind = Kind::Mark(u32::try_from(self.marks.len()).unwrap_or(u32::MAX));
-        self.marks.push(name.into());
+        self.marks.push((self.end(), name.into()));
         self.push(Entry {
             start: 0,
             kind,
@@ -220,7 +221,10 @@ impl History {
             Kind::Flush { covers } => Action::Flush {
                 covers: Position(covers),
             },
-            Kind::Mark(number) => Action::Mark(self.marks.get(number as usize).cloned().unwrap_or_default()),
+            Kind::Mark(number) => {
+                let mark = self.marks.get(number as usize);
+                Action::Mark(mark.map(|(_, name)| name.clone()).unwrap_or_default())
+            }
         };
         Some(Event {
             at: Position(position),
@@ -234,12 +238,12 @@ impl History {
 
     /// The last mark before `position`: in which phase a power cut there falls.
     pub(crate) fn phase(&self, position: u64) -> Option<&str> {
-        let before = self
-            .entries
-            .get(..usize::try_from(position).ok()?.min(self.entries.len()))?;
-        before.iter().rev().find_map(|entry| match entry.kind {
-            Kind::Mark(number) => self.marks.get(number as usize).map(String::as_str),
-            Kind::Write(_) | Kind::Zeroes | Kind::Trim | Kind::Flush { .. } => None,
-        })
+        let before = self.marks.partition_point(|(at, _)| *at < position);
+        before.checked_sub(1).map(|last| self.marks[last].1.as_str())
+    }
+
+    /// Where the marks are, in order, and their names.
+    pub(crate) fn marks(&self) -> &[(u64, String)] {
+        &self.marks
     }
 }

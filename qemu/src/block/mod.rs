@@ -3,11 +3,11 @@
 //!
 //! ```no_run
 //! use cistern_model::Bytes;
-//! use cistern_qemu::{Blank, BlockServer, Cut, Survivors, Vm};
+//! use cistern_qemu::{Medium, BlockServer, Cut, Survivors, Vm};
 //!
 //! # fn main() -> cistern_qemu::Result<()> {
 //! let server = BlockServer::start("target/vm/blocks")?;
-//! let disks = server.record([Blank::new("D1", Bytes::gib(4)), Blank::new("D2", Bytes::gib(4))])?;
+//! let disks = server.record([Medium::blank("D1", Bytes::gib(4)), Medium::blank("D2", Bytes::gib(4))])?;
 //! let mut builder = Vm::builder("appliance").ovmf();
 //! for disk in disks.disks() {
 //!     builder = builder.disk(disk);
@@ -47,7 +47,7 @@ pub use cut::{Cut, Survivors};
 pub use fault::Fault;
 pub use history::{Action, Event, Position};
 pub use recording::Recording;
-pub use server::{Blank, BlockServer};
+pub use server::{BlockServer, Medium};
 
 #[cfg(test)]
 mod cut_tests;

@@ -6,6 +6,7 @@
 //!
 //! Not here: attaching the disks to a machine (`hotplug`).
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -87,6 +88,13 @@ impl Recording {
         self.tape.history().phase(at.0).map(str::to_owned)
     }
 
+    /// All marks, in order.
+    pub fn marks(&self) -> Vec<(Position, String)> {
+        let history = self.tape.history();
+        let marks = history.marks().iter();
+        marks.map(|(at, name)| (Position(*at), name.clone())).collect()
+    }
+
     /// How many bytes were written to all its disks; zeroes do not count.
     pub fn written(&self) -> u64 {
         self.tape.written()
@@ -144,6 +152,20 @@ impl Recording {
         }
         let read = self.tape.read(index, offset, length);
         read.map_err(Error::io("reading a disk of", self.server.socket()))
+    }
+
+    /// Copies a disk as it is now into a raw file, sparsely: to keep what a machine could not cope with.
+    pub fn copy_to(&self, disk: &str, path: impl AsRef<Path>) -> Result<()> {
+        let (index, path) = (self.index(disk)?, path.as_ref());
+        let copied = File::create(path).and_then(|file| self.tape.copy_to(index, &file));
+        copied.map_err(Error::io("copying a disk to", path))
+    }
+
+    /// For a disk that a recording of the same server serves as `export`: the export of the disk of that name here, or
+    /// none if it is not here. None for a disk of something else.
+    pub(crate) fn counterpart(&self, socket: &Path, export: &str) -> Option<Option<String>> {
+        let (_, name) = export.split_once('/').filter(|_| socket == self.socket())?;
+        Some(self.index(name).is_ok().then(|| self.export(name)))
     }
 
     fn index(&self, disk: &str) -> Result<usize> {

@@ -33,17 +33,17 @@ const WORKERS: usize = 8;
 
 /// What a disk of a recording is at the beginning.
 #[derive(Clone, Debug)]
-pub struct Blank {
+pub struct Medium {
     name: String,
     size: Option<Bytes>,
     base: Option<PathBuf>,
 }
 
-impl Blank {
+impl Medium {
     /// A disk of zeroes.
-    pub fn new(name: &str, size: Bytes) -> Blank {
+    pub fn blank(name: &str, size: Bytes) -> Medium {
         let (size, base) = (Some(size), None);
-        Blank {
+        Medium {
             name: name.into(),
             size,
             base,
@@ -51,9 +51,9 @@ impl Blank {
     }
 
     /// A disk that begins as a raw file, which is only read, and has its size.
-    pub fn on(name: &str, base: impl Into<PathBuf>) -> Blank {
+    pub fn raw(name: &str, base: impl Into<PathBuf>) -> Medium {
         let (size, base) = (None, Some(base.into()));
-        Blank {
+        Medium {
             name: name.into(),
             size,
             base,
@@ -61,7 +61,7 @@ impl Blank {
     }
 
     /// Gives it this size; where its file ends it is zeroes.
-    pub fn size(mut self, size: Bytes) -> Blank {
+    pub fn size(mut self, size: Bytes) -> Medium {
         self.size = Some(size);
         self
     }
@@ -152,7 +152,7 @@ impl BlockServer {
     }
 
     /// Serves the disks of one machine and records what is written to them.
-    pub fn record(&self, disks: impl IntoIterator<Item = Blank>) -> Result<Recording> {
+    pub fn record(&self, disks: impl IntoIterator<Item = Medium>) -> Result<Recording> {
         let mut drives: Vec<(Drive, ExtentMap)> = Vec::new();
         for disk in disks {
             if drives.iter().any(|(other, _)| other.name == disk.name) {
@@ -244,12 +244,12 @@ mod tests {
         let mib = Bytes::mib(1);
         let cases = [
             (
-                vec![Blank::new("D1", mib), Blank::new("D1", mib)],
+                vec![Medium::blank("D1", mib), Medium::blank("D1", mib)],
                 "two disks are called D1",
             ),
-            (vec![Blank::new("a/b", mib)], "a/b"),
-            (vec![Blank::new("D1", Bytes::new(1000))], "sectors"),
-            (vec![Blank::on("D1", "/nowhere")], "/nowhere"),
+            (vec![Medium::blank("a/b", mib)], "a/b"),
+            (vec![Medium::blank("D1", Bytes::new(1000))], "sectors"),
+            (vec![Medium::raw("D1", "/nowhere")], "/nowhere"),
         ];
         for (disks, expected) in cases {
             let error = server.record(disks).map(drop).unwrap_err().to_string();

@@ -18,6 +18,10 @@ use super::extent::{ExtentMap, SECTOR, Source};
 use super::fault::Fault;
 use super::history::{Entry, History, Kind, Track};
 
+/// How many bytes are copied at a time, and looked at for zeroes together.
+const COPIED: u64 = 1 << 20;
+const PAGE: usize = 4096;
+
 /// One disk of a recording, apart from its history.
 #[derive(Debug)]
 pub(crate) struct Drive {
@@ -110,6 +114,25 @@ impl Tape {
             }
         }
         Ok(buffer)
+    }
+
+    /// Copies a disk as it is now to a file, leaving out what is zeroes.
+    pub(crate) fn copy_to(&self, disk: usize, file: &File) -> io::Result<()> {
+        let size = self.drives.get(disk).map_or(0, |drive| drive.sectors * SECTOR);
+        file.set_len(size)?;
+        let mut at = 0;
+        while at < size {
+            let length = size.min(at + COPIED) - at;
+            // At most COPIED.
+            let bytes = self.read(disk, at, length as usize)?;
+            for (n, part) in bytes.chunks(PAGE).enumerate() {
+                if part.iter().any(|byte| *byte != 0) {
+                    file.write_all_at(part, at + (n * PAGE) as u64)?;
+                }
+            }
+            at += length;
+        }
+        Ok(())
     }
 
     /// Writes whole sectors.
