@@ -53,7 +53,10 @@ pub(super) fn session_on_the_screen(lab: &Lab) -> Result<()> {
     let screen = |what: &str| -> Result<String> {
         let began = Instant::now();
         loop {
-            let shown = lab.appliance.root_shell()?.run("fold -w $(stty -F /dev/tty1 size | cut -d' ' -f2) /dev/vcs1")?;
+            let shown = lab
+                .appliance
+                .root_shell()?
+                .run("fold -w $(stty -F /dev/tty1 size | cut -d' ' -f2) /dev/vcs1")?;
             if shown.contains(what) {
                 return Ok(shown);
             }
