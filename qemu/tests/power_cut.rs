@@ -21,7 +21,6 @@ fn peer(name: &str) -> Builder {
     let cmdline = std::fs::read_to_string(images.join("cmdline")).unwrap();
     Vm::builder(name)
         .memory_mib(768)
-        .cpus(1)
         .direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline.trim())
         .guest_agent()
 }
