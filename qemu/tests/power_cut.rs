@@ -41,7 +41,7 @@ fn sh(vm: &Vm, command: &str) -> String {
 fn device(vm: &Vm, serial: &str) -> String {
     let find = format!(
         "for n in $(seq 200); do for f in /sys/block/*/serial /sys/block/*/device/vpd_pg80; do \
-         if [ -e $f ] && grep -qa {serial} $f; then f=${{f#/sys/block/}}; echo /dev/${{f%%/*}}; exit; fi; done; \
+         if [ -e \"$f\" ] && grep -qa {serial} \"$f\"; then f=${{f#/sys/block/}}; echo /dev/${{f%%/*}}; exit; fi; done; \
          sleep 0.05; done; dmesg | tail -n 30 >&2; exit 1"
     );
     sh(vm, &find)
