@@ -114,8 +114,8 @@ fn boot(args: &mut Args, config: &Config, dir: &Path, accel: Accel) {
 }
 
 /// Linux looks early for an interrupt of the timer, and concludes from its lack within some milliseconds that the board is
-/// broken. When software emulation gets no time of a busy host for that long, the guest then tries ways of wiring that end
-/// in a hang or in an assertion of QEMU's. Under KVM it does not look.
+/// broken. When software emulation gets no time of a busy host for that long, the guest says `8254 timer not connected to
+/// IO-APIC`; starts that said so were seen to hang. Under KVM it does not look.
 fn command_line(cmdline: &str, accel: Accel) -> String {
     match accel {
         Accel::Tcg => format!("{cmdline} no_timer_check"),
