@@ -4,7 +4,7 @@ IMAGE := target/image
 BINARIES := target/debug/cisternd target/debug/cistern-gate target/debug/cistern
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check run image image-buildroot bench tools build
+.PHONY: help demo test check run image image-buildroot bench torture tools build
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -29,6 +29,9 @@ image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILD
 
 bench: image ## Measures, each figure beside its floor.
 	target/debug/bench
+
+torture: image ## Checks what a thousand power cuts leave of a recorded workload; CUTS=... for more.
+	target/debug/torture --cuts $(or $(CUTS),1000)
 
 tools: # What this machine lacks, by apt.
 	@tests/install-tools

@@ -9,3 +9,4 @@ pub mod bench;
 pub mod cli;
 pub mod lab;
 pub mod scenarios;
+pub mod torture;

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use data_encoding::BASE64;
 
 use crate::lab::{PEER_ADDRESS, RootShell};
 
 const SCRIPT: &str = include_str!("../../bench/bare.sh");
-/// What one line on the console carries.
-const PIECE: usize = 720;
 /// A block of volumes under software emulation on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -19,14 +16,8 @@ pub(super) type Times = BTreeMap<String, Vec<f64>>;
 
 /// Types the script into a file on the appliance.
 pub(super) fn install(shell: &RootShell<'_>) -> Result<()> {
-    shell.run("mkdir -p /run/bench/volumes && rm -f /run/bench/bare.sh")?;
-    for piece in SCRIPT.as_bytes().chunks(PIECE) {
-        shell.run(&format!(
-            "echo {} | base64 -d >> /run/bench/bare.sh",
-            BASE64.encode(piece)
-        ))?;
-    }
-    Ok(())
+    shell.run("mkdir -p /run/bench/volumes")?;
+    shell.install("/run/bench/bare.sh", SCRIPT)
 }
 
 /// Runs it.

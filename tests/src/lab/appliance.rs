@@ -13,6 +13,8 @@ use super::{APPLIANCE_ADDRESS, START_LIMIT};
 const API: u16 = 8443;
 /// The card on the private link, by which both VMs name their port.
 const LINK_MAC: &str = "52:54:00:77:00:01";
+/// What one line typed on the console carries of a file.
+const PIECE: usize = 720;
 /// How long a line typed on the console may wait for its answer.
 const TYPED: Duration = Duration::from_secs(60);
 
@@ -24,6 +26,18 @@ pub struct Machine {
     disks: Bus,
     nic: NicModel,
     screen: bool,
+    pool_disks: PoolDisks,
+}
+
+/// The disks for a pool.
+#[derive(Debug, Clone)]
+enum PoolDisks {
+    /// Four blank ones, kept in files.
+    Blank,
+    /// These, whoever serves them.
+    These(Vec<Disk>),
+    /// None yet: they are put in while it runs.
+    Later,
 }
 
 /// How the machine starts.
@@ -49,6 +63,7 @@ impl Default for Machine {
             disks: Bus::Virtio,
             nic: NicModel::Virtio,
             screen: false,
+            pool_disks: PoolDisks::Blank,
         }
     }
 }
@@ -112,6 +127,22 @@ impl Machine {
         Machine { screen: true, ..self }
     }
 
+    /// With these disks in place of the four blank ones.
+    pub fn pool_disks(self, disks: Vec<Disk>) -> Self {
+        Machine {
+            pool_disks: PoolDisks::These(disks),
+            ..self
+        }
+    }
+
+    /// With no disks for a pool, and room on its bus for those that are put in while it runs.
+    pub fn disks_later(self) -> Self {
+        Machine {
+            pool_disks: PoolDisks::Later,
+            ..self
+        }
+    }
+
     /// The description for QEMU, with the images of this folder and its link in this switch.
     pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
         let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib).cpus(2);
@@ -146,12 +177,19 @@ impl Machine {
         if self.screen {
             vm = vm.vga();
         }
-        for n in 1..=4 {
-            vm = vm.disk(
-                Disk::blank(Bytes::mib(3584))
-                    .bus(self.disks)
-                    .serial(&format!("BLANK{n}")),
-            );
+        match &self.pool_disks {
+            PoolDisks::Blank => {
+                for n in 1..=4 {
+                    let disk = Disk::blank(Bytes::mib(3584)).serial(&format!("BLANK{n}"));
+                    vm = vm.disk(disk.bus(self.disks));
+                }
+            }
+            PoolDisks::These(disks) => {
+                for disk in disks {
+                    vm = vm.disk(disk.clone().bus(self.disks));
+                }
+            }
+            PoolDisks::Later => vm = vm.controller(self.disks),
         }
         let outside = Nic::user().restricted().forward(API).model(self.nic);
         Ok(vm.nic(outside).nic(Nic::link(switch).mac(LINK_MAC).model(self.nic)))
@@ -306,6 +344,18 @@ impl RootShell<'_> {
             "on the appliance, {command:?} ended with {status}: {output}"
         );
         Ok(output)
+    }
+}
+
+impl RootShell<'_> {
+    /// Types a file of text.
+    pub fn install(&self, path: &str, text: &str) -> Result<()> {
+        self.run(&format!("rm -f {path}"))?;
+        for piece in text.as_bytes().chunks(PIECE) {
+            let piece = data_encoding::BASE64.encode(piece);
+            self.run(&format!("echo {piece} | base64 -d >> {path}"))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,55 @@
+//! Records a workload and checks what hundreds of power cuts would have left of it.
+//!
+//!     torture [--cuts N] [--machines N]
+//!
+//! Prints in which phases the cuts fell, then `torture: N cuts, 0 lost` and `torture: N passed, N failed`. Cuts are chosen by
+//! `TORTURE_SEED`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use cistern_tests::cli::top;
+use cistern_tests::torture;
+use clap::Parser;
+
+/// Checks what power cuts leave.
+#[derive(Parser)]
+struct Options {
+    /// How many cuts.
+    #[arg(long, default_value_t = 100)]
+    cuts: usize,
+    /// How many machines check them side by side.
+    #[arg(long, default_value_t = 2)]
+    machines: usize,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("torture: {error:#}");
+            println!("torture: 0 passed, {} failed", options.cuts);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    let seed = torture::seed()?;
+    println!("torture: {} cuts, seed {seed}", options.cuts);
+    let outcome = torture::run(&top()?, options.cuts, options.machines, seed)?;
+    for (phase, count) in &outcome.phases {
+        println!("  {count:5}  {phase}");
+    }
+    outcome.enough_under_way()?;
+    println!(
+        "torture: recorded in {:.0} s, checked in {:.0} s, {} of {} between a request and its answer",
+        outcome.recording, outcome.checking, outcome.under_way, outcome.cuts
+    );
+    println!("torture: {} cuts, {} lost", outcome.cuts, outcome.lost.len());
+    let failed = outcome.lost.len();
+    println!("torture: {} passed, {failed} failed", outcome.cuts - failed);
+    Ok(failed == 0)
+}

@@ -1,0 +1,26 @@
+#!/bin/bash
+# What an appliance makes of disks that were just put in.
+#
+#   check.sh look     starts cisternd and tells its pools, its volumes and the sums of their files
+#   check.sh leave    lets go of the disks, so that they can be taken out
+case $1 in
+look)
+    udevadm settle
+    systemctl start cisternd || { journalctl -u cisternd --no-pager -n 30; exit 1; }
+    echo "pools $(cistern pools list -o json | tr -d '\n')"
+    echo "volumes $(cistern volumes list -o json | tr -d '\n')"
+    for volume in /volumes/vol-*; do
+        [ -d "$volume" ] || continue
+        for file in "$volume"/f*; do
+            [ -f "$file" ] && echo "sum ${volume##*/} ${file##*/} $(sha256sum <"$file" | cut -d' ' -f1)"
+        done
+    done
+    ;;
+leave)
+    systemctl stop cisternd nfs-server
+    for volume in /volumes/vol-*; do umount "$volume" 2>/dev/null; done
+    vgchange --quiet -an 2>/dev/null
+    [ "$(ls /dev/mapper)" = control ] || { dmsetup ls; dmsetup info -c; exit 1; }
+    ;;
+esac
+exit 0

@@ -1,0 +1,98 @@
+//! An appliance that is given the disks of one cut after another.
+//!
+//! Invariant: nothing of one cut is left on the machine when the next one's disks are put in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::{Pool, PoolState, Volume};
+use cistern_qemu::{Bus, Recording, Vm};
+
+use super::Plan;
+use super::ledger::{Found, Ledger, Moment};
+use crate::lab::{Lab, Machine, RootShell, Site};
+
+const SCRIPT: &str = include_str!("check.sh");
+const PATH: &str = "/run/check.sh";
+/// A start of the supervisor with a handful of volumes, each with a log to replay, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// The machine.
+pub(super) struct Checker {
+    lab: Lab,
+}
+
+impl Checker {
+    /// Starts it, under the system ID of the machine that made the pool.
+    pub(super) fn boot(site: &Site, system_id: &str) -> Result<Self> {
+        let lab = site.boot(Machine::default().disks_on(Bus::VirtioScsi).disks_later())?;
+        lab.check(|lab| {
+            lab.banner()?;
+            let shell = lab.appliance.root_shell()?;
+            shell.install(PATH, SCRIPT)?;
+            shell.run("systemctl stop cistern-gate cisternd nfs-server cistern-console@tty1")?;
+            shell.run(&format!("echo {system_id} > /var/lib/cistern/lvm-system-id"))?;
+            Ok(())
+        })?;
+        Ok(Checker { lab })
+    }
+
+    /// Goes through cuts for as long as there are some, and tells of each what is wrong with what it makes of it.
+    pub(super) fn check_all<'a>(
+        &self,
+        disks: &Recording,
+        ledger: &Ledger,
+        cuts: impl Fn() -> Option<&'a Plan>,
+        tell: impl Fn(&Plan, Vec<String>),
+    ) -> Result<()> {
+        self.lab.check(|lab| {
+            let shell = lab.appliance.root_shell()?;
+            while let Some(plan) = cuts() {
+                let view = disks.cut(&plan.cut)?;
+                let wrong = check(lab.appliance.vm(), &shell, &view, plan.cut.position().0, ledger)
+                    .with_context(|| format!("at {plan:?}"))?;
+                tell(plan, wrong);
+            }
+            Ok(())
+        })
+    }
+}
+
+fn check(vm: &Vm, shell: &RootShell<'_>, view: &Recording, at: Moment, ledger: &Ledger) -> Result<Vec<String>> {
+    vm.attach(view, Bus::VirtioScsi)?;
+    let told = shell.run_for(&format!("bash {PATH} look"), LIMIT)?;
+    let (pools, found) = read(&told)?;
+    let wrong = match pools.as_slice() {
+        [pool] if pool.state == PoolState::Ready => ledger.judge(at, &found),
+        other => vec![format!("the pool is not served: {other:?}")],
+    };
+    shell.run_for(&format!("bash {PATH} leave"), LIMIT)?;
+    vm.detach(view)?;
+    Ok(wrong)
+}
+
+/// Reads what the script told.
+fn read(told: &str) -> Result<(Vec<Pool>, Found)> {
+    let (mut pools, mut found) = (None, Found::default());
+    for line in told.lines() {
+        let mut words = line.trim().splitn(2, ' ');
+        match (words.next(), words.next()) {
+            (Some("pools"), Some(json)) => pools = Some(serde_json::from_str(json).context("reading the pools")?),
+            (Some("volumes"), Some(json)) => {
+                found.volumes = serde_json::from_str::<Vec<Volume>>(json).context("reading the volumes")?;
+            }
+            (Some("sum"), Some(rest)) => {
+                let words: Vec<&str> = rest.split_whitespace().collect();
+                let [volume, file, sum] = words.as_slice() else {
+                    anyhow::bail!("a sum is not understood: {line}");
+                };
+                let sums: &mut BTreeMap<_, _> = &mut found.sums;
+                sums.insert(((*volume).to_owned(), (*file).to_owned()), (*sum).to_owned());
+            }
+            _ => {}
+        }
+    }
+    ensure!(pools.is_some(), "it told of no pools: {told}");
+    Ok((pools.unwrap_or_default(), found))
+}
