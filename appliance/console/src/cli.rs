@@ -208,7 +208,8 @@ pub(crate) enum Pools {
 pub(crate) struct NewPool {
     /// Its name
     pub(crate) name: String,
-    /// How data lies on the disks: single (one copy) or mirror (two copies)
+    /// How data lies on the disks: single (one copy), mirror (pairs), stripe-mirror (striped pairs), parity (any one may be
+    /// lost) or double-parity (any two); `plan` says more
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Layout::ALL.map(Layout::name)))]
     pub(crate) layout: String,
     /// A disk, by its id; give it once for each disk

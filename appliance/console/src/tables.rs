@@ -146,7 +146,7 @@ pub(crate) fn pool(p: &Pool) -> String {
         ("written", p.used.to_string()),
         ("metadata", p.metadata_percent.to_string()),
     ]);
-    if p.layout == Layout::Mirror {
+    if p.layout != Layout::Single {
         pairs.push(("in sync", p.sync_percent.to_string()));
     }
     pairs.push(("disks", join(&p.disks, "\n")));
@@ -168,6 +168,7 @@ pub(crate) fn plan(plan: &PoolPlan) -> String {
         ("layout", plan.request.layout.to_string()),
         ("usable", plan.usable.to_string()),
         ("survives", survives),
+        ("failures", plan.failures.clone()),
         ("disks", groups.join("\n")),
     ];
     if !plan.wasted.is_empty() {
@@ -178,7 +179,30 @@ pub(crate) fn plan(plan: &PoolPlan) -> String {
             .collect();
         pairs.push(("wasted", wasted.join("\n")));
     }
+    if !plan.warnings.is_empty() {
+        pairs.push(("warnings", plan.warnings.join("\n")));
+    }
+    pairs.push((
+        "commands",
+        plan.commands
+            .iter()
+            .map(|line| command(line))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    ));
     fields(&pairs)
+}
+
+/// A command as one line. LVM's configuration, the same long text in each, is cut short; `-o json` has it whole.
+fn command(line: &[String]) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    for word in line {
+        match words.last() {
+            Some(&"--config") => words.push("..."),
+            Some(_) | None => words.push(word),
+        }
+    }
+    words.join(" ")
 }
 
 pub(crate) fn volumes(volumes: &[Volume]) -> Rows {

@@ -41,6 +41,7 @@ mod engine;
 mod error;
 mod events;
 mod jobs;
+mod layout;
 mod locks;
 mod plan;
 mod pool_steps;

@@ -1,13 +1,15 @@
 //! How a pool lies on its disks, in whole extents. Pure.
 //!
-//! Invariant: no disk holds both copies of anything; no disk gives more than it has; what is used, kept back and wasted
+//! Invariant: no disk holds two images of anything; no disk gives more than it has; what is used, kept back and wasted
 //! adds up to what there is.
 //!
 //! The disks of a mirror are paired by size, the largest two first; the data lies on pair after pair, and the copies of
-//! what lies on a pair are on its two disks. The metadata lies on the first pair (with `single`, on the two largest disks,
-//! mirrored, where there are two). Where the metadata lies some extents are kept back: for a repair of it, which writes a
-//! new copy, for its growth, and for the RAID bitmaps of a pool that grows.
+//! what lies on a pair are on its two disks. The striped layouts have one group of all disks, the largest first, with one
+//! image of the data on each, all alike. The metadata lies on the first disks of the first group (with `single`, on the
+//! two largest disks), in as many copies as the layout can lose disks and one more. Where it lies some extents are kept
+//! back: for a repair of it, which writes a new copy, for its growth, and for the RAID bitmaps of a pool that grows.
 
+use cistern_host::RaidLevel;
 use cistern_model::{Bytes, DiskId, Layout};
 
 use crate::EngineError;
@@ -42,12 +44,13 @@ impl Member {
     }
 }
 
-/// Disks that hold copies of each other (or one disk alone), and what of the data lies on them.
+/// Disks that make up for each other (or one disk alone), with one image of a part of the data on each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
+    /// In the order of the images.
     pub(crate) members: Vec<Member>,
-    /// Extents of data; each of the members gives as many.
-    pub(crate) data: u64,
+    /// Extents of each image.
+    pub(crate) image: u64,
 }
 
 /// How a pool lies on its disks.
@@ -68,54 +71,87 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// How its data lies on a group.
+    pub(crate) fn level(&self) -> RaidLevel {
+        level(self.layout, self.groups.first().map_or(0, |group| group.members.len()))
+    }
+
+    /// How its metadata lies.
+    pub(crate) fn metadata_level(&self) -> RaidLevel {
+        match u32::try_from(self.metadata_on.len()) {
+            Ok(copies) if copies > 1 => RaidLevel::Mirror { copies },
+            Ok(_) | Err(_) => RaidLevel::Linear,
+        }
+    }
+
+    /// Extents of data on a group.
+    pub(crate) fn data_on(&self, group: &Group) -> u64 {
+        group.image * u64::from(self.level().data_images())
+    }
+
     /// What volumes can take together.
     pub(crate) fn usable(&self) -> Bytes {
-        EXTENT.saturating_mul(self.groups.iter().map(|group| group.data).sum())
+        EXTENT.saturating_mul(self.groups.iter().map(|group| self.data_on(group)).sum())
     }
 
     /// The extents that this takes or keeps back on a disk.
-    #[cfg(test)]
-    fn taken_on(&self, disk: &DiskId) -> u64 {
-        let mirrored = self.layout == Layout::Mirror;
+    pub(crate) fn taken_on(&self, disk: &DiskId) -> u64 {
         let mut taken = 0;
         for (number, group) in self.groups.iter().enumerate() {
             if group.members.iter().any(|m| m.disk == *disk) {
-                taken += group.data + if mirrored && number == 0 { RAID_METADATA } else { 0 };
+                taken += group.image + raid_metadata(self.level(), number);
             }
         }
         if self.metadata_on.contains(disk) {
-            taken += self.metadata + self.reserve + if self.metadata_on.len() > 1 { RAID_METADATA } else { 0 };
+            taken += self.metadata + self.reserve + raid_metadata(self.metadata_level(), 0);
         }
         taken
     }
+}
 
-    /// How many disks may be lost, whichever they are.
-    pub(crate) fn survives(&self) -> u32 {
-        match self.layout {
-            Layout::Single => 0,
-            Layout::Mirror => 1,
-        }
+/// How data of a layout lies on a group of so many disks.
+pub(crate) fn level(layout: Layout, disks: usize) -> RaidLevel {
+    let images = u32::try_from(disks).unwrap_or(u32::MAX);
+    match layout {
+        Layout::Single => RaidLevel::Linear,
+        Layout::Mirror => RaidLevel::Mirror { copies: 2 },
+        Layout::StripeMirror => RaidLevel::StripeMirror { images },
+        Layout::Parity => RaidLevel::Parity { images },
+        Layout::DoubleParity => RaidLevel::DoubleParity { images },
     }
+}
+
+/// Extents of RAID metadata beside each image on a group: only the first has it.
+fn raid_metadata(level: RaidLevel, group: usize) -> u64 {
+    if level.is_raid() && group == 0 {
+        RAID_METADATA
+    } else {
+        0
+    }
+}
+
+fn by_size(members: &mut [Member]) {
+    members.sort_by(|a, b| b.extents.cmp(&a.extents).then_with(|| a.disk.cmp(&b.disk)));
 }
 
 /// The groups that a layout makes of these disks, and those that it leaves out. Deterministic: by size, then by id.
 pub(crate) fn groups(layout: Layout, mut members: Vec<Member>) -> (Vec<Vec<Member>>, Vec<Member>) {
-    members.sort_by(|a, b| b.extents.cmp(&a.extents).then_with(|| a.disk.cmp(&b.disk)));
-    match layout {
-        Layout::Single => (members.into_iter().map(|member| vec![member]).collect(), Vec::new()),
-        Layout::Mirror => {
-            // The smallest is the one whose loss costs least.
-            let odd = if members.len() % 2 == 1 { members.pop() } else { None };
-            (
-                members.chunks(2).map(<[Member]>::to_vec).collect(),
-                odd.into_iter().collect(),
-            )
-        }
-    }
+    by_size(&mut members);
+    let odd = match layout {
+        // The smallest is the one whose loss costs least.
+        Layout::Mirror | Layout::StripeMirror if members.len() % 2 == 1 => members.pop(),
+        Layout::Single | Layout::Mirror | Layout::StripeMirror | Layout::Parity | Layout::DoubleParity => None,
+    };
+    let grouped = match layout {
+        Layout::Single => members.chunks(1).map(<[Member]>::to_vec).collect(),
+        Layout::Mirror => members.chunks(2).map(<[Member]>::to_vec).collect(),
+        Layout::StripeMirror | Layout::Parity | Layout::DoubleParity => vec![members],
+    };
+    (grouped, odd.into_iter().collect())
 }
 
 /// The plan for these groups.
-pub(crate) fn plan(layout: Layout, groups: Vec<Vec<Member>>, left_out: Vec<Member>) -> Result<Plan, EngineError> {
+pub(crate) fn plan(layout: Layout, mut groups: Vec<Vec<Member>>, left_out: Vec<Member>) -> Result<Plan, EngineError> {
     let disks: usize = groups.iter().map(Vec::len).sum();
     let least = layout.minimum_disks();
     if disks < least || groups.is_empty() {
@@ -124,44 +160,60 @@ pub(crate) fn plan(layout: Layout, groups: Vec<Vec<Member>>, left_out: Vec<Membe
             "layout {layout} takes at least {least} disk(s), and {given} were named"
         )));
     }
+    groups.iter_mut().for_each(|group| by_size(group));
+    let data_level = level(layout, groups.first().map_or(0, Vec::len));
     let smallest = |group: &[Member]| group.iter().map(|m| m.extents).min().unwrap_or(0);
     let raw: u64 = groups.iter().map(|group| smallest(group)).sum();
-    let (chunk, metadata) = metadata_of(EXTENT.saturating_mul(raw));
-    let metadata_on: Vec<DiskId> = match layout {
-        Layout::Single => groups.iter().take(2).flatten().map(|m| m.disk.clone()).collect(),
-        Layout::Mirror => groups.iter().take(1).flatten().map(|m| m.disk.clone()).collect(),
-    };
-    let reserve = metadata * 2;
-    let metadata_share = metadata + reserve + if metadata_on.len() > 1 { RAID_METADATA } else { 0 };
-    let mut planned = Vec::new();
-    for (number, members) in groups.into_iter().enumerate() {
-        let mut taken = 0;
-        if members.iter().any(|m| metadata_on.contains(&m.disk)) {
-            taken += metadata_share;
-        }
-        if layout == Layout::Mirror && number == 0 {
-            taken += RAID_METADATA;
-        }
-        match smallest(&members).checked_sub(taken) {
-            Some(data) if data > 0 => planned.push(Group { members, data }),
-            Some(_) | None => {
-                let names: Vec<&str> = members.iter().map(|m| m.disk.as_str()).collect();
-                return Err(EngineError::Invalid(format!(
-                    "disk {} is too small: nothing is left of it beside the pool's metadata",
-                    names.join(" and ")
-                )));
-            }
-        }
-    }
-    Ok(Plan {
+    let (chunk, metadata) = metadata_of(EXTENT.saturating_mul(raw * u64::from(data_level.data_images())));
+    let mut plan = Plan {
         layout,
-        groups: planned,
-        metadata_on,
+        groups: Vec::new(),
+        metadata_on: metadata_disks(layout, &groups),
         metadata,
-        reserve,
+        reserve: metadata * 2,
         chunk,
         left_out,
-    })
+    };
+    let metadata_share = plan.metadata + plan.reserve + raid_metadata(plan.metadata_level(), 0);
+    for (number, members) in groups.into_iter().enumerate() {
+        let rest = |member: &Member| {
+            let metadata = if plan.metadata_on.contains(&member.disk) {
+                metadata_share
+            } else {
+                0
+            };
+            member
+                .extents
+                .saturating_sub(metadata + raid_metadata(data_level, number))
+        };
+        match members.iter().min_by_key(|member| rest(member)) {
+            Some(member) if rest(member) > 0 => {
+                let image = rest(member);
+                plan.groups.push(Group { members, image });
+            }
+            Some(Member { disk, .. }) => {
+                return Err(EngineError::Invalid(format!(
+                    "disk {disk} is too small: nothing is left of it beside the pool's metadata"
+                )));
+            }
+            None => {}
+        }
+    }
+    Ok(plan)
+}
+
+/// The disks for the metadata.
+fn metadata_disks(layout: Layout, groups: &[Vec<Member>]) -> Vec<DiskId> {
+    let copies = match layout {
+        Layout::Single | Layout::Mirror | Layout::StripeMirror | Layout::Parity => 2,
+        Layout::DoubleParity => 3,
+    };
+    let first = match layout {
+        Layout::Single => groups.len(),
+        Layout::Mirror | Layout::StripeMirror | Layout::Parity | Layout::DoubleParity => 1,
+    };
+    let disks = groups.iter().take(first).flatten().map(|m| m.disk.clone());
+    disks.take(copies).collect()
 }
 
 /// The chunk for a pool of this size, and the extents of its metadata when every chunk is mapped. Small chunks make
@@ -235,6 +287,33 @@ mod tests {
     }
 
     #[test]
+    fn striped_layouts_take_one_image_of_each_disk_and_metadata_in_a_copy_more_than_may_be_lost() {
+        for (layout, sizes, metadata_on, data_images) in [
+            (Layout::StripeMirror, &[10, 10, 10, 10][..], 2, 2),
+            (Layout::Parity, &[10, 10, 10], 2, 2),
+            (Layout::DoubleParity, &[10, 10, 10, 10, 10], 3, 3),
+        ] {
+            let plan = planned(layout, sizes).unwrap();
+            assert_eq!(
+                (plan.groups.len(), plan.metadata_on.len()),
+                (1, metadata_on),
+                "{layout}"
+            );
+            let (image, metadata) = (plan.groups[0].image, plan.metadata);
+            // 2543 extents a disk: 2 of RAID metadata; thrice the thin metadata.
+            assert_eq!(image, 2543 - 2 - 3 * metadata, "{layout}");
+            assert_eq!(plan.usable(), EXTENT.saturating_mul(image * data_images), "{layout}");
+        }
+    }
+
+    #[test]
+    fn a_stripe_mirror_leaves_the_smallest_of_an_odd_number_out() {
+        let plan = planned(Layout::StripeMirror, &[4, 4, 2, 4, 4]).unwrap();
+        assert_eq!(plan.groups[0].members.len(), 4);
+        assert_eq!(plan.left_out[0].disk.as_str(), "serial-002");
+    }
+
+    #[test]
     fn metadata_is_mirrored_wherever_there_are_two_disks() {
         assert_eq!(planned(Layout::Single, &[4]).unwrap().metadata_on.len(), 1);
         assert_eq!(planned(Layout::Single, &[4, 4, 4]).unwrap().metadata_on.len(), 2);
@@ -248,6 +327,9 @@ mod tests {
             (Layout::Mirror, &[]),
             (Layout::Mirror, &[10]),
             (Layout::Single, &[0]),
+            (Layout::StripeMirror, &[10, 10, 10]),
+            (Layout::Parity, &[10, 10]),
+            (Layout::DoubleParity, &[10, 10, 10, 10]),
         ] {
             assert!(
                 matches!(planned(layout, sizes), Err(EngineError::Invalid(_))),
@@ -267,18 +349,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_disk_gives_more_than_it_has_and_none_holds_both_copies(
-            mirror: bool,
+        fn no_disk_gives_more_than_it_has_and_none_holds_two_images(
+            layout in proptest::sample::select(Layout::ALL.to_vec()),
             sizes in proptest::collection::vec(1024u64..40_000_000, 1..12),
         ) {
-            let layout = if mirror { Layout::Mirror } else { Layout::Single };
             let members: Vec<Member> = sizes.iter().enumerate().map(|(n, mib)| member(n, Bytes::mib(*mib))).collect();
             let there: BTreeMap<DiskId, u64> = members.iter().map(|m| (m.disk.clone(), m.extents)).collect();
             let (grouped, left_out) = groups(layout, members);
             let Ok(plan) = plan(layout, grouped, left_out) else { return Ok(()) };
             let mut seen: Vec<&DiskId> = plan.left_out.iter().map(|m| &m.disk).collect();
             for group in &plan.groups {
-                prop_assert_eq!(group.members.len(), if mirror { 2 } else { 1 });
+                prop_assert_eq!(group.members.len(), plan.level().images() as usize);
                 seen.extend(group.members.iter().map(|m| &m.disk));
             }
             seen.sort();
@@ -291,10 +372,9 @@ mod tests {
             for (disk, extents) in &there {
                 prop_assert!(plan.taken_on(disk) <= *extents);
             }
-            // What is used and what is wasted is all there is.
+            // As much is used as can be: in each group some disk gives all that it has.
             for group in &plan.groups {
-                let least = group.members.iter().map(|m| m.extents).min().unwrap();
-                prop_assert!(group.members.iter().any(|m| plan.taken_on(&m.disk) == m.extents && m.extents == least));
+                prop_assert!(group.members.iter().any(|m| plan.taken_on(&m.disk) == m.extents));
             }
         }
     }

@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 
-use cistern_host::{BlockDevice, LogicalVolume, LvmState, RaidLevel};
-use cistern_model::{DiskId, JobId, Layout, PoolId};
+use cistern_host::{BlockDevice, LogicalVolume, LvmState};
+use cistern_model::{DiskId, JobId, PoolId};
 
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::jobs::Jobs;
+use crate::layout::{self, Making};
 use crate::plan::{Member, Plan, plan};
 use crate::pools::{refuse_missing, refuse_volumes};
 use crate::tags::{PoolTags, Stage};
@@ -51,19 +52,15 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let total = tags.groups.len() + 4;
         progress.step(0, total, "looking at the disks once more");
-        let members: Vec<&BlockDevice> = devices
-            .iter()
-            .filter(|device| tags.groups.iter().flatten().any(|disk| *disk == device.id))
-            .collect();
-        for device in &members {
+        for device in devices.iter().filter(|device| tags.holds(&device.id)) {
             self.refuse_signatures(device)?;
         }
         progress.step(0, total, "joining the disks");
-        let nodes: Vec<PathBuf> = members.iter().map(|device| device.node.clone()).collect();
+        let join = layout::joining(&id.to_string(), nodes_of(devices, tags), tags.write());
         self.change_lvm(
             id,
             || format!("join the disks of pool {}", tags.name),
-            || self.0.host.lvm.create_vg(&id.to_string(), &nodes, &tags.write()),
+            || join.perform(self.0.host.lvm.as_ref()),
             |_| {},
         )?;
         self.read_lvm()
@@ -80,62 +77,40 @@ impl Engine {
         refuse_missing(pool)?;
         let found = Found::read(&state, pool, &devices)?;
         let plan = found.plan(pool)?;
-        let total = plan.groups.len() + 4;
-        let nothing = |_: &mut View| {};
-        let doing = |what: &str| format!("{what} of pool {}", pool.tags.name);
-
-        let data = volume(&state, &vg, DATA);
-        if !data.is_some_and(|lv| lv.attributes.thin_pool) {
-            progress.step(1, total, "laying out the metadata");
-            if volume(&state, &vg, METADATA).is_none() {
-                let nodes = found.nodes(&plan.metadata_on)?;
-                let level = if nodes.len() > 1 {
-                    RaidLevel::Mirror
-                } else {
-                    RaidLevel::Linear
-                };
-                let make = || lvm.create_lv(&vg, METADATA, level, plan.metadata, &nodes, &[]);
-                self.change_lvm(id, || doing("lay out the metadata"), make, nothing)?;
-            }
-            let mut have = data.map_or(0, |lv| lv.size.get() / pool.extent.get());
-            let mut planned = 0;
-            for (number, group) in plan.groups.iter().enumerate() {
-                progress.step(2 + number, total, "laying out the data");
-                let disks: Vec<DiskId> = group.members.iter().map(|m| m.disk.clone()).collect();
-                let nodes = found.nodes(&disks)?;
-                if have < planned + group.data {
-                    if have != planned {
+        let steps = layout::making(&plan, &vg, |disks| found.nodes(disks))?;
+        let (total, data) = (steps.len() + 1, volume(&state, &vg, DATA));
+        let thin = data.is_some_and(|lv| lv.attributes.thin_pool);
+        let mut have = data.map_or(0, |lv| lv.size.get() / pool.extent.get());
+        let mut planned = 0;
+        for (number, step) in steps.iter().enumerate() {
+            let done = match step {
+                Making::Metadata(_) => thin || volume(&state, &vg, METADATA).is_some(),
+                Making::Data(_, after) => {
+                    let (before, done) = (planned, thin || have >= *after);
+                    planned = *after;
+                    if !done && have != before {
                         return Err(EngineError::Conflict(format!(
                             "pool {} lies on its disks otherwise than planned; delete it and make it anew",
                             pool.tags.name
                         )));
                     }
-                    let level = match plan.layout {
-                        Layout::Single => RaidLevel::Linear,
-                        Layout::Mirror => RaidLevel::Mirror,
-                    };
-                    let lay = || match have {
-                        0 => lvm.create_lv(&vg, DATA, level, group.data, &nodes, &[]),
-                        _ => lvm.extend_lv(&vg, DATA, group.data, &nodes),
-                    };
-                    self.change_lvm(id, || doing("lay out the data"), lay, nothing)?;
-                    have += group.data;
+                    have = have.max(*after);
+                    done
                 }
-                planned += group.data;
+                Making::Convert(_) => thin,
+                Making::Activate(_) | Making::Ready(_) => false,
+            };
+            if done {
+                continue;
             }
-            progress.step(total - 2, total, "making the thin pool");
-            let convert = || lvm.convert_to_thin_pool(&vg, DATA, METADATA, plan.chunk);
-            self.change_lvm(id, || doing("make the thin pool"), convert, nothing)?;
+            progress.step(number + 1, total, step.words());
+            self.change_lvm(
+                id,
+                || format!("{} of pool {}", step.words(), pool.tags.name),
+                || step.step().perform(lvm.as_ref()),
+                |_| {},
+            )?;
         }
-        progress.step(total - 1, total, "activating it");
-        self.change_lvm(
-            id,
-            || doing("activate the thin pool"),
-            || lvm.activate_lv(&vg, DATA),
-            nothing,
-        )?;
-        let ready = || lvm.tag_vg(&vg, &Stage::Ready.change());
-        self.change_lvm(id, || doing("note the readiness"), ready, nothing)?;
         self.read_lvm()
     }
 
@@ -203,6 +178,12 @@ impl Engine {
         self.devices()?;
         Ok(())
     }
+}
+
+/// The nodes of those devices that belong to a pool's groups.
+pub(crate) fn nodes_of(devices: &[BlockDevice], tags: &PoolTags) -> Vec<PathBuf> {
+    let joined = devices.iter().filter(|device| tags.holds(&device.id));
+    joined.map(|device| device.node.clone()).collect()
 }
 
 fn volume<'a>(state: &'a LvmState, vg: &str, name: &str) -> Option<&'a LogicalVolume> {

@@ -1,20 +1,23 @@
 //! Pools: planning, making, deleting and listing them. Here a request is judged; what is then done to the disks is in
 //! `pool_steps`. Invariant: nothing is touched before all of a request has been found good.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cistern_host::{BlockDevice, HostErrorKind};
 use cistern_model::{
     DiskId, EventKind, Job, JobId, JobKind, Layout, Percent, Pool, PoolId, PoolName, PoolPlan, PoolRequest, PoolState,
-    Principal, Severity, Waste,
+    Principal, Severity,
 };
 use uuid::Uuid;
 
 use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
-use crate::plan::{EXTENT, Member, Plan, groups, plan};
-use crate::pool_steps::Progress;
+use crate::error::Doing as _;
+use crate::layout;
+use crate::plan::{Member, Plan, groups, plan};
+use crate::pool_steps::{Progress, nodes_of};
 use crate::tags::{PoolTags, Stage};
 use crate::view::{DATA, PoolView};
 
@@ -45,8 +48,9 @@ impl Engine {
     /// What a request for a pool would come to. Touches nothing.
     pub fn plan_pool(&self, request: &PoolRequest) -> Result<PoolPlan, EngineError> {
         let _operation = self.0.operations.begin(Duration::from_secs(300));
-        let (_, plan) = self.judge(request)?;
-        Ok(describe(request, &plan))
+        let (devices, plan) = self.judge(request)?;
+        let commands = self.commands(request, &devices, &plan)?;
+        Ok(describe(request, &plan, commands))
     }
 
     /// Begins to make a pool. Asked for again with the same layout and disks it is the same one, and if its making was
@@ -218,6 +222,42 @@ impl Engine {
         Ok((devices, plan))
     }
 
+    /// The commands that would make it, with a placeholder for the pool's id.
+    fn commands(
+        &self,
+        request: &PoolRequest,
+        devices: &[BlockDevice],
+        plan: &Plan,
+    ) -> Result<Vec<Vec<String>>, EngineError> {
+        let vg = PoolId::from_uuid(Uuid::nil()).to_string();
+        let tags = tags_of(&request.name, plan);
+        let joined = nodes_of(devices, &tags);
+        let nodes = |disks: &[DiskId]| -> Result<Vec<PathBuf>, EngineError> {
+            let node = |disk: &DiskId| devices.iter().find(|device| device.id == *disk);
+            Ok(disks
+                .iter()
+                .filter_map(node)
+                .map(|device| device.node.clone())
+                .collect())
+        };
+        let mut steps = vec![layout::joining(&vg, joined, tags.write())];
+        steps.extend(
+            layout::making(plan, &vg, nodes)?
+                .iter()
+                .map(|making| making.step().clone()),
+        );
+        steps
+            .iter()
+            .map(|step| {
+                self.0
+                    .host
+                    .lvm
+                    .command_line(step)
+                    .doing(|| "say what would be done".to_owned())
+            })
+            .collect()
+    }
+
     fn begin_creation(
         &self,
         by: &Principal,
@@ -231,17 +271,7 @@ impl Engine {
         let (engine, by, name) = (self.clone(), by.clone(), request.name.clone());
         self.run_job(job.id, move |progress| {
             if let Some((devices, plan)) = new {
-                let tags = PoolTags {
-                    name: name.clone(),
-                    layout: plan.layout,
-                    state: Stage::Creating,
-                    groups: plan
-                        .groups
-                        .iter()
-                        .map(|group| group.members.iter().map(|m| m.disk.clone()).collect())
-                        .collect(),
-                    left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
-                };
+                let tags = tags_of(&name, &plan);
                 engine.join_disks(id, &tags, &devices, progress)?;
             }
             engine.finish_pool(id, progress)?;
@@ -296,35 +326,31 @@ impl Engine {
     }
 }
 
-fn describe(request: &PoolRequest, plan: &Plan) -> PoolPlan {
-    let mut wasted = Vec::new();
-    for group in &plan.groups {
-        let least = group.members.iter().map(|m| m.extents).min().unwrap_or(0);
-        for member in group.members.iter().filter(|m| m.extents > least) {
-            wasted.push(Waste {
-                disk: member.disk.clone(),
-                size: EXTENT.saturating_mul(member.extents - least),
-                why: "the disk that holds the other copy is smaller".to_owned(),
-            });
-        }
-    }
-    for member in &plan.left_out {
-        wasted.push(Waste {
-            disk: member.disk.clone(),
-            size: EXTENT.saturating_mul(member.extents),
-            why: "a mirror takes its disks in pairs; this one is left out, and stays as it is".to_owned(),
-        });
-    }
-    PoolPlan {
-        request: request.clone(),
+/// The tags of a pool that begins.
+fn tags_of(name: &PoolName, plan: &Plan) -> PoolTags {
+    PoolTags {
+        name: name.clone(),
+        layout: plan.layout,
+        state: Stage::Creating,
         groups: plan
             .groups
             .iter()
             .map(|group| group.members.iter().map(|m| m.disk.clone()).collect())
             .collect(),
+        left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
+    }
+}
+
+fn describe(request: &PoolRequest, plan: &Plan, commands: Vec<Vec<String>>) -> PoolPlan {
+    PoolPlan {
+        request: request.clone(),
+        groups: layout::answering(plan),
         usable: plan.usable(),
-        survives: plan.survives(),
-        wasted,
+        survives: plan.layout.survives(),
+        failures: layout::failures(plan),
+        wasted: layout::wasted(plan),
+        warnings: layout::warnings(plan),
+        commands,
     }
 }
 

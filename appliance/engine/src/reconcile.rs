@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cistern_host::Service;
+use cistern_host::{Activation, Service};
 use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
@@ -143,7 +143,7 @@ impl Engine {
         self.change_lvm(
             id,
             || format!("activate {id}"),
-            || self.0.host.lvm.activate_vg(&id.to_string()),
+            || self.0.host.lvm.activate_vg(&id.to_string(), Activation::Complete),
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
                     pool.active = true;

@@ -156,6 +156,11 @@ impl PoolTags {
         })
     }
 
+    /// Whether a disk is in one of its groups.
+    pub(crate) fn holds(&self, disk: &DiskId) -> bool {
+        self.groups.iter().flatten().any(|member| member == disk)
+    }
+
     /// All disks that were asked for, sorted.
     pub(crate) fn asked(&self) -> Vec<DiskId> {
         let mut all: Vec<DiskId> = self.groups.iter().flatten().chain(&self.left_out).cloned().collect();

@@ -34,7 +34,7 @@ impl Engine {
                 self.change_lvm(
                     pool,
                     || doing("activate the device"),
-                    || lvm.activate_lv(&vg, &lv),
+                    || lvm.activate_lv(&vg, &lv, cistern_host::Activation::Complete),
                     |view| {
                         if let Some(volume) = view.volume_mut(id) {
                             volume.active = true;

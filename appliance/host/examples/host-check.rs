@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cistern_host::{ExportEntry, Host, HostError, RaidLevel, Service, TagChange, XfsSpec};
+use cistern_host::{Activation, ExportEntry, Host, HostError, RaidLevel, Service, TagChange, XfsSpec};
 use cistern_model::Bytes;
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ fn show(host: &Host) -> Outcome {
 fn pool(host: &Host, vg: &str, nodes: &[&str]) -> Outcome {
     let nodes: Vec<PathBuf> = nodes.iter().map(PathBuf::from).collect();
     let level = if nodes.len() > 1 {
-        RaidLevel::Mirror
+        RaidLevel::Mirror { copies: 2 }
     } else {
         RaidLevel::Linear
     };
@@ -86,8 +86,10 @@ fn pool(host: &Host, vg: &str, nodes: &[&str]) -> Outcome {
     step("convert", || {
         host.lvm.convert_to_thin_pool(vg, "pool", "meta", Bytes::new(65536))
     })?;
-    step("activate_lv", || host.lvm.activate_lv(vg, "pool"))?;
-    step("activate_lv again", || host.lvm.activate_lv(vg, "pool"))?;
+    step("activate_lv", || host.lvm.activate_lv(vg, "pool", Activation::Complete))?;
+    step("activate_lv again", || {
+        host.lvm.activate_lv(vg, "pool", Activation::Complete)
+    })?;
     step("thin_usage", || host.lvm.thin_usage(vg, "pool"))?;
     let change = TagChange {
         add: vec!["cistern.state=ready".to_owned()],
@@ -144,7 +146,7 @@ fn volume(host: &Host, vg: &str, name: &str, mib: u64, clients: &[&str]) -> Outc
 }
 
 fn up(host: &Host, vg: &str) -> Outcome {
-    step("activate_vg", || host.lvm.activate_vg(vg))?;
+    step("activate_vg", || host.lvm.activate_vg(vg, Activation::Complete))?;
     let state = step("lvm", || host.lvm.state())?;
     let mut entries = Vec::new();
     for lv in state.lvs.iter().filter(|lv| lv.vg == vg && lv.attributes.thin_volume) {

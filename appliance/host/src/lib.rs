@@ -15,9 +15,11 @@ mod exports;
 mod filesystems;
 pub mod linux;
 mod lvm;
+mod lvm_step;
 mod machine;
 pub mod memory;
 mod network;
+mod raid;
 mod services;
 
 use std::sync::Arc;
@@ -27,10 +29,12 @@ pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, Exports};
 pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, XfsSpec};
 pub use lvm::{
-    LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, RaidLevel, TagChange, ThinUsage, VolumeGroup,
+    Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinUsage, VolumeGroup,
 };
+pub use lvm_step::LvmStep;
 pub use machine::{Machine, MachineFacts};
 pub use network::Network;
+pub use raid::RaidLevel;
 pub use services::{Service, Services};
 
 /// A change that somebody may want to react to. It says only what kind: the reader looks at the state anew.

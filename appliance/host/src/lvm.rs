@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, Percent};
 
-use crate::HostError;
+use crate::{HostError, LvmStep, RaidLevel};
 
 /// Everything that LVM sees at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,13 +89,13 @@ pub struct LvAttributes {
     pub unhealthy: bool,
 }
 
-/// How many copies a logical volume has.
+/// What must be there for a volume to be activated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RaidLevel {
-    /// One: a linear volume.
-    Linear,
-    /// Two: raid1.
-    Mirror,
+pub enum Activation {
+    /// Every disk.
+    Complete,
+    /// Whatever is there. LVM checks nothing then: only for volumes of which the caller has counted the images.
+    Partial,
 }
 
 /// How full a thin pool is, from the kernel itself.
@@ -121,6 +121,9 @@ pub trait Lvm: Send + Sync {
     /// The system ID that groups made here carry.
     fn system_id(&self) -> Result<String, HostError>;
 
+    /// The program and the arguments by which a step is done on Linux. Runs nothing.
+    fn command_line(&self, step: &LvmStep) -> Result<Vec<String>, HostError>;
+
     /// Everything that there is. One report of all.
     fn state(&self) -> Result<LvmState, HostError>;
 
@@ -138,7 +141,8 @@ pub trait Lvm: Send + Sync {
     /// Changes a group's tags in one commit.
     fn tag_vg(&self, vg: &str, change: &TagChange) -> Result<(), HostError>;
 
-    /// Makes a plain volume of `extents` extents on exactly these physical volumes, inactive, with its tags.
+    /// Makes a plain volume of `extents` extents on exactly these physical volumes, inactive, with its tags. Image by
+    /// image it lies on them in the order in which they are given.
     fn create_lv(
         &self,
         vg: &str,
@@ -149,8 +153,8 @@ pub trait Lvm: Send + Sync {
         tags: &[String],
     ) -> Result<(), HostError>;
 
-    /// Grows a plain volume by `extents` extents on exactly these physical volumes. For a mirror give as many as it has
-    /// copies: each takes one copy of what is added.
+    /// Grows a plain volume by `extents` extents on exactly these physical volumes. Give as many as it has images: each
+    /// takes one image of what is added.
     fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError>;
 
     /// Makes of two plain volumes a thin pool under the name of the first, the second being its metadata.
@@ -163,11 +167,11 @@ pub trait Lvm: Send + Sync {
     fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError>;
 
     /// Activates a volume, and what lies under it. No error if it is active.
-    fn activate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError>;
+    fn activate_lv(&self, vg: &str, lv: &str, mode: Activation) -> Result<(), HostError>;
 
     /// Activates all volumes of a group. No error for those that are active. Fails if any cannot be activated, having
     /// activated the others.
-    fn activate_vg(&self, vg: &str) -> Result<(), HostError>;
+    fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError>;
 
     /// Deactivates all volumes of a group. Fails `Busy` if one is open.
     fn deactivate_vg(&self, vg: &str) -> Result<(), HostError>;

@@ -16,17 +16,32 @@ pub enum Layout {
     Single,
     /// Two copies, over two, four or more disks. Any one disk may be lost.
     Mirror,
+    /// Two copies, striped over pairs of disks: four, six or more. Any one disk may be lost.
+    StripeMirror,
+    /// Striped with one parity, over three disks or more. Any one disk may be lost; it has a write hole.
+    Parity,
+    /// Striped with two parities, over five disks or more. Any two disks may be lost; it has a write hole.
+    DoubleParity,
 }
 
 impl Layout {
     /// All layouts.
-    pub const ALL: [Layout; 2] = [Layout::Single, Layout::Mirror];
+    pub const ALL: [Layout; 5] = [
+        Layout::Single,
+        Layout::Mirror,
+        Layout::StripeMirror,
+        Layout::Parity,
+        Layout::DoubleParity,
+    ];
 
     /// The name in JSON, on the command line and in tags.
     pub const fn name(self) -> &'static str {
         match self {
             Layout::Single => "single",
             Layout::Mirror => "mirror",
+            Layout::StripeMirror => "stripe-mirror",
+            Layout::Parity => "parity",
+            Layout::DoubleParity => "double-parity",
         }
     }
 
@@ -35,6 +50,18 @@ impl Layout {
         match self {
             Layout::Single => 1,
             Layout::Mirror => 2,
+            Layout::StripeMirror => 4,
+            Layout::Parity => 3,
+            Layout::DoubleParity => 5,
+        }
+    }
+
+    /// How many disks may be lost, whichever they are.
+    pub const fn survives(self) -> u32 {
+        match self {
+            Layout::Single => 0,
+            Layout::Mirror | Layout::StripeMirror | Layout::Parity => 1,
+            Layout::DoubleParity => 2,
         }
     }
 }
@@ -49,10 +76,13 @@ impl FromStr for Layout {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        Layout::ALL
-            .into_iter()
-            .find(|l| l.name() == text)
-            .ok_or_else(|| Invalid::new("layout", text, "give single or mirror"))
+        Layout::ALL.into_iter().find(|l| l.name() == text).ok_or_else(|| {
+            Invalid::new(
+                "layout",
+                text,
+                "give single, mirror, stripe-mirror, parity or double-parity",
+            )
+        })
     }
 }
 
@@ -74,14 +104,22 @@ pub struct PoolRequest {
 pub struct PoolPlan {
     /// The request that it answers.
     pub request: PoolRequest,
-    /// The disks as they would be joined: the disks of each inner list hold copies of each other.
+    /// The disks as they would be joined. With `mirror` and `stripe-mirror` the disks of each inner list hold copies of
+    /// each other; with `parity` and `double-parity` there is one list, and its disks make up for each other.
     pub groups: Vec<Vec<DiskId>>,
     /// What volumes can take together.
     pub usable: Bytes,
     /// How many disks may be lost, whichever they are.
     pub survives: u32,
+    /// Which failures it survives and which not, in sentences.
+    pub failures: String,
     /// What is not used, and why.
     pub wasted: Vec<Waste>,
+    /// What to know before choosing this, each in sentences.
+    pub warnings: Vec<String>,
+    /// The commands that would be run, each as a program and its arguments. The pool's id in them is a placeholder: it
+    /// is chosen when the pool is made.
+    pub commands: Vec<Vec<String>>,
 }
 
 /// Space that a layout leaves unused.

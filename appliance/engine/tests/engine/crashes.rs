@@ -115,6 +115,16 @@ fn making_a_pool_of_three_single_disks() {
 }
 
 #[test]
+fn making_a_stripe_mirror() {
+    pool_everywhere(Layout::StripeMirror, &["a", "b", "c", "d", "small"]);
+}
+
+#[test]
+fn making_a_double_parity() {
+    pool_everywhere(Layout::DoubleParity, &["a", "b", "c", "d", "small"]);
+}
+
+#[test]
 fn making_a_volume() {
     let act = |rig: &Rig| {
         rig.engine

@@ -17,7 +17,7 @@ enum Step {
     Allow { name: u8, client: u8 },
     Forbid { name: u8, client: u8 },
     Write { name: u8, mib: u64 },
-    MakePool { mirror: bool },
+    MakePool { layout: Layout },
     DeletePool,
     Reconcile,
     Restart,
@@ -73,7 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..4, 0u8..3).prop_map(|(name, client)| Step::Allow { name, client }),
         2 => (0u8..4, 0u8..3).prop_map(|(name, client)| Step::Forbid { name, client }),
         3 => (0u8..4, 1u64..600).prop_map(|(name, mib)| Step::Write { name, mib }),
-        2 => any::<bool>().prop_map(|mirror| Step::MakePool { mirror }),
+        2 => proptest::sample::select(Layout::ALL.to_vec()).prop_map(|layout| Step::MakePool { layout }),
         1 => Just(Step::DeletePool),
         1 => Just(Step::Reconcile),
         1 => Just(Step::Restart),
@@ -205,9 +205,8 @@ fn apply(rig: &mut Rig, model: &mut Model, step: &Step) {
                 }
             }
         }
-        Step::MakePool { mirror } => {
-            let layout = if *mirror { Layout::Mirror } else { Layout::Single };
-            let request = pool_request("tank", layout, &["a", "b", "c", "d"]);
+        Step::MakePool { layout } => {
+            let request = pool_request("tank", *layout, &["a", "b", "c", "d", "small"]);
             match rig.engine.create_pool(&by(), &request) {
                 Ok(cistern_engine::PoolCreation::Started(job)) => {
                     let done = rig.wait(&job).state == JobState::Succeeded;

@@ -150,6 +150,14 @@ fn what_cannot_be_a_pool_is_refused_and_changes_nothing() {
         (Layout::Mirror, &["a"][..], ErrorKind::Invalid, "at least 2"),
         (Layout::Mirror, &[], ErrorKind::Invalid, "at least 2"),
         (Layout::Single, &[], ErrorKind::Invalid, "at least 1"),
+        (Layout::StripeMirror, &["a", "b", "c"], ErrorKind::Invalid, "at least 4"),
+        (Layout::Parity, &["a", "b"], ErrorKind::Invalid, "at least 3"),
+        (
+            Layout::DoubleParity,
+            &["a", "b", "c", "small"],
+            ErrorKind::Invalid,
+            "at least 5",
+        ),
         (Layout::Mirror, &["a", "a"], ErrorKind::Invalid, "twice"),
         (Layout::Mirror, &["a", "nowhere"], ErrorKind::NotFound, "serial-nowhere"),
         (Layout::Mirror, &["a", "full"], ErrorKind::DiskInUse, "xfs"),
@@ -315,4 +323,92 @@ fn a_provisioner_sees_only_the_pools_it_is_bound_to() {
     refused(rig.engine.pool(&bound, "tank"), ErrorKind::NotFound);
     assert_eq!(rig.engine.jobs(&bound), []);
     assert_eq!(rig.engine.jobs(&by()).len(), 2);
+}
+
+#[test]
+fn each_layout_is_made_and_lies_on_its_disks_as_planned() {
+    for (layout, disks, survives, images, metadata) in [
+        (Layout::StripeMirror, &["a", "b", "c", "d"][..], 1, 4, 2),
+        (Layout::Parity, &["a", "b", "c"], 1, 3, 2),
+        (Layout::DoubleParity, &["a", "b", "c", "d", "small"], 2, 5, 3),
+    ] {
+        let rig = Rig::new();
+        let request = pool_request("tank", layout, disks);
+        let plan = rig.engine.plan_pool(&request).unwrap();
+        assert_eq!(plan.survives, survives, "{layout}");
+        let pool = rig.make_pool("tank", layout, disks);
+        assert_eq!((pool.size, pool.state), (plan.usable, PoolState::Ready), "{layout}");
+        let lies: Vec<usize> = rig
+            .machine
+            .copies(&pool.id.to_string(), "data")
+            .iter()
+            .map(Vec::len)
+            .collect();
+        assert_eq!(lies, [images, metadata], "{layout}");
+        rig.check();
+    }
+}
+
+#[test]
+fn the_plan_says_what_is_survived_and_warns_of_the_write_hole() {
+    let rig = Rig::new();
+    let plan = |layout, disks: &[&str]| rig.engine.plan_pool(&pool_request("tank", layout, disks)).unwrap();
+    let mirror = plan(Layout::Mirror, &["a", "b", "c", "d"]);
+    assert!(mirror.failures.contains("one of each pair"), "{}", mirror.failures);
+    assert!(mirror.failures.contains("serial-a and serial-b"), "{}", mirror.failures);
+    assert_eq!(mirror.warnings, Vec::<String>::new());
+    let pairs = plan(Layout::StripeMirror, &["a", "b", "c", "d"]);
+    assert_eq!((pairs.groups.len(), pairs.groups[0].len()), (2, 2));
+    let parity = plan(Layout::Parity, &["a", "b", "c", "small"]);
+    assert!(
+        parity.warnings[0].contains("write hole") && parity.warnings[0].contains("mirror"),
+        "{:?}",
+        parity.warnings
+    );
+    let held_back = parity
+        .warnings
+        .iter()
+        .any(|w| w.contains("serial-small holds the others back"));
+    assert!(held_back, "{:?}", parity.warnings);
+    // Three large disks have a rest that the small one does not match.
+    assert_eq!(parity.wasted.len(), 3);
+}
+
+#[test]
+fn the_plan_shows_the_commands_that_are_then_run() {
+    let rig = Rig::new();
+    let before = rig.snapshot();
+    let request = pool_request("tank", Layout::StripeMirror, &["a", "b", "c", "d"]);
+    let plan = rig.engine.plan_pool(&request).unwrap();
+    let programs: Vec<&str> = plan.commands.iter().map(|line| line[0].as_str()).collect();
+    assert_eq!(
+        programs,
+        ["vgcreate", "lvcreate", "lvcreate", "lvconvert", "lvchange", "vgchange"]
+    );
+    let data = plan.commands[2].join(" ");
+    assert!(
+        data.contains("--type raid10 --mirrors 1 --stripes 2") && data.ends_with("/dev/vda /dev/vdb /dev/vdc /dev/vdd"),
+        "{data}"
+    );
+    assert_eq!(rig.snapshot(), before, "planning changed something");
+    // What is then done is as many steps.
+    let calls = rig.machine.calls().len();
+    rig.make_pool("tank", Layout::StripeMirror, &["a", "b", "c", "d"]);
+    let done: Vec<String> = rig.machine.calls()[calls..]
+        .iter()
+        .filter_map(|call| call.strip_prefix("lvm.").and_then(|call| call.split(' ').next()))
+        .filter(|call| !matches!(*call, "state" | "thin_usage" | "command_line"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        done,
+        [
+            "create_vg",
+            "create_lv",
+            "create_lv",
+            "convert_to_thin_pool",
+            "activate_lv",
+            "tag_vg"
+        ]
+    );
 }

@@ -8,7 +8,7 @@ mod disks;
 mod exports;
 mod file;
 mod filesystems;
-mod lvm;
+pub(crate) mod lvm;
 mod machine;
 mod mounts;
 mod network;

@@ -1,19 +1,26 @@
 //! LVM, as it behaves: a group that lacks a disk is not changed; a volume that lacks one is not activated; what is open is
 //! not removed; a thin pool is removed with all that lies in it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, Percent};
 
 use super::Running;
 use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, Segment, State, Vg, busy, failed};
+use crate::linux::lvm::args;
 use crate::{
-    HostError, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, RaidLevel, TagChange, ThinUsage, VolumeGroup,
+    Activation, HostError, LogicalVolume, LvAttributes, Lvm, LvmState, LvmStep, PhysicalVolume, RaidLevel, TagChange,
+    ThinUsage, VolumeGroup,
 };
 
 impl Lvm for Running {
     fn system_id(&self) -> Result<String, HostError> {
         self.look("lvm.system_id", "", |_| Ok(SYSTEM_ID.to_owned()))
+    }
+
+    fn command_line(&self, step: &LvmStep) -> Result<Vec<String>, HostError> {
+        self.look("lvm.command_line", "", |_| Ok(args::step(step, SYSTEM_ID).line()))
     }
 
     fn state(&self) -> Result<LvmState, HostError> {
@@ -108,7 +115,7 @@ impl Lvm for Running {
             if whole(state, "create_lv", vg)?.lvs.contains_key(lv) {
                 return Err(failed("create_lv", "it is there"));
             }
-            let raid = u64::from(level == RaidLevel::Mirror);
+            let raid = u64::from(level.is_raid());
             let segments = allocate(state, "create_lv", vg, level, extents, raid, &disks)?;
             let made = Lv {
                 tags: tags.iter().cloned().collect(),
@@ -193,21 +200,21 @@ impl Lvm for Running {
         })
     }
 
-    fn activate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+    fn activate_lv(&self, vg: &str, lv: &str, mode: Activation) -> Result<(), HostError> {
         self.change("lvm.activate_lv", &format!("{vg}/{lv}"), |state| {
-            if !activate(state, vg, lv)? {
+            if !activate(state, vg, lv, mode)? {
                 return Err(failed("activate_lv", "Refusing activation of partial LV"));
             }
             Ok(())
         })
     }
 
-    fn activate_vg(&self, vg: &str) -> Result<(), HostError> {
+    fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
         self.change("lvm.activate_vg", vg, |state| {
             let names: Vec<String> = ours(state, "activate_vg", vg)?.lvs.keys().cloned().collect();
             let mut all = true;
             for lv in names {
-                all &= activate(state, vg, &lv)?;
+                all &= activate(state, vg, &lv, mode)?;
             }
             if all {
                 Ok(())
@@ -312,7 +319,7 @@ fn check_tags(operation: &str, tags: &[String]) -> Result<(), HostError> {
     }
 }
 
-/// Finds the extents for a volume or for more of it: on one disk after the other, or on each of two.
+/// Finds the extents for a volume or for more of it: on one disk after the other, or on each of those given.
 fn allocate(
     state: &State,
     operation: &str,
@@ -328,14 +335,21 @@ fn allocate(
     }
     let short = || failed(operation, "Insufficient suitable allocatable extents");
     match level {
-        RaidLevel::Mirror => {
-            let [first, second] = disks else { return Err(short()) };
+        RaidLevel::Mirror { .. }
+        | RaidLevel::StripeMirror { .. }
+        | RaidLevel::Parity { .. }
+        | RaidLevel::DoubleParity { .. } => {
+            // LVM rounds what is no multiple up, and would then find no room.
+            let extents = extents.div_ceil(u64::from(level.data_images()));
+            let different: BTreeSet<usize> = disks.iter().copied().collect();
             let room = |disk: &usize| state.free_extents_of(*disk) >= extents + raid;
-            if first == second || !room(first) || !room(second) {
+            if different.len() != level.images() as usize || different.len() != disks.len() || !disks.iter().all(room) {
                 return Err(short());
             }
-            let disks = vec![*first, *second];
-            Ok(vec![Segment { disks, extents }])
+            Ok(vec![Segment {
+                disks: disks.to_vec(),
+                extents,
+            }])
         }
         RaidLevel::Linear => {
             let (mut left, mut segments) = (extents, Vec::new());
@@ -355,19 +369,24 @@ fn allocate(
 }
 
 /// Whether it is active now.
-fn activate(state: &mut State, vg: &str, lv: &str) -> Result<bool, HostError> {
+fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<bool, HostError> {
     let Some(found) = ours(state, "activate", vg)?.lvs.get(lv) else {
         return Err(failed("activate", "no such volume"));
     };
     if found.active {
         return Ok(true);
     }
-    let group = state.vgs.get(vg);
-    if group
-        .and_then(|vg| vg.lvs.get(lv))
-        .is_some_and(|lv| state.partial(vg, lv))
-    {
-        return Ok(false);
+    let found = state.vgs.get(vg).and_then(|vg| vg.lvs.get(lv));
+    if found.is_some_and(|lv| state.partial(vg, lv)) {
+        match mode {
+            Activation::Complete => return Ok(false),
+            // LVM would, and then every read of what is lost fails: who asks for this has to have counted.
+            Activation::Partial if !found.is_some_and(|lv| state.has_all_data(vg, lv)) => {
+                let why = format!("{vg}/{lv} was activated and not all of its data is there");
+                state.violations.push(why);
+            }
+            Activation::Partial => {}
+        }
     }
     let Some(group) = state.vgs.get_mut(vg) else {
         return Ok(false);

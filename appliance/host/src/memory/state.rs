@@ -82,7 +82,7 @@ pub(super) enum Kind {
     Thin { size: Bytes, xfs: Option<Xfs> },
 }
 
-/// A linear volume or a mirror, as extents on disks (by their number).
+/// A linear volume or one on several disks, as extents on disks (by their number).
 #[derive(Debug, Clone)]
 pub(super) struct Plain {
     pub(super) level: RaidLevel,
@@ -91,8 +91,9 @@ pub(super) struct Plain {
 
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
-    /// One disk for each copy.
+    /// One disk for each image, in their order.
     pub(super) disks: Vec<usize>,
+    /// Of each image.
     pub(super) extents: u64,
 }
 
@@ -108,12 +109,13 @@ pub(super) struct Xfs {
 
 impl Plain {
     pub(super) fn extents(&self) -> u64 {
-        self.segments.iter().map(|s| s.extents).sum()
+        let image: u64 = self.segments.iter().map(|s| s.extents).sum();
+        image * u64::from(self.level.data_images())
     }
 
     fn taken_on(&self, disk: usize) -> u64 {
-        // Each leg of a mirror has an extent of RAID metadata, beside its first segment.
-        let raid = |number: usize| u64::from(self.level == RaidLevel::Mirror && number == 0);
+        // Each image has an extent of RAID metadata, beside its first segment.
+        let raid = |number: usize| u64::from(self.level.is_raid() && number == 0);
         let segments = self.segments.iter().enumerate();
         segments
             .filter(|(_, s)| s.disks.contains(&disk))
@@ -285,9 +287,9 @@ impl State {
         lost + u32::try_from(gone).unwrap_or(u32::MAX)
     }
 
-    /// Whether a disk under a volume is missing.
-    pub(super) fn partial(&self, vg: &str, lv: &Lv) -> bool {
-        let plains = match &lv.kind {
+    /// What a volume lies on; of a thin one, what its pool lies on.
+    fn under<'a>(&'a self, vg: &str, lv: &'a Lv) -> Vec<&'a Plain> {
+        match &lv.kind {
             Kind::Plain(_) | Kind::Pool { .. } => lv.plains(),
             Kind::Thin { .. } => {
                 let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.values());
@@ -295,12 +297,25 @@ impl State {
                     .flat_map(Lv::plains)
                     .collect()
             }
-        };
-        let mut disks = plains
-            .into_iter()
-            .flat_map(|plain| &plain.segments)
-            .flat_map(|segment| &segment.disks);
-        disks.any(|disk| !self.disks[*disk].attached)
+        }
+    }
+
+    /// Whether a disk under a volume is missing.
+    pub(super) fn partial(&self, vg: &str, lv: &Lv) -> bool {
+        let segments = self.under(vg, lv).into_iter().flat_map(|plain| &plain.segments);
+        segments
+            .flat_map(|segment| &segment.disks)
+            .any(|disk| !self.disks[*disk].attached)
+    }
+
+    /// Whether enough of what a volume lies on is there.
+    pub(super) fn has_all_data(&self, vg: &str, lv: &Lv) -> bool {
+        self.under(vg, lv).into_iter().all(|plain| {
+            plain.segments.iter().all(|segment| {
+                let there: Vec<bool> = segment.disks.iter().map(|disk| self.disks[*disk].attached).collect();
+                plain.level.has_all_data(&there)
+            })
+        })
     }
 
     pub(super) fn xfs(&self, vg: &str, lv: &str) -> Option<&Xfs> {

@@ -6,7 +6,8 @@
 use cistern_model::Bytes;
 use std::path::{Path, PathBuf};
 
-use crate::{RaidLevel, TagChange};
+use super::raid;
+use crate::{Activation, LvmStep, RaidLevel, TagChange};
 
 /// Where this machine's system ID is kept.
 pub(crate) const SYSTEM_ID_FILE: &str = "/var/lib/cistern/lvm-system-id";
@@ -42,13 +43,18 @@ pub(crate) struct LvmCommand {
 }
 
 impl LvmCommand {
-    fn new<'a>(program: &'static str, args: impl IntoIterator<Item = &'a str>) -> Self {
+    /// The program and its arguments.
+    pub(crate) fn line(self) -> Vec<String> {
+        [self.program.to_owned()].into_iter().chain(self.args).collect()
+    }
+
+    pub(crate) fn new<'a>(program: &'static str, args: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all = vec!["--config".to_owned(), CONFIG.to_owned()];
         all.extend(args.into_iter().map(str::to_owned));
         LvmCommand { program, args: all }
     }
 
-    fn with(mut self, args: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn with(mut self, args: impl IntoIterator<Item = String>) -> Self {
         self.args.extend(args);
         self
     }
@@ -58,11 +64,11 @@ fn tags<'a>(flag: &'static str, tags: &'a [String]) -> impl Iterator<Item = Stri
     tags.iter().flat_map(move |tag| [flag.to_owned(), tag.clone()])
 }
 
-fn nodes(nodes: &[PathBuf]) -> impl Iterator<Item = String> + '_ {
+pub(crate) fn nodes(nodes: &[PathBuf]) -> impl Iterator<Item = String> + '_ {
     nodes.iter().map(|node| node.to_string_lossy().into_owned())
 }
 
-fn full(vg: &str, lv: &str) -> [String; 1] {
+pub(crate) fn full(vg: &str, lv: &str) -> [String; 1] {
     [format!("{vg}/{lv}")]
 }
 
@@ -96,6 +102,29 @@ pub(crate) fn report() -> LvmCommand {
     command.args.remove(2);
     command.args.insert(0, "fullreport".to_owned());
     command
+}
+
+/// The command of a step.
+pub(crate) fn step(step: &LvmStep, system_id: &str) -> LvmCommand {
+    match step {
+        LvmStep::CreateVg { vg, nodes, tags } => create_vg(vg, system_id, nodes, tags),
+        LvmStep::CreateLv {
+            vg,
+            lv,
+            level,
+            extents,
+            nodes,
+        } => create_lv(vg, lv, *level, *extents, nodes, &[]),
+        LvmStep::ExtendLv { vg, lv, extents, nodes } => extend_lv(vg, lv, *extents, nodes),
+        LvmStep::ConvertToThinPool {
+            vg,
+            data,
+            metadata,
+            chunk,
+        } => convert_to_thin_pool(vg, data, metadata, *chunk),
+        LvmStep::Activate { vg, lv } => activate_lv(vg, lv, Activation::Complete),
+        LvmStep::TagVg { vg, change } => tag_vg(vg, change),
+    }
 }
 
 /// Names of a group's volumes, and which of them are open.
@@ -146,14 +175,13 @@ pub(crate) fn create_lv(
     pvs: &[PathBuf],
     with: &[String],
 ) -> LvmCommand {
-    let level: &[&str] = match level {
-        RaidLevel::Linear => &["--type", "linear"],
-        RaidLevel::Mirror => &["--type", "raid1", "--mirrors", "1"],
-    };
+    let level = raid::level(level);
     // Nothing is zeroed and no old signature is looked for: either needs an active volume, and nothing reads it before
     // the conversion to a thin pool, which wipes what becomes its metadata.
     let fixed = ["--activate", "n", "--zero", "n", "--wipesignatures", "n"];
-    LvmCommand::new("lvcreate", level.iter().copied().chain(fixed))
+    LvmCommand::new("lvcreate", [])
+        .with(level)
+        .with(fixed.map(str::to_owned))
         .with([
             "--extents".to_owned(),
             extents.to_string(),
@@ -223,13 +251,19 @@ pub(crate) fn tag_lv(vg: &str, lv: &str, change: &TagChange) -> LvmCommand {
         .with(full(vg, lv))
 }
 
-pub(crate) fn activate_lv(vg: &str, lv: &str) -> LvmCommand {
-    LvmCommand::new("lvchange", ["--activate", "y", "--ignoreactivationskip"]).with(full(vg, lv))
+pub(crate) fn activate_lv(vg: &str, lv: &str, mode: Activation) -> LvmCommand {
+    LvmCommand::new("lvchange", ACTIVATE)
+        .with(raid::activation_mode(mode))
+        .with(full(vg, lv))
 }
 
-pub(crate) fn activate_vg(vg: &str) -> LvmCommand {
-    LvmCommand::new("vgchange", ["--activate", "y", "--ignoreactivationskip", vg])
+pub(crate) fn activate_vg(vg: &str, mode: Activation) -> LvmCommand {
+    LvmCommand::new("vgchange", ACTIVATE)
+        .with(raid::activation_mode(mode))
+        .with([vg.to_owned()])
 }
+
+const ACTIVATE: [&str; 3] = ["--activate", "y", "--ignoreactivationskip"];
 
 pub(crate) fn deactivate_vg(vg: &str) -> LvmCommand {
     LvmCommand::new("vgchange", ["--activate", "n", vg])
@@ -289,7 +323,7 @@ mod tests {
                 "vgchange --addtag new=1 --deltag old=1 --deltag older=1 p",
             ),
             (
-                create_lv("p", "data", RaidLevel::Mirror, 500, &pvs, &tag),
+                create_lv("p", "data", RaidLevel::Mirror { copies: 2 }, 500, &pvs, &tag),
                 "lvcreate --type raid1 --mirrors 1 --activate n --zero n --wipesignatures n --extents 500 --name data --addtag cistern.state=creating p /dev/vda /dev/vdb",
             ),
             (
@@ -313,10 +347,13 @@ mod tests {
                 "lvchange --addtag new=1 --deltag old=1 --deltag older=1 p/v",
             ),
             (
-                activate_lv("p", "v"),
+                activate_lv("p", "v", Activation::Complete),
                 "lvchange --activate y --ignoreactivationskip p/v",
             ),
-            (activate_vg("p"), "vgchange --activate y --ignoreactivationskip p"),
+            (
+                activate_vg("p", Activation::Partial),
+                "vgchange --activate y --ignoreactivationskip --activationmode partial p",
+            ),
             (deactivate_vg("p"), "vgchange --activate n p"),
             (remove_lv("p", "v"), "lvremove --yes p/v"),
             (thin_status(), "dmsetup status --noflush --target thin-pool"),

@@ -1,7 +1,8 @@
 //! LVM, by its own commands. Each call is one command; what could not be done is looked at afterwards, in the report or
 //! the kernel, to say whether something holds it.
 
-mod args;
+pub(crate) mod args;
+mod raid;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use self::args::LvmCommand;
 use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
-use crate::{HostError, Lvm, LvmState, RaidLevel, TagChange, ThinUsage};
+use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinUsage};
 
 /// A command waits for disks that spin up and for groups that another command has locked.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -99,6 +100,10 @@ impl Lvm for LinuxLvm {
         }
     }
 
+    fn command_line(&self, step: &LvmStep) -> Result<Vec<String>, HostError> {
+        Ok(args::step(step, &self.system_id()?).line())
+    }
+
     fn state(&self) -> Result<LvmState, HostError> {
         let operation = "list LVM's volumes";
         let system_id = self.system_id()?;
@@ -181,13 +186,13 @@ impl Lvm for LinuxLvm {
         Ok(())
     }
 
-    fn activate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
-        self.run(&format!("activate {vg}/{lv}"), &args::activate_lv(vg, lv))?;
+    fn activate_lv(&self, vg: &str, lv: &str, mode: Activation) -> Result<(), HostError> {
+        self.run(&format!("activate {vg}/{lv}"), &args::activate_lv(vg, lv, mode))?;
         Ok(())
     }
 
-    fn activate_vg(&self, vg: &str) -> Result<(), HostError> {
-        self.run(&format!("activate {vg}"), &args::activate_vg(vg))?;
+    fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
+        self.run(&format!("activate {vg}"), &args::activate_vg(vg, mode))?;
         Ok(())
     }
 
