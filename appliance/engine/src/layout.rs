@@ -166,7 +166,19 @@ pub(crate) fn failures(plan: &Plan) -> String {
         Layout::Mirror | Layout::StripeMirror if disks == 2 => {
             format!("Either of its two disks. Lost if both are: {}.", pairs())
         }
-        Layout::Mirror | Layout::StripeMirror => format!(
+        Layout::Mirror => {
+            // LVM counts a copy that lacks any disk as lost, whole.
+            let copy = |at: usize| -> String {
+                let disks = plan.groups.iter().filter_map(|group| group.members.get(at));
+                disks.map(|m| m.disk.as_str()).collect::<Vec<_>>().join(", ")
+            };
+            format!(
+                "Any one disk; further ones only of the same copy. One copy lies on {}, the other on {}.",
+                copy(0),
+                copy(1)
+            )
+        }
+        Layout::StripeMirror => format!(
             "Any one disk; and further ones, up to {}, as long as one of each pair is left. Lost if both of a pair are: {}.",
             disks / 2,
             pairs()
@@ -180,8 +192,12 @@ pub(crate) fn failures(plan: &Plan) -> String {
 pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
     match plan.layout {
-        Layout::Single => {}
-        Layout::Mirror | Layout::StripeMirror => {}
+        Layout::Mirror if plan.groups.len() > 1 => warnings.push(
+            "A mirror of several pairs can lose one disk only, and a new disk for a lost one makes the whole copy anew. \
+             Layout stripe-mirror takes the same disks, can lose one of each pair, and is recommended."
+                .to_owned(),
+        ),
+        Layout::Single | Layout::Mirror | Layout::StripeMirror => {}
         Layout::Parity | Layout::DoubleParity => {
             warnings.push(format!(
                 "Layout {} has a write hole: if the power goes in the midst of a write while a disk is missing, data of \

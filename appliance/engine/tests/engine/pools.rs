@@ -354,11 +354,12 @@ fn the_plan_says_what_is_survived_and_warns_of_the_write_hole() {
     let rig = Rig::new();
     let plan = |layout, disks: &[&str]| rig.engine.plan_pool(&pool_request("tank", layout, disks)).unwrap();
     let mirror = plan(Layout::Mirror, &["a", "b", "c", "d"]);
-    assert!(mirror.failures.contains("one of each pair"), "{}", mirror.failures);
-    assert!(mirror.failures.contains("serial-a and serial-b"), "{}", mirror.failures);
-    assert_eq!(mirror.warnings, Vec::<String>::new());
+    assert!(mirror.failures.contains("serial-a, serial-c"), "{}", mirror.failures);
+    assert!(mirror.warnings[0].contains("stripe-mirror"), "{:?}", mirror.warnings);
+    assert_eq!(plan(Layout::Mirror, &["a", "b"]).warnings, Vec::<String>::new());
     let pairs = plan(Layout::StripeMirror, &["a", "b", "c", "d"]);
     assert_eq!((pairs.groups.len(), pairs.groups[0].len()), (2, 2));
+    assert!(pairs.failures.contains("serial-a and serial-b"), "{}", pairs.failures);
     let parity = plan(Layout::Parity, &["a", "b", "c", "small"]);
     assert!(
         parity.warnings[0].contains("write hole") && parity.warnings[0].contains("mirror"),

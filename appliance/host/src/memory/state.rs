@@ -310,12 +310,18 @@ impl State {
 
     /// Whether enough of what a volume lies on is there.
     pub(super) fn has_all_data(&self, vg: &str, lv: &Lv) -> bool {
-        self.under(vg, lv).into_iter().all(|plain| {
-            plain.segments.iter().all(|segment| {
-                let there: Vec<bool> = segment.disks.iter().map(|disk| self.disks[*disk].attached).collect();
-                plain.level.has_all_data(&there)
-            })
-        })
+        self.under(vg, lv)
+            .into_iter()
+            .all(|plain| plain.level.has_all_data(&self.images_there(plain)))
+    }
+
+    /// Which images of a volume are there whole: one that lacks a disk under any of its parts is lost, as LVM has it.
+    pub(super) fn images_there(&self, plain: &Plain) -> Vec<bool> {
+        let there = |image: usize| {
+            let mut disks = plain.segments.iter().filter_map(|segment| segment.disks.get(image));
+            disks.all(|disk| self.disks[*disk].attached)
+        };
+        (0..plain.level.images() as usize).map(there).collect()
     }
 
     pub(super) fn xfs(&self, vg: &str, lv: &str) -> Option<&Xfs> {
