@@ -20,6 +20,7 @@ mod machine;
 pub mod memory;
 mod network;
 mod raid;
+mod raids;
 mod services;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub use lvm_step::LvmStep;
 pub use machine::{Machine, MachineFacts};
 pub use network::Network;
 pub use raid::RaidLevel;
+pub use raids::{ImageHealth, RaidImage, RaidStatus, RaidVolume, Raids, SyncAction};
 pub use services::{Service, Services};
 
 /// A change that somebody may want to react to. It says only what kind: the reader looks at the state anew.
@@ -58,6 +60,8 @@ pub struct Host {
     pub disks: Arc<dyn Disks>,
     /// LVM.
     pub lvm: Arc<dyn Lvm>,
+    /// Volumes on several disks.
+    pub raids: Arc<dyn Raids>,
     /// XFS and mounts.
     pub filesystems: Arc<dyn Filesystems>,
     /// What is exported over NFS.

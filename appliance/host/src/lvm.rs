@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, Percent};
 
-use crate::{HostError, LvmStep, RaidLevel};
+use crate::{HostError, LvmStep, RaidLevel, RaidVolume};
 
 /// Everything that LVM sees at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct LvmState {
     pub vgs: Vec<VolumeGroup>,
     /// The logical volumes of the groups that this machine may touch, the hidden ones left out.
     pub lvs: Vec<LogicalVolume>,
+    /// What the thin pools among them lie on.
+    pub raids: Vec<RaidVolume>,
 }
 
 /// A physical volume.
@@ -24,6 +26,8 @@ pub struct PhysicalVolume {
     pub uuid: String,
     /// The device node; none if the device is missing.
     pub node: Option<PathBuf>,
+    /// The node of one that is there again, and that its group still counts as missing.
+    pub returned: Option<PathBuf>,
     /// Its group; none if it is in none yet.
     pub vg: Option<String>,
     /// What its group can use of it.

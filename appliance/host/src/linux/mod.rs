@@ -28,6 +28,7 @@ pub fn host() -> Result<Host, HostError> {
     Ok(Host {
         disks: Arc::new(disks::LinuxDisks),
         lvm: Arc::new(lvm::LinuxLvm),
+        raids: Arc::new(lvm::LinuxLvm),
         filesystems: Arc::new(filesystems::LinuxFilesystems),
         exports: Arc::new(exports::LinuxExports::default()),
         services: Arc::new(systemd.clone()),

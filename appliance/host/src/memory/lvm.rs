@@ -1,5 +1,5 @@
-//! LVM, as it behaves: a group that lacks a disk is not changed; a volume that lacks one is not activated; what is open is
-//! not removed; a thin pool is removed with all that lies in it.
+//! LVM, as it behaves: a group that lacks a disk takes tags and no other change; a volume that lacks one is not activated,
+//! but by who says so; what is open is not removed; a thin pool is removed with all that lies in it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use cistern_model::{Bytes, Percent};
 
 use super::Running;
+use super::raid;
 use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, Segment, State, Vg, busy, failed};
 use crate::linux::lvm::args;
 use crate::{
@@ -59,10 +60,7 @@ impl Lvm for Running {
             }
             for disk in disks {
                 let uuid = state.fresh_uuid();
-                state.disks[disk].pv = Some(Pv {
-                    uuid,
-                    vg: Some(vg.to_owned()),
-                });
+                state.disks[disk].pv = Some(Pv::of(uuid, vg));
                 state.disks[disk].writes.push(format!("create_vg {vg}"));
             }
             let group = Vg {
@@ -93,7 +91,8 @@ impl Lvm for Running {
     fn tag_vg(&self, vg: &str, change: &TagChange) -> Result<(), HostError> {
         self.change("lvm.tag_vg", vg, |state| {
             check_tags("tag_vg", &change.add)?;
-            let group = whole(state, "tag_vg", vg)?;
+            state.note_missing(vg);
+            let group = ours(state, "tag_vg", vg)?;
             group.tags.retain(|tag| !change.remove.contains(tag));
             group.tags.extend(change.add.iter().cloned());
             Ok(())
@@ -120,7 +119,11 @@ impl Lvm for Running {
             let made = Lv {
                 tags: tags.iter().cloned().collect(),
                 active: false,
-                kind: Kind::Plain(Plain { level, segments }),
+                kind: Kind::Plain(Plain {
+                    level,
+                    segments,
+                    dead: BTreeSet::new(),
+                }),
             };
             whole(state, "create_lv", vg)?.lvs.insert(lv.to_owned(), made);
             Ok(())
@@ -192,7 +195,8 @@ impl Lvm for Running {
     fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError> {
         self.change("lvm.tag_lv", &format!("{vg}/{lv}"), |state| {
             check_tags("tag_lv", &change.add)?;
-            let lv = whole(state, "tag_lv", vg)?.lvs.get_mut(lv);
+            state.note_missing(vg);
+            let lv = ours(state, "tag_lv", vg)?.lvs.get_mut(lv);
             let lv = lv.ok_or_else(|| failed("tag_lv", "no such volume"))?;
             lv.tags.retain(|tag| !change.remove.contains(tag));
             lv.tags.extend(change.add.iter().cloned());
@@ -282,12 +286,12 @@ impl Lvm for Running {
     }
 }
 
-fn numbers(state: &State, operation: &str, nodes: &[PathBuf]) -> Result<Vec<usize>, HostError> {
+pub(super) fn numbers(state: &State, operation: &str, nodes: &[PathBuf]) -> Result<Vec<usize>, HostError> {
     nodes.iter().map(|node| state.at(operation, node)).collect()
 }
 
 /// A group that this machine may touch.
-fn ours<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
+pub(super) fn ours<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
     let foreign = state.vgs.get(vg).is_some_and(|vg| !belongs_here(vg));
     if foreign {
         state
@@ -298,8 +302,8 @@ fn ours<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut V
     group.ok_or_else(|| failed(operation, "no such group"))
 }
 
-/// A group that can be changed: LVM refuses one that lacks a disk.
-fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
+/// A group that can be changed otherwise than in its tags: LVM refuses one that lacks a disk.
+pub(super) fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
     if state.missing(vg) > 0 {
         return Err(failed(operation, "Cannot change VG while PVs are missing"));
     }
@@ -388,6 +392,7 @@ fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<b
             Activation::Partial => {}
         }
     }
+    let there: Vec<bool> = (0..state.disks.len()).map(|n| state.there(n)).collect();
     let Some(group) = state.vgs.get_mut(vg) else {
         return Ok(false);
     };
@@ -395,6 +400,12 @@ fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<b
     for (name, lv_there) in &mut group.lvs {
         // A thin volume takes its pool along.
         if name == lv || (thin && matches!(lv_there.kind, Kind::Pool { .. })) {
+            if !lv_there.active {
+                lv_there
+                    .plains_mut()
+                    .into_iter()
+                    .for_each(|plain| plain.assemble(&there));
+            }
             lv_there.active = true;
         }
     }
@@ -414,7 +425,8 @@ fn report(state: &State) -> LvmState {
         }
         report.pvs.push(PhysicalVolume {
             uuid: pv.uuid.clone(),
-            node: disk.attached.then(|| disk.device.node.clone()),
+            node: state.there(number).then(|| disk.device.node.clone()),
+            returned: (disk.attached && pv.missing).then(|| disk.device.node.clone()),
             vg: pv.vg.clone(),
             size: EXTENT.saturating_mul(state.extents_of(number)),
             free: EXTENT.saturating_mul(state.free_extents_of(number)),
@@ -436,6 +448,11 @@ fn report(state: &State) -> LvmState {
             missing: state.missing(name),
         });
         if belongs_here(vg) {
+            for (lv_name, lv) in &vg.lvs {
+                if let Kind::Pool { data, metadata } = &lv.kind {
+                    report.raids.extend(raid::volumes(state, name, lv_name, data, metadata));
+                }
+            }
             report.lvs.extend(
                 vg.lvs
                     .iter()
@@ -473,11 +490,11 @@ fn logical_volume(state: &State, vg: &str, name: &str, lv: &Lv) -> LogicalVolume
             thin_volume: thin,
             active: lv.active,
             partial: state.partial(vg, lv),
-            unhealthy: false,
+            unhealthy: lv.plains().iter().any(|plain| !plain.dead.is_empty()),
         },
         thin_pool: thin_pool.filter(|_| thin),
         data_percent: written.filter(|_| lv.active),
         metadata_percent: (pool && lv.active).then_some(state.metadata_percent),
-        sync_percent: (!thin && lv.active).then_some(Percent::FULL),
+        sync_percent: (!thin && lv.active).then_some(state.filling.unwrap_or(Percent::FULL)),
     }
 }

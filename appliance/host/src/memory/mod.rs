@@ -9,6 +9,7 @@
 mod files;
 mod lvm;
 mod machine;
+mod raid;
 mod state;
 
 use std::path::{Path, PathBuf};
@@ -100,6 +101,7 @@ impl MemoryHost {
         Host {
             disks: running.clone(),
             lvm: running.clone(),
+            raids: running.clone(),
             filesystems: running.clone(),
             exports: running.clone(),
             services: running.clone(),
@@ -191,6 +193,37 @@ impl MemoryHost {
     /// Pulls a disk out.
     pub fn detach(&self, disk: &DiskId) {
         self.change_disk(disk, |disk| disk.attached = false);
+        self.fail_images_on(disk);
+    }
+
+    /// A disk gives errors: the kernel ceases to use the images on it.
+    pub fn fail_images_on(&self, disk: &DiskId) {
+        let mut state = self.lock();
+        let number = state.disks.iter().position(|record| record.device.id == *disk);
+        if let Some(number) = number {
+            state.drop_images_on(number);
+        }
+    }
+
+    /// Something else changes a group: disks that are not there are marked in it as missing.
+    pub fn mark_missing(&self, vg: &str) {
+        self.lock().note_missing(vg);
+    }
+
+    /// From now on new images are filled only by [`MemoryHost::fill_to`].
+    pub fn fill_slowly(&self) {
+        self.lock().slow = true;
+    }
+
+    /// How far what is being filled is; ends at 100.
+    pub fn fill_to(&self, percent: Percent) {
+        self.lock().filling = (percent < Percent::FULL).then_some(percent);
+        self.inner.changed.notify_all();
+    }
+
+    /// So many sectors differ between the images of a volume (`data_tdata`), which a scrub finds.
+    pub fn let_images_differ(&self, vg: &str, lv: &str, sectors: u64) {
+        self.lock().differ.insert(format!("{vg}/{lv}"), sectors);
     }
 
     /// Puts it back in.

@@ -43,6 +43,13 @@ pub(super) struct State {
     pub(super) metadata_percent: Percent,
     pub(super) clock: Timestamp,
     pub(super) next_uuid: u32,
+    /// How far what is being filled is; none if nothing is.
+    pub(super) filling: Option<Percent>,
+    /// Whether filling takes time.
+    pub(super) slow: bool,
+    /// Sectors that differ between images, and that the last check found.
+    pub(super) differ: BTreeMap<String, u64>,
+    pub(super) mismatches: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -57,6 +64,18 @@ pub(super) struct DiskRecord {
 pub(super) struct Pv {
     pub(super) uuid: String,
     pub(super) vg: Option<String>,
+    /// Its group was changed while it was not there, and counts it as missing until it is taken back.
+    pub(super) missing: bool,
+}
+
+impl Pv {
+    pub(super) fn of(uuid: String, vg: &str) -> Self {
+        Pv {
+            uuid,
+            vg: Some(vg.to_owned()),
+            missing: false,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +106,8 @@ pub(super) enum Kind {
 pub(super) struct Plain {
     pub(super) level: RaidLevel,
     pub(super) segments: Vec<Segment>,
+    /// Images that the kernel does not use, by their number. Gone with the next activation.
+    pub(super) dead: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +129,17 @@ pub(super) struct Xfs {
 }
 
 impl Plain {
+    /// The kernel uses the images that are there.
+    pub(super) fn assemble(&mut self, there: &[bool]) {
+        if self.level.is_raid() {
+            let lost = |segment: &Segment| -> Vec<usize> {
+                let images = segment.disks.iter().enumerate();
+                images.filter(|(_, disk)| !there[**disk]).map(|(n, _)| n).collect()
+            };
+            self.dead = self.segments.iter().flat_map(lost).collect();
+        }
+    }
+
     pub(super) fn extents(&self) -> u64 {
         let image: u64 = self.segments.iter().map(|s| s.extents).sum();
         image * u64::from(self.level.data_images())
@@ -125,6 +157,14 @@ impl Plain {
 }
 
 impl Lv {
+    pub(super) fn plains_mut(&mut self) -> Vec<&mut Plain> {
+        match &mut self.kind {
+            Kind::Plain(plain) => vec![plain],
+            Kind::Pool { data, metadata, .. } => vec![data, metadata],
+            Kind::Thin { .. } => Vec::new(),
+        }
+    }
+
     pub(super) fn plains(&self) -> Vec<&Plain> {
         match &self.kind {
             Kind::Plain(plain) => vec![plain],
@@ -182,6 +222,10 @@ impl State {
             metadata_percent: Percent::from(1.0),
             clock: Timestamp::UNIX_EPOCH,
             next_uuid: 0,
+            filling: None,
+            slow: false,
+            differ: BTreeMap::new(),
+            mismatches: BTreeMap::new(),
         }
     }
 
@@ -198,6 +242,45 @@ impl State {
         self.blocked.clear();
         for lv in self.vgs.values_mut().flat_map(|vg| vg.lvs.values_mut()) {
             lv.active = false;
+            lv.plains_mut().into_iter().for_each(|plain| plain.dead.clear());
+        }
+        self.filling = None;
+        self.mismatches.clear();
+    }
+
+    /// Whether a disk is there, and its group counts it as such.
+    pub(super) fn there(&self, disk: usize) -> bool {
+        self.disks[disk].attached && !self.disks[disk].pv.as_ref().is_some_and(|pv| pv.missing)
+    }
+
+    /// A group's metadata is written: disks that are not there are marked in it.
+    pub(super) fn note_missing(&mut self, vg: &str) {
+        for disk in self.members(vg) {
+            if !self.disks[disk].attached
+                && let Some(pv) = &mut self.disks[disk].pv
+            {
+                pv.missing = true;
+            }
+        }
+    }
+
+    /// The kernel ceases to use the images on a disk.
+    pub(super) fn drop_images_on(&mut self, disk: usize) {
+        for lv in self.vgs.values_mut().flat_map(|vg| vg.lvs.values_mut()) {
+            if !lv.active {
+                continue;
+            }
+            for plain in lv.plains_mut() {
+                if !plain.level.is_raid() {
+                    continue;
+                }
+                let images = plain
+                    .segments
+                    .iter()
+                    .filter_map(|segment| segment.disks.iter().position(|n| *n == disk));
+                let images: Vec<usize> = images.collect();
+                plain.dead.extend(images);
+            }
         }
     }
 
@@ -279,11 +362,7 @@ impl State {
 
     pub(super) fn missing(&self, vg: &str) -> u32 {
         let lost = self.vgs.get(vg).map_or(0, |vg| vg.lost);
-        let gone = self
-            .members(vg)
-            .into_iter()
-            .filter(|n| !self.disks[*n].attached)
-            .count();
+        let gone = self.members(vg).into_iter().filter(|n| !self.there(*n)).count();
         lost + u32::try_from(gone).unwrap_or(u32::MAX)
     }
 
@@ -305,7 +384,7 @@ impl State {
         let segments = self.under(vg, lv).into_iter().flat_map(|plain| &plain.segments);
         segments
             .flat_map(|segment| &segment.disks)
-            .any(|disk| !self.disks[*disk].attached)
+            .any(|disk| !self.there(*disk))
     }
 
     /// Whether enough of what a volume lies on is there.
@@ -319,7 +398,7 @@ impl State {
     pub(super) fn images_there(&self, plain: &Plain) -> Vec<bool> {
         let there = |image: usize| {
             let mut disks = plain.segments.iter().filter_map(|segment| segment.disks.get(image));
-            disks.all(|disk| self.disks[*disk].attached)
+            disks.all(|disk| self.there(*disk))
         };
         (0..plain.level.images() as usize).map(there).collect()
     }
@@ -402,10 +481,7 @@ impl State {
         for id in disks {
             let uuid = self.fresh_uuid();
             if let Some(disk) = self.disk_mut(id) {
-                disk.pv = Some(Pv {
-                    uuid,
-                    vg: Some(vg.to_owned()),
-                });
+                disk.pv = Some(Pv::of(uuid, vg));
             }
         }
         let group = Vg {
@@ -428,6 +504,7 @@ impl State {
             Kind::Plain(Plain {
                 level: RaidLevel::Linear,
                 segments: Vec::new(),
+                dead: BTreeSet::new(),
             })
         };
         let strange = Lv {

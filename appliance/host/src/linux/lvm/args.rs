@@ -14,7 +14,7 @@ pub(crate) const SYSTEM_ID_FILE: &str = "/var/lib/cistern/lvm-system-id";
 
 /// Text metadata takes about 300 bytes a thin volume, and the area's size is fixed when the physical volume is made: the
 /// default of 1 MiB is full at some 1,500 volumes.
-const METADATA_AREA: &str = "64m";
+pub(super) const METADATA_AREA: &str = "64m";
 const EXTENT: &str = "4m";
 
 /// What every command is told.
@@ -92,7 +92,7 @@ pub(crate) fn report() -> LvmCommand {
         ("vg", vg),
         ("pv", pv),
         ("lv", lv),
-        ("seg", "lv_uuid"),
+        ("seg", "lv_name,segtype,devices"),
         ("pvseg", "pv_uuid"),
     ] {
         args.extend(["--configreport", report, "-o", fields]);

@@ -3,6 +3,8 @@
 
 pub(crate) mod args;
 mod raid;
+mod raid_report;
+mod raids;
 mod report;
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,9 @@
 //!
 //! Invariant: a command for a volume that lies on several disks names each of them; nothing is left to LVM's choice.
 
+use std::path::Path;
+
+use super::args::{LvmCommand, METADATA_AREA, full};
 use crate::{Activation, RaidLevel};
 
 /// How `lvcreate` is told a level. It lays the images on the devices in the order in which these are named (seen with
@@ -35,9 +38,86 @@ pub(super) fn activation_mode(mode: Activation) -> Vec<String> {
     }
 }
 
+fn text(node: &Path) -> String {
+    node.to_string_lossy().into_owned()
+}
+
+pub(super) fn extend_vg(vg: &str, node: &Path) -> LvmCommand {
+    let fixed = ["--metadatasize", METADATA_AREA, "--zero", "y", vg];
+    LvmCommand::new("vgextend", fixed).with([text(node)])
+}
+
+pub(super) fn reduce_vg(vg: &str, node: &Path) -> LvmCommand {
+    LvmCommand::new("vgreduce", [vg]).with([text(node)])
+}
+
+/// Fails, having done nothing, while anything lies on one of them: it is not forced.
+pub(super) fn forget_missing(vg: &str) -> LvmCommand {
+    LvmCommand::new("vgreduce", ["--removemissing", vg])
+}
+
+pub(super) fn restore_pv(vg: &str, node: &Path) -> LvmCommand {
+    LvmCommand::new("vgextend", ["--restoremissing", vg]).with([text(node)])
+}
+
+pub(super) fn refresh_lv(vg: &str, lv: &str) -> LvmCommand {
+    LvmCommand::new("lvchange", ["--refresh"]).with(full(vg, lv))
+}
+
+/// `--yes`: that images are to be replaced at all.
+pub(super) fn repair_lv(vg: &str, lv: &str, new: &Path) -> LvmCommand {
+    LvmCommand::new("lvconvert", ["--yes", "--repair"])
+        .with(full(vg, lv))
+        .with([text(new)])
+}
+
+pub(super) fn replace_image(vg: &str, lv: &str, old: &Path, new: &Path) -> LvmCommand {
+    LvmCommand::new("lvconvert", ["--yes", "--replace"])
+        .with([text(old)])
+        .with(full(vg, lv))
+        .with([text(new)])
+}
+
+pub(super) fn scrub(vg: &str, lv: &str, repair: bool) -> LvmCommand {
+    let action = if repair { "repair" } else { "check" };
+    LvmCommand::new("lvchange", ["--syncaction", action]).with(full(vg, lv))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_command_is_written_out() {
+        let (a, b) = (Path::new("/dev/vda"), Path::new("/dev/vdb"));
+        for (command, line) in [
+            (extend_vg("p", a), "vgextend --metadatasize 64m --zero y p /dev/vda"),
+            (reduce_vg("p", a), "vgreduce p /dev/vda"),
+            (forget_missing("p"), "vgreduce --removemissing p"),
+            (restore_pv("p", a), "vgextend --restoremissing p /dev/vda"),
+            (refresh_lv("p", "data"), "lvchange --refresh p/data"),
+            (
+                repair_lv("p", "data_tdata", a),
+                "lvconvert --yes --repair p/data_tdata /dev/vda",
+            ),
+            (
+                replace_image("p", "data_tdata", a, b),
+                "lvconvert --yes --replace /dev/vda p/data_tdata /dev/vdb",
+            ),
+            (
+                scrub("p", "data_tdata", false),
+                "lvchange --syncaction check p/data_tdata",
+            ),
+            (
+                scrub("p", "data_tmeta", true),
+                "lvchange --syncaction repair p/data_tmeta",
+            ),
+        ] {
+            let words = command.line();
+            assert_eq!(words[1], "--config");
+            assert_eq!([&words[..1], &words[3..]].concat().join(" "), line);
+        }
+    }
 
     #[test]
     fn each_level_is_written_out() {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use cistern_model::{Bytes, Percent};
 use serde::Deserialize;
 
+use super::raid_report;
 use crate::{LogicalVolume, LvAttributes, LvmState, PhysicalVolume, ThinUsage, VolumeGroup};
 
 #[derive(Deserialize)]
@@ -24,6 +25,8 @@ struct Section {
     pv: Vec<PvRow>,
     #[serde(default)]
     lv: Vec<LvRow>,
+    #[serde(default)]
+    seg: Vec<SegRow>,
 }
 
 #[derive(Deserialize)]
@@ -45,15 +48,24 @@ struct PvRow {
     pv_free: String,
 }
 
+/// A part of a volume. Reports of before have nothing of it but an id.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SegRow {
+    pub(super) lv_name: String,
+    pub(super) segtype: String,
+    pub(super) devices: String,
+}
+
 #[derive(Deserialize)]
-struct LvRow {
-    lv_name: String,
+pub(super) struct LvRow {
+    pub(super) lv_name: String,
     lv_tags: String,
-    lv_size: String,
-    lv_attr: String,
+    pub(super) lv_size: String,
+    pub(super) lv_attr: String,
     pool_lv: String,
-    data_lv: String,
-    metadata_lv: String,
+    pub(super) data_lv: String,
+    pub(super) metadata_lv: String,
     data_percent: String,
     metadata_percent: String,
     sync_percent: String,
@@ -80,7 +92,8 @@ pub(crate) fn state(json: &str, system_id: &str) -> Result<LvmState, String> {
         for row in section.pv {
             state.pvs.push(PhysicalVolume {
                 uuid: row.pv_uuid,
-                node: (row.pv_missing.is_empty() && row.pv_name.starts_with('/')).then(|| row.pv_name.into()),
+                node: (row.pv_missing.is_empty() && row.pv_name.starts_with('/')).then(|| row.pv_name.clone().into()),
+                returned: (!row.pv_missing.is_empty() && row.pv_name.starts_with('/')).then(|| row.pv_name.into()),
                 vg: name.clone(),
                 size: bytes(&row.pv_size)?,
                 free: bytes(&row.pv_free)?,
@@ -98,6 +111,9 @@ pub(crate) fn state(json: &str, system_id: &str) -> Result<LvmState, String> {
             missing: number(&row.vg_missing_pv_count)?.try_into().unwrap_or(u32::MAX),
         });
         if ours {
+            state
+                .raids
+                .append(&mut raid_report::volumes(&name, &section.lv, &section.seg));
             state.lvs.append(&mut volumes(&name, section.lv)?);
         }
     }

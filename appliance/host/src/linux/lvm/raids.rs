@@ -1,0 +1,84 @@
+//! Mending volumes on several disks, by LVM's commands.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::args::{self, LvmCommand};
+use super::{LinuxLvm, raid, raid_report};
+use crate::linux::disks;
+use crate::{HostError, RaidStatus, Raids, SyncAction};
+
+/// How often the kernel is asked how far it is.
+const PACE: Duration = Duration::from_secs(1);
+
+impl Raids for LinuxLvm {
+    fn raid_status(&self, vg: &str, lv: &str) -> Result<Option<RaidStatus>, HostError> {
+        let command = LvmCommand {
+            program: "dmsetup",
+            args: ["status".to_owned(), "--noflush".to_owned(), args::dm_name(vg, lv)].to_vec(),
+        };
+        let operation = format!("ask how {vg}/{lv} is");
+        let run = Self::prepared(&operation, &command);
+        // One that is not there makes for a failed command.
+        Ok(raid_report::status(&run.finished()?.stdout))
+    }
+
+    fn wait(&self, vg: &str, lv: &str, limit: Duration) -> Result<Option<RaidStatus>, HostError> {
+        let begun = Instant::now();
+        loop {
+            let status = self.raid_status(vg, lv)?;
+            let idle = status.as_ref().is_none_or(|status| status.action == SyncAction::Idle);
+            if idle || begun.elapsed() >= limit {
+                return Ok(status);
+            }
+            std::thread::sleep(PACE.min(limit));
+        }
+    }
+
+    fn extend_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
+        let operation = format!("add {} to {vg}", node.display());
+        self.run_with(&operation, &raid::extend_vg(vg, node), &[node.to_owned()])
+    }
+
+    fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
+        let operation = format!("take {} out of {vg}", node.display());
+        self.run(&operation, &raid::reduce_vg(vg, node))?;
+        self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])?;
+        disks::refresh(&operation, node)
+    }
+
+    fn forget_missing(&self, vg: &str) -> Result<(), HostError> {
+        self.run(&format!("forget the missing disks of {vg}"), &raid::forget_missing(vg))?;
+        Ok(())
+    }
+
+    fn restore_pv(&self, vg: &str, node: &Path) -> Result<(), HostError> {
+        let operation = format!("take {} back into {vg}", node.display());
+        self.run(&operation, &raid::restore_pv(vg, node))?;
+        Ok(())
+    }
+
+    fn refresh_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        self.run(&format!("refresh {vg}/{lv}"), &raid::refresh_lv(vg, lv))?;
+        Ok(())
+    }
+
+    fn repair_lv(&self, vg: &str, lv: &str, new: &Path) -> Result<(), HostError> {
+        self.run(&format!("repair {vg}/{lv}"), &raid::repair_lv(vg, lv, new))?;
+        Ok(())
+    }
+
+    fn replace_image(&self, vg: &str, lv: &str, old: &Path, new: &Path) -> Result<(), HostError> {
+        let command = raid::replace_image(vg, lv, old, new);
+        self.run(&format!("replace an image of {vg}/{lv}"), &command)?;
+        Ok(())
+    }
+
+    fn scrub(&self, vg: &str, lv: &str, repair: bool) -> Result<(), HostError> {
+        self.run(
+            &format!("compare the images of {vg}/{lv}"),
+            &raid::scrub(vg, lv, repair),
+        )?;
+        Ok(())
+    }
+}
