@@ -16,6 +16,7 @@ use crate::routes::{alerts, disks, events, gate, jobs, pools, system, volumes};
         system::health, system::metrics, system::openapi, system::show, system::power, system::root_shell,
         disks::list, disks::show, disks::wipe,
         pools::list, pools::create, pools::plan, pools::show, pools::remove,
+        pools::replace, pools::add_spare, pools::remove_spare, pools::scrub,
         volumes::list, volumes::create, volumes::show, volumes::remove, volumes::add_client, volumes::remove_client,
         jobs::list, jobs::show, events::list,
         alerts::list, alerts::acknowledge,

@@ -35,6 +35,12 @@ pub fn router(app: App) -> Router {
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/plan", post(pools::plan))
         .route("/v1/pools/{pool}", get(pools::show).delete(pools::remove))
+        .route("/v1/pools/{pool}/replace", post(pools::replace))
+        .route(
+            "/v1/pools/{pool}/spares",
+            post(pools::add_spare).delete(pools::remove_spare),
+        )
+        .route("/v1/pools/{pool}/scrub", post(pools::scrub))
         .route("/v1/volumes", get(volumes::list).post(volumes::create))
         .route("/v1/volumes/{id}", get(volumes::show).delete(volumes::remove))
         .route(

@@ -2,8 +2,8 @@
 
 use cistern_model::{
     Alert, AlertId, Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, Job, JobId, Page, Pool,
-    PoolName, PoolPlan, PoolRequest, PowerAction, System, Token, TokenCreated, TokenId, TokenRequest, Volume, VolumeId,
-    VolumeName, VolumeRequest,
+    PoolName, PoolPlan, PoolRequest, PowerAction, ReplaceRequest, ScrubRequest, SpareRequest, System, Token,
+    TokenCreated, TokenId, TokenRequest, Volume, VolumeId, VolumeName, VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -110,6 +110,29 @@ impl Client {
             .send(self.request(Method::DELETE, &["v1", "pools", name_or_id]))
             .await?;
         self.parse(&body)
+    }
+
+    /// Lets a disk take the place of another one of a pool, in a job.
+    pub async fn replace_disk(&self, pool: &str, request: &ReplaceRequest) -> Result<Job, ClientError> {
+        Ok(self.post(&["v1", "pools", pool, "replace"], request).await?.1)
+    }
+
+    /// Makes a disk a spare of a pool.
+    pub async fn add_spare(&self, pool: &str, request: &SpareRequest) -> Result<Pool, ClientError> {
+        Ok(self.post(&["v1", "pools", pool, "spares"], request).await?.1)
+    }
+
+    /// Takes a spare out of a pool.
+    pub async fn remove_spare(&self, pool: &str, disk: &DiskId) -> Result<Pool, ClientError> {
+        let request = self.request(Method::DELETE, &["v1", "pools", pool, "spares"]);
+        let request = request.query(&[("disk", disk.as_str())]);
+        let (_, body) = self.send(request).await?;
+        self.parse(&body)
+    }
+
+    /// Compares a pool's copies, in a job.
+    pub async fn scrub_pool(&self, pool: &str, request: &ScrubRequest) -> Result<Job, ClientError> {
+        Ok(self.post(&["v1", "pools", pool, "scrub"], request).await?.1)
     }
 
     /// One page of volumes.

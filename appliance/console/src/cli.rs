@@ -191,6 +191,48 @@ pub(crate) enum Pools {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Let a blank disk, or a spare, take the place of a disk, there or missing; the pool is served meanwhile
+    Replace {
+        /// The pool's name or id
+        pool: String,
+        /// The disk that goes
+        #[arg(long, value_name = "DISK")]
+        old: String,
+        /// The disk that takes its place
+        #[arg(long, value_name = "DISK")]
+        new: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Do not wait until the new disk is filled
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Keep a blank disk ready to take the place of one that fails
+    AddSpare {
+        /// The pool's name or id
+        pool: String,
+        /// The disk
+        disk: String,
+    },
+    /// Take a spare disk out of a pool; it is blank afterwards
+    RemoveSpare {
+        /// The pool's name or id
+        pool: String,
+        /// The disk
+        disk: String,
+    },
+    /// Compare a pool's copies; what differs is told
+    Scrub {
+        /// The pool's name or id
+        pool: String,
+        /// Make those that differ agree
+        #[arg(long)]
+        repair: bool,
+        /// Do not wait until it is done
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Delete an empty pool
     Delete {
         /// Its name or id
@@ -215,6 +257,9 @@ pub(crate) struct NewPool {
     /// A disk, by its id; give it once for each disk
     #[arg(long = "disk", value_name = "DISK", required_unless_present = "all_blank_disks")]
     pub(crate) disks: Vec<String>,
+    /// A disk that waits to take the place of one that fails; give it once for each
+    #[arg(long = "spare", value_name = "DISK")]
+    pub(crate) spares: Vec<String>,
     /// Take every blank disk
     #[arg(long, conflicts_with = "disks")]
     pub(crate) all_blank_disks: bool,

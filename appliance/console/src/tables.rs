@@ -150,6 +150,9 @@ pub(crate) fn pool(p: &Pool) -> String {
         pairs.push(("in sync", p.sync_percent.to_string()));
     }
     pairs.push(("disks", join(&p.disks, "\n")));
+    if !p.spares.is_empty() {
+        pairs.push(("spares", join(&p.spares, "\n")));
+    }
     if p.missing_disks > 0 {
         pairs.push(("missing", format!("{} disks", p.missing_disks)));
     }
@@ -286,6 +289,8 @@ fn job_kind(job: &Job) -> &'static str {
     match job.kind {
         JobKind::CreatePool => "create pool",
         JobKind::DeletePool => "delete pool",
+        JobKind::ReplaceDisk => "replace disk",
+        JobKind::ScrubPool => "scrub pool",
     }
 }
 

@@ -49,6 +49,9 @@ struct Arguments {
     /// How much of a pool's size volumes may be promised together, in percent.
     #[arg(long, default_value_t = 100)]
     overcommit_percent: u32,
+    /// How many seconds a pool that lacks disks waits for them before it is served without, or a spare takes over.
+    #[arg(long, default_value_t = 30)]
+    degraded_wait: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -85,6 +88,8 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         volumes_dir: arguments.volumes_dir.clone(),
         overcommit_percent: arguments.overcommit_percent,
+        degraded_wait: Duration::from_secs(arguments.degraded_wait),
+        look_at_raids_every: Some(Duration::from_secs(10)),
     };
     let engine = Engine::new(host.clone(), config);
     let (stop, stopping) = watch::channel(false);

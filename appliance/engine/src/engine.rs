@@ -15,6 +15,7 @@ use crate::EngineError;
 use crate::alerts::Alerts;
 use crate::error::Doing as _;
 use crate::events::Events;
+use crate::failure::Failures;
 use crate::jobs::Jobs;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::pools::Pending;
@@ -30,6 +31,11 @@ pub struct Config {
     pub volumes_dir: PathBuf,
     /// How much of a pool may be promised to volumes, in percent of its size. Above 100, a full pool fails writes.
     pub overcommit_percent: u32,
+    /// How long after the start a pool that lacks disks waits for them before it is served without, if it can be; and how
+    /// long a disk may be away before a spare takes its place.
+    pub degraded_wait: Duration,
+    /// How often the kernel is asked whether it still uses every image; none: never.
+    pub look_at_raids_every: Option<Duration>,
 }
 
 impl Default for Config {
@@ -38,6 +44,8 @@ impl Default for Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             volumes_dir: PathBuf::from("/volumes"),
             overcommit_percent: 100,
+            degraded_wait: Duration::ZERO,
+            look_at_raids_every: None,
         }
     }
 }
@@ -53,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) devices: Mutex<Vec<BlockDevice>>,
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
+    pub(crate) failures: Failures,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
     pub(crate) lvm: LvmLocks,
@@ -82,6 +91,7 @@ impl Engine {
             devices: Mutex::default(),
             events: Events::new(),
             alerts: Alerts::default(),
+            failures: Failures::default(),
             jobs: Jobs::default(),
             names: Names::default(),
             lvm: LvmLocks::default(),

@@ -24,9 +24,16 @@
 //! - **Sizes** are raised to 300 MiB and to whole 4 KiB blocks; the filesystem has exactly these bytes, the LV whole
 //!   extents. What is promised (the LVs) stays under the pool's size times its overcommit. No volume is made in a pool whose
 //!   metadata is over 75 % full, or, if it is overcommitted, whose data is over 90 % full.
-//! - **A pool that lacks a disk** is not changed (LVM changes no group that lacks one): `Unavailable`. A mirror that lacks
-//!   one disk and is active is served, degraded; one that cannot be activated is incomplete, its volumes failed, their
-//!   exports in place, so that clients wait. A pool of which no disk is left stays known until the restart.
+//! - **A pool that lacks a disk** is not changed (LVM changes no group that lacks one, but for its tags): `Unavailable`.
+//!   One of which enough images are there is served, degraded; when it has to be activated without all of its disks, that
+//!   is done after `Config::degraded_wait`, and only after the images of its data and its metadata were counted (LVM's
+//!   own refusal is switched off then). One that lacks data is incomplete, its volumes failed, their exports in place, so
+//!   that clients wait. A pool of which no disk is left stays known until the restart. A disk that comes back is taken
+//!   back by itself: its images are filled from the others.
+//! - **Another disk in a disk's place** (`replace`): `replace-old` and `replace-new` in the group's tags, the new one
+//!   joined, metadata and then data moved to it, filled, the old one taken out, the tags as they are now. Once the tags are
+//!   committed it is finished, by its job or after the next start. A spare takes the place of a missing or failed disk by
+//!   itself, after `Config::degraded_wait`.
 //! - **NFS** starts only after every known volume has its export, and not at all while the volumes are not known.
 //! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is never
 //!   touched.
@@ -40,6 +47,7 @@ mod disks;
 mod engine;
 mod error;
 mod events;
+mod failure;
 mod jobs;
 mod layout;
 mod locks;
@@ -48,6 +56,9 @@ mod pool_steps;
 mod pools;
 mod react;
 mod reconcile;
+mod replace;
+mod scrub;
+mod spares;
 mod status;
 mod tags;
 mod view;

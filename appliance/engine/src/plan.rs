@@ -94,6 +94,15 @@ impl Plan {
         EXTENT.saturating_mul(self.groups.iter().map(|group| self.data_on(group)).sum())
     }
 
+    /// The extents that are kept back on a disk.
+    pub(crate) fn reserve_on(&self, disk: &DiskId) -> u64 {
+        if self.metadata_on.contains(disk) {
+            self.reserve
+        } else {
+            0
+        }
+    }
+
     /// The extents that this takes or keeps back on a disk.
     pub(crate) fn taken_on(&self, disk: &DiskId) -> u64 {
         let mut taken = 0;

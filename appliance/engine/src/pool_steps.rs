@@ -32,7 +32,7 @@ impl<'a> Progress<'a> {
         Progress(None)
     }
 
-    fn step(&self, done: usize, total: usize, step: &str) {
+    pub(crate) fn step(&self, done: usize, total: usize, step: &str) {
         tracing::info!(step, done, total, "pool");
         if let Some((jobs, id)) = self.0 {
             let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

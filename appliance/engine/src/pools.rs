@@ -18,6 +18,7 @@ use crate::error::Doing as _;
 use crate::layout;
 use crate::plan::{Member, Plan, groups, plan};
 use crate::pool_steps::{Progress, nodes_of};
+use crate::spares;
 use crate::tags::{PoolTags, Stage};
 use crate::view::{DATA, PoolView};
 
@@ -41,6 +42,16 @@ pub(crate) struct Pending {
     pub(crate) kind: JobKind,
 }
 
+impl Pending {
+    /// Whether the pool itself comes or goes.
+    fn makes_or_deletes(&self) -> bool {
+        match self.kind {
+            JobKind::CreatePool | JobKind::DeletePool => true,
+            JobKind::ReplaceDisk | JobKind::ScrubPool => false,
+        }
+    }
+}
+
 /// Steps of which a job's length is not known before: what it is shown as at first.
 const STEPS: u32 = 5;
 
@@ -60,7 +71,9 @@ impl Engine {
         let _disks = self.0.names.hold(DISKS.to_owned())?;
         let mut asked = request.disks.clone();
         asked.sort();
-        if let Some(pending) = locked(&self.0.pending).iter().find(|p| p.name == request.name).cloned() {
+        let making = |p: &&Pending| p.name == request.name && p.makes_or_deletes();
+        let pending = locked(&self.0.pending).iter().find(making).cloned();
+        if let Some(pending) = pending {
             return match pending.kind {
                 JobKind::DeletePool => Err(EngineError::Conflict(format!(
                     "pool {} is being deleted; ask again when that is done",
@@ -69,7 +82,7 @@ impl Engine {
                 JobKind::CreatePool if pending.layout == request.layout && pending.disks == asked => {
                     self.job_now(pending.job).map(PoolCreation::Started)
                 }
-                JobKind::CreatePool => Err(name_taken(&request.name)),
+                JobKind::CreatePool | JobKind::ReplaceDisk | JobKind::ScrubPool => Err(name_taken(&request.name)),
             };
         }
         let existing = self.view().pool_named(&request.name).cloned();
@@ -100,10 +113,7 @@ impl Engine {
         if let Some(pending) = locked(&self.0.pending).iter().find(|p| p.id == pool.id).cloned() {
             return match pending.kind {
                 JobKind::DeletePool => self.job_now(pending.job),
-                JobKind::CreatePool => Err(EngineError::Conflict(format!(
-                    "pool {} is being made; ask again when that is done",
-                    pool.tags.name
-                ))),
+                JobKind::CreatePool | JobKind::ReplaceDisk | JobKind::ScrubPool => Err(busy_with(&pool, &pending)),
             };
         }
         refuse_volumes(&pool)?;
@@ -173,7 +183,7 @@ impl Engine {
         self.job(by, id)
     }
 
-    fn job_now(&self, id: JobId) -> Result<Job, EngineError> {
+    pub(crate) fn job_now(&self, id: JobId) -> Result<Job, EngineError> {
         self.0.jobs.get(id).ok_or_else(|| no_job(id))
     }
 
@@ -206,19 +216,25 @@ impl Engine {
 
     /// Whether a pool can be made as asked, looking at the disks themselves.
     fn judge(&self, request: &PoolRequest) -> Result<(Vec<BlockDevice>, Plan), EngineError> {
-        for (number, disk) in request.disks.iter().enumerate() {
-            if request.disks[..number].contains(disk) {
+        let named: Vec<&DiskId> = request.disks.iter().chain(&request.spares).collect();
+        for (number, disk) in named.iter().enumerate() {
+            if named[..number].contains(disk) {
                 return Err(EngineError::Invalid(format!("disk {disk} is named twice")));
             }
         }
         let all = self.devices()?;
         let blank = |disk: &DiskId| self.blank_device(&all, disk);
-        let devices: Vec<BlockDevice> = request.disks.iter().map(blank).collect::<Result<_, _>>()?;
+        let mut devices: Vec<BlockDevice> = request.disks.iter().map(blank).collect::<Result<_, _>>()?;
         let members = devices
             .iter()
             .map(|device| Member::of_size(device.id.clone(), device.size));
         let (grouped, left_out) = groups(request.layout, members.collect());
         let plan = plan(request.layout, grouped, left_out)?;
+        for spare in &request.spares {
+            let device = blank(spare)?;
+            spares::judge(&plan, &device)?;
+            devices.push(device);
+        }
         Ok((devices, plan))
     }
 
@@ -230,7 +246,7 @@ impl Engine {
         plan: &Plan,
     ) -> Result<Vec<Vec<String>>, EngineError> {
         let vg = PoolId::from_uuid(Uuid::nil()).to_string();
-        let tags = tags_of(&request.name, plan);
+        let tags = tags_of(request, plan);
         let joined = nodes_of(devices, &tags);
         let nodes = |disks: &[DiskId]| -> Result<Vec<PathBuf>, EngineError> {
             let node = |disk: &DiskId| devices.iter().find(|device| device.id == *disk);
@@ -268,10 +284,11 @@ impl Engine {
         let mut disks = request.disks.clone();
         disks.sort();
         let job = self.begin_job(by, JobKind::CreatePool, &request.name, request.layout, disks, id);
-        let (engine, by, name) = (self.clone(), by.clone(), request.name.clone());
+        let (engine, by, request) = (self.clone(), by.clone(), request.clone());
+        let name = request.name.clone();
         self.run_job(job.id, move |progress| {
             if let Some((devices, plan)) = new {
-                let tags = tags_of(&name, &plan);
+                let tags = tags_of(&request, &plan);
                 engine.join_disks(id, &tags, &devices, progress)?;
             }
             engine.finish_pool(id, progress)?;
@@ -288,7 +305,7 @@ impl Engine {
         job
     }
 
-    fn begin_job(
+    pub(crate) fn begin_job(
         &self,
         by: &Principal,
         kind: JobKind,
@@ -312,9 +329,19 @@ impl Engine {
 
     /// Runs a job on a thread of its own.
     fn run_job(&self, id: JobId, work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static) {
+        self.run_long_job(id, Duration::from_secs(3600), work);
+    }
+
+    /// Runs a job that may take so long.
+    pub(crate) fn run_long_job(
+        &self,
+        id: JobId,
+        limit: Duration,
+        work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static,
+    ) {
         let engine = self.clone();
         std::thread::spawn(move || {
-            let _operation = engine.0.operations.begin(Duration::from_secs(3600));
+            let _operation = engine.0.operations.begin(limit);
             let outcome = work(&Progress::of_job(&engine.0.jobs, id));
             if let Err(error) = &outcome {
                 tracing::error!(job = %id, problem = error.problem().detail, "a job failed");
@@ -327,9 +354,9 @@ impl Engine {
 }
 
 /// The tags of a pool that begins.
-fn tags_of(name: &PoolName, plan: &Plan) -> PoolTags {
+fn tags_of(request: &PoolRequest, plan: &Plan) -> PoolTags {
     PoolTags {
-        name: name.clone(),
+        name: request.name.clone(),
         layout: plan.layout,
         state: Stage::Creating,
         groups: plan
@@ -338,6 +365,8 @@ fn tags_of(name: &PoolName, plan: &Plan) -> PoolTags {
             .map(|group| group.members.iter().map(|m| m.disk.clone()).collect())
             .collect(),
         left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
+        spares: request.spares.clone(),
+        replacing: None,
     }
 }
 
@@ -352,6 +381,20 @@ fn describe(request: &PoolRequest, plan: &Plan, commands: Vec<Vec<String>>) -> P
         warnings: layout::warnings(plan),
         commands,
     }
+}
+
+/// A pool at which another job is.
+pub(crate) fn busy_with(pool: &PoolView, pending: &Pending) -> EngineError {
+    let doing = match pending.kind {
+        JobKind::CreatePool => "is being made",
+        JobKind::DeletePool => "is being deleted",
+        JobKind::ReplaceDisk => "is getting another disk in the place of one of its own",
+        JobKind::ScrubPool => "is being scrubbed",
+    };
+    EngineError::Conflict(format!(
+        "pool {} {doing} (job {}); ask again when that is done",
+        pool.tags.name, pending.job
+    ))
 }
 
 /// A pool that holds volumes is not deleted.

@@ -115,6 +115,7 @@ impl Engine {
         if old == new {
             return;
         }
+        self.forget_attempts();
         for (id, (_, size)) in new.iter().filter(|(id, _)| !old.contains_key(*id)) {
             let message = format!("disk {id} of {size} appeared");
             self.record(

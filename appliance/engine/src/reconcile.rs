@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cistern_host::{Activation, Service};
+use cistern_host::Service;
 use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::failure::Way;
 use crate::pool_steps::Progress;
 use crate::pools::power_lost;
 use crate::tags::Stage;
@@ -31,6 +32,7 @@ impl Engine {
     pub fn start(&self) -> Result<(), EngineError> {
         self.reconcile()?;
         self.remember_surroundings();
+        self.watch_raids();
         self.0.started.store(true, Ordering::SeqCst);
         let (pools, volumes) = {
             let view = self.view();
@@ -98,7 +100,14 @@ impl Engine {
             return Ok(());
         };
         let outcome = match pool.tags.state {
-            Stage::Ready => self.activate(id),
+            Stage::Ready => {
+                // A disk that cannot be taken back does not keep the pool from being served.
+                let back = self.take_disks_back(id);
+                match &back {
+                    Err(error) if power_lost(error) => back,
+                    Ok(()) | Err(_) => self.activate(id).and(back),
+                }
+            }
             Stage::Creating | Stage::Deleting => {
                 let Some(_disks) = self.0.names.try_hold(DISKS.to_owned()) else {
                     return Ok(());
@@ -126,24 +135,51 @@ impl Engine {
             Ok(()) => None,
         };
         self.note_pool(id, trouble);
-        Ok(())
+        match self.mend(id) {
+            Err(error) if power_lost(&error) => Err(error),
+            Err(error) => {
+                let message = format!("no disk could take another's place: {}", error.problem().detail);
+                self.record(
+                    EventKind::PoolChanged,
+                    Severity::Warning,
+                    Some(id.to_string()),
+                    None,
+                    message,
+                );
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
-    /// Activates what is not active. LVM's refusal is no failure of ours: the pool's state says it.
+    /// Activates what is not active, as far as its disks allow. LVM's refusal is no failure of ours: the pool's state says
+    /// it.
     fn activate(&self, id: PoolId) -> Result<(), EngineError> {
-        let idle = {
-            let view = self.view();
-            let Some(pool) = view.pools.get(&id) else { return Ok(()) };
-            // A group of which no disk is there is not known to LVM.
-            !pool.nodes.is_empty() && (!pool.active || pool.volumes.values().any(|volume| !volume.active))
+        let Some(pool) = self.view().pools.get(&id).cloned() else {
+            return Ok(());
         };
+        let way = self.way_to_activate(&pool);
+        // A group of which no disk is there is not known to LVM.
+        let idle = !pool.nodes.is_empty() && (!pool.active || pool.volumes.values().any(|volume| !volume.active));
         if !idle {
             return Ok(());
         }
+        let mode = match way {
+            Way::Now(mode) => mode,
+            Way::In(left) => {
+                self.reconcile_in(left);
+                let why = self.lacking_words(&pool).unwrap_or_default();
+                return Err(EngineError::Unavailable(format!(
+                    "{why}; it is served without in {} s if they do not come",
+                    left.as_secs().max(1)
+                )));
+            }
+            Way::Not => return Ok(()),
+        };
         self.change_lvm(
             id,
             || format!("activate {id}"),
-            || self.0.host.lvm.activate_vg(&id.to_string(), Activation::Complete),
+            || self.0.host.lvm.activate_vg(&id.to_string(), mode),
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
                     pool.active = true;
@@ -154,10 +190,16 @@ impl Engine {
     }
 
     fn note_pool(&self, id: PoolId, failure: Option<String>) {
+        let lacking = {
+            let pool = self.view().pools.get(&id).cloned();
+            pool.and_then(|pool| self.lacking_words(&pool))
+        };
         let noted = self.change_view(|view| {
             let pool = view.pools.get_mut(&id)?;
-            let trouble = match (pool.missing_reason(), failure) {
-                (Some(missing), _) => Some(missing),
+            let trouble = match (lacking, failure) {
+                // What waits says so.
+                (Some(lacking), Some(failure)) if failure.starts_with(&lacking) => Some(failure),
+                (Some(lacking), _) => Some(lacking),
                 (None, failure) => failure,
             };
             let news = (pool.trouble != trouble).then(|| pool.tags.name.clone());

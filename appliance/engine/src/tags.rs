@@ -43,6 +43,10 @@ pub(crate) struct PoolTags {
     pub(crate) groups: Vec<Vec<DiskId>>,
     /// Disks that were asked for and that the layout left out. They are not part of it.
     pub(crate) left_out: Vec<DiskId>,
+    /// Disks of the group on which nothing lies until they take another's place.
+    pub(crate) spares: Vec<DiskId>,
+    /// The disk whose place another one is taking, and that one.
+    pub(crate) replacing: Option<(DiskId, DiskId)>,
 }
 
 /// How far the making or deleting of a thing is.
@@ -123,14 +127,28 @@ impl PoolTags {
             self.state.tag(),
         ];
         for (number, disks) in self.groups.iter().enumerate() {
-            tags.extend(
-                disks
-                    .iter()
-                    .map(|disk| tag("disk", &format!("{number}/{}", disk.as_str()))),
-            );
+            tags.extend(disks.iter().map(|disk| disk_tag(number, disk)));
         }
         tags.extend(self.left_out.iter().map(|disk| tag("left-out", disk.as_str())));
+        tags.extend(self.spares.iter().map(spare_tag));
+        if let Some((old, new)) = &self.replacing {
+            tags.extend(replacing_tags(old, new));
+        }
         tags
+    }
+
+    /// One disk has taken the place of another.
+    pub(crate) fn replaced(&self, old: &DiskId, new: &DiskId) -> TagChange {
+        let mut change = TagChange {
+            remove: replacing_tags(old, new).into(),
+            ..TagChange::default()
+        };
+        change.remove.push(spare_tag(new));
+        for (number, _) in self.groups.iter().enumerate().filter(|(_, disks)| disks.contains(old)) {
+            change.remove.push(disk_tag(number, old));
+            change.add.push(disk_tag(number, new));
+        }
+        change
     }
 
     pub(crate) fn read(tags: &[String]) -> Result<Self, Unreadable> {
@@ -153,12 +171,21 @@ impl PoolTags {
             state: fields.stage()?,
             groups,
             left_out,
+            spares: fields.all("spare")?,
+            replacing: {
+                let (old, new): (Vec<DiskId>, Vec<DiskId>) = (fields.all("replace-old")?, fields.all("replace-new")?);
+                old.into_iter().next().zip(new.into_iter().next())
+            },
         })
     }
 
-    /// Whether a disk is in one of its groups.
+    /// Whether a disk is joined to the others: as one of a group, or as a spare.
     pub(crate) fn holds(&self, disk: &DiskId) -> bool {
-        self.groups.iter().flatten().any(|member| member == disk)
+        self.groups
+            .iter()
+            .flatten()
+            .chain(&self.spares)
+            .any(|member| member == disk)
     }
 
     /// All disks that were asked for, sorted.
@@ -167,6 +194,20 @@ impl PoolTags {
         all.sort();
         all
     }
+}
+
+fn disk_tag(group: usize, disk: &DiskId) -> String {
+    tag("disk", &format!("{group}/{}", disk.as_str()))
+}
+
+/// The tag of a spare disk.
+pub(crate) fn spare_tag(disk: &DiskId) -> String {
+    tag("spare", disk.as_str())
+}
+
+/// The tags that say that one disk is taking the place of another.
+pub(crate) fn replacing_tags(old: &DiskId, new: &DiskId) -> [String; 2] {
+    [tag("replace-old", old.as_str()), tag("replace-new", new.as_str())]
 }
 
 /// The tag that lets a client mount a volume.
@@ -304,8 +345,21 @@ mod tests {
                 ids(&["path-pci-0000:00:05.0", "wwn-0x5000"]),
             ],
             left_out: ids(&["serial-z"]),
+            spares: ids(&["serial-s"]),
+            replacing: Some(("serial-a".parse().unwrap(), "serial-s".parse().unwrap())),
         };
         assert_eq!(PoolTags::read(&pool.write()), Ok(pool.clone()));
+        let change = pool.replaced(&"serial-a".parse().unwrap(), &"serial-s".parse().unwrap());
+        assert_eq!(change.add, ["cistern.disk=0/serial-s"]);
+        assert_eq!(
+            change.remove,
+            [
+                "cistern.replace-old=serial-a",
+                "cistern.replace-new=serial-s",
+                "cistern.spare=serial-s",
+                "cistern.disk=0/serial-a"
+            ]
+        );
         assert_eq!(pool.asked().len(), 5);
     }
 

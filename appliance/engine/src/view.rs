@@ -4,10 +4,10 @@
 //! reading them all anew. What is known of mounts lies beside it. A pool of which nothing can be seen any more stays known
 //! until the restart, so that its exports keep its clients waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use cistern_host::{LvmState, VolumeGroup};
+use cistern_host::{LvmState, RaidVolume, VolumeGroup};
 use cistern_model::{Bytes, Export, Percent, Pool, PoolId, PoolName, PoolState, Volume, VolumeId, VolumeState};
 
 use crate::tags::{PoolTags, Stage, Unreadable, VolumeTags};
@@ -31,6 +31,10 @@ pub(crate) struct PoolView {
     /// The nodes of its disks that are there.
     pub(crate) nodes: Vec<PathBuf>,
     pub(crate) missing: u32,
+    /// The nodes of disks that are there again and still count as missing.
+    pub(crate) returned: Vec<PathBuf>,
+    /// What its thin pool lies on.
+    pub(crate) raids: Vec<RaidVolume>,
     pub(crate) extent: Bytes,
     /// The thin pool's size; zero until there is one.
     pub(crate) size: Bytes,
@@ -145,6 +149,13 @@ impl PoolView {
                 .filter_map(|pv| pv.node.clone())
                 .collect(),
             missing: vg.missing,
+            returned: state
+                .pvs
+                .iter()
+                .filter(|pv| in_group(&pv.vg))
+                .filter_map(|pv| pv.returned.clone())
+                .collect(),
+            raids: state.raids.iter().filter(|raid| raid.vg == vg.name).cloned().collect(),
             extent: vg.extent,
             size: Bytes::ZERO,
             active: false,
@@ -189,9 +200,14 @@ impl PoolView {
     }
 
     fn vanished(&self) -> PoolView {
-        let disks: usize = self.tags.groups.iter().map(Vec::len).sum();
+        let disks = self.tags.groups.iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();
         let mut pool = self.clone();
         pool.nodes.clear();
+        pool.returned.clear();
+        for image in pool.raids.iter_mut().flat_map(|raid| &mut raid.images) {
+            image.nodes.clear();
+            image.missing = true;
+        }
         pool.missing = disks.try_into().unwrap_or(u32::MAX);
         pool.active = false;
         for volume in pool.volumes.values_mut() {
@@ -232,21 +248,37 @@ impl PoolView {
             Stage::Creating => PoolState::Creating,
             Stage::Deleting => PoolState::Deleting,
             Stage::Ready if !self.active => PoolState::Incomplete,
-            Stage::Ready if self.missing == 0 => PoolState::Ready,
-            Stage::Ready if self.lost_groups() == 0 => PoolState::Degraded,
-            Stage::Ready => PoolState::Incomplete,
+            Stage::Ready if !self.has_all_data() => PoolState::Incomplete,
+            Stage::Ready if self.missing == 0 && self.whole() => PoolState::Ready,
+            Stage::Ready => PoolState::Degraded,
         }
     }
 
-    /// A lower bound of the groups of which no copy is left. Which disk is missing LVM does not say by our ids; with one
-    /// missing of two copies nothing is lost, with more it may be, and is taken to be.
-    fn lost_groups(&self) -> u32 {
-        let copies = self.tags.groups.iter().map(Vec::len).min().unwrap_or(1);
-        if copies > 1 && self.missing == 1 {
-            0
-        } else {
-            self.missing
-        }
+    /// Whether enough images of its data and of its metadata are there.
+    pub(crate) fn has_all_data(&self) -> bool {
+        self.raids.iter().all(RaidVolume::has_all_data)
+    }
+
+    /// Whether every image is there and in use.
+    pub(crate) fn whole(&self) -> bool {
+        self.raids.iter().all(RaidVolume::whole)
+    }
+
+    /// Whether an image lies on a disk that is missing.
+    pub(crate) fn has_missing_image(&self) -> bool {
+        self.raids
+            .iter()
+            .flat_map(|raid| &raid.images)
+            .any(|image| image.missing)
+    }
+
+    /// The nodes of disks that are there, and of which the kernel does not use an image.
+    pub(crate) fn failed_nodes(&self) -> BTreeSet<PathBuf> {
+        let images = self.raids.iter().flat_map(|raid| &raid.images);
+        images
+            .filter(|image| image.failed)
+            .flat_map(|image| image.nodes.clone())
+            .collect()
     }
 
     pub(crate) fn to_model(&self, disks: Vec<cistern_model::DiskId>, overcommit_percent: u32) -> Pool {
@@ -274,13 +306,21 @@ impl PoolView {
             metadata_percent: self.metadata,
             sync_percent: self.sync,
             volumes: self.volumes.len().try_into().unwrap_or(u32::MAX),
-            disks,
+            spares: disks
+                .iter()
+                .filter(|disk| self.tags.spares.contains(disk))
+                .cloned()
+                .collect(),
+            disks: disks
+                .into_iter()
+                .filter(|disk| !self.tags.spares.contains(disk))
+                .collect(),
         }
     }
 
     /// Says which disks are missing, as far as that can be said by their number.
     pub(crate) fn missing_reason(&self) -> Option<String> {
-        let disks: usize = self.tags.groups.iter().map(Vec::len).sum();
+        let disks = self.tags.groups.iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();
         (self.missing > 0).then(|| format!("{} of its {disks} disks cannot be found", self.missing))
     }
 }

@@ -322,6 +322,8 @@ fn bare(pool: &PoolView) -> PoolView {
     PoolView {
         tags: pool.tags.clone(),
         nodes: Vec::new(),
+        returned: Vec::new(),
+        raids: pool.raids.clone(),
         trouble: pool.trouble.clone(),
         volumes: std::collections::BTreeMap::new(),
         ..*pool

@@ -42,6 +42,8 @@ pub enum EventKind {
     PoolDeleted,
     /// A pool's state changed.
     PoolChanged,
+    /// A pool's copies were compared.
+    PoolScrubbed,
     /// A volume was made.
     VolumeCreated,
     /// A volume was deleted.

@@ -36,6 +36,10 @@ pub enum JobKind {
     CreatePool,
     /// Deletes a pool.
     DeletePool,
+    /// Puts a disk of a pool in the place of another.
+    ReplaceDisk,
+    /// Compares a pool's copies.
+    ScrubPool,
 }
 
 /// How far a job is.

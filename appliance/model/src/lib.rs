@@ -28,7 +28,7 @@ pub use event::{Event, EventKind, Severity};
 pub use id::{DiskId, JobId, PoolId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
 pub use name::{Owner, PoolName, TokenName, VolumeName};
-pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, Waste};
+pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, ReplaceRequest, ScrubRequest, SpareRequest, Waste};
 pub use problem::{ErrorKind, Invalid, Problem};
 pub use system::{Interface, Load, Memory, PowerAction, ServiceState, ServiceStatus, System};
 pub use volume::{ClientRequest, Export, MINIMUM_VOLUME, Volume, VolumeRequest, VolumeState};

@@ -97,6 +97,36 @@ pub struct PoolRequest {
     /// The disks to join, each by its id. All must be blank.
     #[schema(min_items = 1)]
     pub disks: Vec<DiskId>,
+    /// Disks that lie in wait: one takes the place of a disk that fails, by itself. All must be blank.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spares: Vec<DiskId>,
+}
+
+/// Which disk of a pool another one is to take the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceRequest {
+    /// The disk that goes, there or not.
+    pub old: DiskId,
+    /// The one that takes its place: a blank one, or a spare of the pool.
+    pub new: DiskId,
+}
+
+/// A disk that is to be a spare of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpareRequest {
+    /// Which.
+    pub disk: DiskId,
+}
+
+/// How a pool's copies are to be compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScrubRequest {
+    /// Whether those that differ are made to agree. With two copies, or one parity, it is not known which is right.
+    #[serde(default)]
+    pub repair: bool,
 }
 
 /// What a request for a pool would come to. Nothing is touched to make it.
@@ -148,6 +178,9 @@ pub struct Pool {
     pub reason: Option<String>,
     /// Its disks that are there.
     pub disks: Vec<DiskId>,
+    /// Its spare disks that are there.
+    #[serde(default)]
+    pub spares: Vec<DiskId>,
     /// How many of its disks are not there.
     pub missing_disks: u32,
     /// What volumes can take together.

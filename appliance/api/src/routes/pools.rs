@@ -6,11 +6,14 @@ use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use cistern_engine::PoolCreation;
-use cistern_model::{Job, Pool, PoolPlan, PoolRequest, Problem};
+use cistern_model::{DiskId, Job, Pool, PoolPlan, PoolRequest, Problem, ReplaceRequest, ScrubRequest, SpareRequest};
+
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Answer;
 use crate::app::App;
-use crate::extract::{By, Json as Body, Segment};
+use crate::extract::{Asked, By, Json as Body, Segment};
 use crate::problem::Refusal;
 
 /// All pools that the token may see.
@@ -69,6 +72,83 @@ pub(crate) async fn remove(
 ) -> Result<(StatusCode, Json<Job>), Refusal> {
     let job = app
         .call("deleting a pool", move |engine| engine.delete_pool(&by, &pool))
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(job)))
+}
+
+/// Which spare.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SpareQuery {
+    /// The disk.
+    #[param(value_type = String)]
+    disk: DiskId,
+}
+
+/// Lets a disk take the place of another one of a pool, in a job. The pool is served meanwhile.
+#[utoipa::path(post, path = "/v1/pools/{pool}/replace", tag = "pools", operation_id = "replaceDisk", request_body = ReplaceRequest,
+    params(("pool" = String, Path, description = "The pool's name or id")),
+    responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn replace(
+    State(app): State<App>,
+    By(by): By,
+    Segment(pool): Segment<String>,
+    Body(request): Body<ReplaceRequest>,
+) -> Result<(StatusCode, Json<Job>), Refusal> {
+    let what = "replacing a disk";
+    let job = app
+        .call(what, move |engine| engine.replace_disk(&by, &pool, &request))
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(job)))
+}
+
+/// Makes a blank disk a spare of a pool.
+#[utoipa::path(post, path = "/v1/pools/{pool}/spares", tag = "pools", operation_id = "addSpare", request_body = SpareRequest,
+    params(("pool" = String, Path, description = "The pool's name or id")),
+    responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn add_spare(
+    State(app): State<App>,
+    By(by): By,
+    Segment(pool): Segment<String>,
+    Body(request): Body<SpareRequest>,
+) -> Answer<Pool> {
+    let what = "adding a spare disk";
+    app.call(what, move |engine| engine.add_spare(&by, &pool, &request.disk))
+        .await
+        .map(Json)
+}
+
+/// Takes a spare disk out of a pool. It is blank afterwards.
+#[utoipa::path(delete, path = "/v1/pools/{pool}/spares", tag = "pools", operation_id = "removeSpare",
+    params(("pool" = String, Path, description = "The pool's name or id"), SpareQuery),
+    responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn remove_spare(
+    State(app): State<App>,
+    By(by): By,
+    Segment(pool): Segment<String>,
+    Asked(query): Asked<SpareQuery>,
+) -> Answer<Pool> {
+    let what = "removing a spare disk";
+    app.call(what, move |engine| engine.remove_spare(&by, &pool, &query.disk))
+        .await
+        .map(Json)
+}
+
+/// Compares a pool's copies, in a job.
+#[utoipa::path(post, path = "/v1/pools/{pool}/scrub", tag = "pools", operation_id = "scrubPool", request_body = ScrubRequest,
+    params(("pool" = String, Path, description = "The pool's name or id")),
+    responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn scrub(
+    State(app): State<App>,
+    By(by): By,
+    Segment(pool): Segment<String>,
+    Body(request): Body<ScrubRequest>,
+) -> Result<(StatusCode, Json<Job>), Refusal> {
+    let job = app
+        .call("scrubbing a pool", move |engine| {
+            engine.scrub_pool(&by, &pool, &request)
+        })
         .await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }

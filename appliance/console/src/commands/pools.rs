@@ -1,7 +1,7 @@
 //! Pools.
 
 use cistern_client::PoolCreation;
-use cistern_model::{DiskId, DiskState, ErrorKind, PoolRequest};
+use cistern_model::{DiskId, DiskState, ErrorKind, PoolRequest, ReplaceRequest, ScrubRequest, SpareRequest};
 
 use super::Context;
 use crate::cli::{NewPool, Pools};
@@ -35,6 +35,40 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
                 }
             }
         }
+        Pools::Replace {
+            pool,
+            old,
+            new,
+            yes,
+            no_wait,
+        } => {
+            let what = format!("replacing the disk {old} of pool {pool}");
+            ask::confirm(
+                yes,
+                &what,
+                &format!("Let {new} take the place of {old} in the pool {pool}?"),
+            )?;
+            let request = ReplaceRequest {
+                old: old.parse()?,
+                new: new.parse()?,
+            };
+            let job = client.replace_disk(&pool, &request).await?;
+            if no_wait {
+                return output.one(&job, |j| j.id.to_string(), tables::job);
+            }
+            progress::wait(client, job, !output.is_json()).await?;
+            one(client.pool(&pool).await?)
+        }
+        Pools::AddSpare { pool, disk } => one(client.add_spare(&pool, &SpareRequest { disk: disk.parse()? }).await?),
+        Pools::RemoveSpare { pool, disk } => one(client.remove_spare(&pool, &disk.parse()?).await?),
+        Pools::Scrub { pool, repair, no_wait } => {
+            let job = client.scrub_pool(&pool, &ScrubRequest { repair }).await?;
+            let job = match no_wait {
+                true => job,
+                false => progress::wait(client, job, !output.is_json()).await?,
+            };
+            output.one(&job, |j| j.id.to_string(), tables::job)
+        }
         Pools::Delete { pool, yes, no_wait } => {
             let what = format!("deleting the pool {pool}");
             ask::confirm(yes, &what, &format!("Delete the pool {pool}? Its disks become blank."))?;
@@ -55,6 +89,7 @@ async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliErro
             .into_iter()
             .filter(|d| d.state == DiskState::Available)
             .map(|d| d.id)
+            .filter(|d| !new.spares.iter().any(|spare| spare == d.as_str()))
             .collect();
         if blank.is_empty() {
             let hint = "see `disks list`; a disk that carries something has to be wiped by name first";
@@ -72,5 +107,6 @@ async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliErro
         name: new.name.parse()?,
         layout: new.layout.parse()?,
         disks,
+        spares: new.spares.iter().map(|d| d.parse()).collect::<Result<_, _>>()?,
     })
 }

@@ -2,7 +2,7 @@
 //! was not is finished or gone, and nothing else was touched.
 
 use cistern_host::memory::{Cut, MemoryHost};
-use cistern_model::{Bytes, DiskState, EventKind, JobState, Layout, PoolState};
+use cistern_model::{Bytes, DiskState, EventKind, JobState, Layout, PoolState, ReplaceRequest};
 
 use crate::support::{Rig, by, client, path, pool_request, serial, volume_request};
 
@@ -12,6 +12,16 @@ const CUTS: [Cut; 3] = [Cut::Before, Cut::Midway, Cut::After];
 /// through. `prepare` makes what is there before; `judge` says whether what came of it is allowed, given whether `act`
 /// had said that it was done.
 fn everywhere(prepare: impl Fn() -> Rig, act: impl Fn(&Rig) -> bool, judge: impl Fn(&Rig, bool)) {
+    everywhere_until(prepare, act, |_| true, judge);
+}
+
+/// The same where what was interrupted may go on in a job; `whole` says whether all is to be well once that has ended.
+fn everywhere_until(
+    prepare: impl Fn() -> Rig,
+    act: impl Fn(&Rig) -> bool,
+    whole: impl Fn(&Rig) -> bool,
+    judge: impl Fn(&Rig, bool),
+) {
     let mut tried = 0;
     for cut in CUTS {
         for at in 1.. {
@@ -27,12 +37,18 @@ fn everywhere(prepare: impl Fn() -> Rig, act: impl Fn(&Rig) -> bool, judge: impl
                 if again > 0 {
                     rig.machine.cut_power_at(again, cut);
                     let started = rig.engine.start();
+                    let goes_on = wait_for_jobs(&rig);
                     dark_again = rig.machine.is_dark();
-                    assert!(started.is_err() || !dark_again);
+                    assert!(started.is_err() || !dark_again || goes_on);
                     rig.power_cycle();
                 }
                 rig.engine.start().unwrap();
-                rig.check();
+                if wait_for_jobs(&rig) {
+                    rig.engine.reconcile().unwrap();
+                }
+                if whole(&rig) {
+                    rig.check();
+                }
                 rig.check_exports_before_nfs();
                 judge(&rig, done);
                 // Whatever was asked for can be asked for again, and then it is done.
@@ -57,6 +73,13 @@ fn everywhere(prepare: impl Fn() -> Rig, act: impl Fn(&Rig) -> bool, judge: impl
         }
     }
     assert!(tried > 20, "only {tried} cuts were tried");
+}
+
+/// Waits for what goes on by itself; whether there was anything.
+fn wait_for_jobs(rig: &Rig) -> bool {
+    let jobs = rig.engine.jobs(&by());
+    jobs.iter().for_each(|job| drop(rig.wait(job)));
+    !jobs.is_empty()
 }
 
 /// A pool with two volumes, the first with a file.
@@ -187,6 +210,53 @@ fn deleting_a_pool() {
         };
         assert!(!done || (blank("a") && blank("b")));
     });
+}
+
+fn replacing_everywhere(layout: Layout, disks: &'static [&'static str], missing: bool) {
+    let prepare = || {
+        let rig = Rig::new();
+        rig.make_pool("tank", layout, disks);
+        let kept = rig.make_volume("kept", Bytes::gib(1));
+        rig.machine.write_file(&path(kept.id), "file", Bytes::mib(5)).unwrap();
+        if missing {
+            rig.machine.detach(&serial("b"));
+            rig.engine.reconcile().unwrap();
+        }
+        rig
+    };
+    let (old, new) = (serial("b"), serial("d"));
+    let done = |rig: &Rig| {
+        let pool = rig.engine.pool(&by(), "tank");
+        pool.is_ok_and(|p| p.disks.contains(&new) && !p.disks.contains(&old) && p.state == PoolState::Ready)
+    };
+    let act = |rig: &Rig| {
+        if done(rig) {
+            return true;
+        }
+        let request = ReplaceRequest {
+            old: old.clone(),
+            new: new.clone(),
+        };
+        match rig.engine.replace_disk(&by(), "tank", &request) {
+            Ok(job) => rig.wait(&job).state == JobState::Succeeded && rig.engine.reconcile().is_ok(),
+            Err(_) => false,
+        }
+    };
+    let whole = |rig: &Rig| !missing || done(rig);
+    everywhere_until(prepare, act, whole, |rig, was_done| {
+        kept_is_whole(rig);
+        assert!(!was_done || done(rig), "it was done and is not");
+    });
+}
+
+#[test]
+fn replacing_a_disk_that_is_there() {
+    replacing_everywhere(Layout::Mirror, &["a", "b"], false);
+}
+
+#[test]
+fn replacing_a_disk_that_is_missing() {
+    replacing_everywhere(Layout::Parity, &["a", "b", "c"], true);
 }
 
 #[test]

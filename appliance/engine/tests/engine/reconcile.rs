@@ -221,8 +221,9 @@ fn a_mirror_that_loses_a_disk_while_it_runs_is_served_degraded() {
 }
 
 #[test]
-fn a_pool_that_comes_up_without_a_disk_says_so_and_its_clients_wait() {
-    let mut rig = Rig::with_pool();
+fn a_pool_that_comes_up_without_its_data_says_so_and_its_clients_wait() {
+    let mut rig = Rig::new();
+    rig.make_pool("tank", Layout::Single, &["a", "b"]);
     rig.make_pool("other", Layout::Single, &["c", "d"]);
     let volume = rig.make_volume("v", Bytes::gib(1));
     rig.machine.detach(&serial("b"));

@@ -56,6 +56,7 @@ pub(crate) fn pool_request(name: &str, layout: Layout, disks: &[&str]) -> PoolRe
         name: name.parse().unwrap(),
         layout,
         disks: disks.iter().map(|name| serial(name)).collect(),
+        spares: Vec::new(),
     }
 }
 

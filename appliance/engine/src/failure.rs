@@ -1,0 +1,218 @@
+//! Pools that lack disks, and disks that come back. Invariant: a pool is activated without all of its disks only after the
+//! images of each of its volumes were counted, and a stated wait; nothing is forced.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use cistern_host::{Activation, ImageHealth};
+use cistern_model::{DiskId, EventKind, PoolId, Severity};
+
+use crate::EngineError;
+use crate::engine::{Engine, Inner, locked};
+use crate::error::Doing as _;
+use crate::view::{DATA, PoolView};
+
+/// What is remembered of failures until the next start.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    /// Since when each pool has lacked a disk, as far as this start knows.
+    since: Mutex<BTreeMap<PoolId, Instant>>,
+    /// For which devices the kernel was asked to use their images again: once each time that they appear.
+    refreshed: Mutex<BTreeMap<PoolId, BTreeSet<PathBuf>>>,
+}
+
+/// How a pool can be activated now.
+pub(crate) enum Way {
+    Now(Activation),
+    /// In so long; until then it waits for its disks.
+    In(Duration),
+    /// It lacks data.
+    Not,
+}
+
+impl Engine {
+    /// How a pool may be activated.
+    pub(crate) fn way_to_activate(&self, pool: &PoolView) -> Way {
+        let Some(lacking) = self.lacking_for(pool) else {
+            return Way::Now(Activation::Complete);
+        };
+        if !pool.has_all_data() {
+            return Way::Not;
+        }
+        match self.0.config.degraded_wait.checked_sub(lacking) {
+            Some(left) if !left.is_zero() => Way::In(left),
+            Some(_) | None => Way::Now(Activation::Partial),
+        }
+    }
+
+    /// How long a pool has lacked a disk; none if it lacks none.
+    pub(crate) fn lacking_for(&self, pool: &PoolView) -> Option<Duration> {
+        let mut since = locked(&self.0.failures.since);
+        if pool.missing == 0 {
+            since.remove(&pool.id);
+            return None;
+        }
+        Some(since.entry(pool.id).or_insert_with(Instant::now).elapsed())
+    }
+
+    /// Reconciles once more when that time has passed.
+    pub(crate) fn reconcile_in(&self, time: Duration) {
+        let engine = Arc::downgrade(&self.0);
+        std::thread::spawn(move || {
+            std::thread::sleep(time);
+            if let Some(engine) = engine.upgrade()
+                && let Err(error) = Engine(engine).reconcile()
+            {
+                tracing::error!(
+                    error = error.problem().detail,
+                    "after the wait not all could be reconciled"
+                );
+            }
+        });
+    }
+
+    /// Takes back disks that are there again, and lets the kernel use images again that it had ceased to use: their data
+    /// is brought up to date from the others.
+    pub(crate) fn take_disks_back(&self, id: PoolId) -> Result<(), EngineError> {
+        let Some(pool) = self.view().pools.get(&id).cloned() else {
+            return Ok(());
+        };
+        // Whoever replaces a disk sees to what comes back.
+        if locked(&self.0.pending).iter().any(|pending| pending.id == id) {
+            return Ok(());
+        }
+        let vg = pool.vg();
+        for node in &pool.returned {
+            let restore = || self.0.host.raids.restore_pv(&vg, node);
+            self.change_lvm(
+                id,
+                || format!("take {} back into {vg}", node.display()),
+                restore,
+                |_| {},
+            )?;
+            let name = self.name_of(node);
+            let message = format!("disk {name} is back, and belongs to pool {} again", pool.tags.name);
+            self.record(
+                EventKind::PoolChanged,
+                Severity::Info,
+                Some(id.to_string()),
+                None,
+                message,
+            );
+        }
+        if !pool.returned.is_empty() {
+            self.read_lvm()?;
+        }
+        let failed = {
+            let view = self.view();
+            let Some(pool) = view.pools.get(&id).filter(|pool| pool.active && pool.missing == 0) else {
+                return Ok(());
+            };
+            pool.failed_nodes()
+        };
+        let tried = locked(&self.0.failures.refreshed).insert(id, failed.clone());
+        if failed.is_empty() || tried.is_some_and(|tried| failed.is_subset(&tried)) {
+            return Ok(());
+        }
+        let refresh = || self.0.host.raids.refresh_lv(&vg, DATA);
+        self.change_lvm(id, || format!("use the disks of {vg} again"), refresh, |_| {})?;
+        let disks: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
+        let message = format!(
+            "pool {}: what disk {} missed is brought up to date from the others",
+            pool.tags.name,
+            disks.join(", ")
+        );
+        self.record(
+            EventKind::PoolChanged,
+            Severity::Info,
+            Some(id.to_string()),
+            None,
+            message,
+        );
+        self.read_lvm()
+    }
+
+    /// Disks came or went: what was tried before may be tried again.
+    pub(crate) fn forget_attempts(&self) {
+        locked(&self.0.failures.refreshed).clear();
+    }
+
+    /// Whether the kernel has ceased to use an image since LVM was last read; then all is reconciled.
+    pub fn look_at_raids(&self) -> Result<(), EngineError> {
+        let pools: Vec<PoolView> = {
+            let view = self.view();
+            view.pools
+                .values()
+                .filter(|pool| pool.active && pool.whole())
+                .cloned()
+                .collect()
+        };
+        let mut news = false;
+        for pool in pools {
+            for raid in &pool.raids {
+                let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
+                let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
+                news |= status.is_some_and(|status| status.images.contains(&ImageHealth::Failed));
+            }
+        }
+        if news { self.reconcile() } else { Ok(()) }
+    }
+
+    /// Looks at the RAID volumes again and again, on a thread of its own that ends with the engine.
+    pub(crate) fn watch_raids(&self) {
+        let Some(pace) = self.0.config.look_at_raids_every else {
+            return;
+        };
+        let engine: std::sync::Weak<Inner> = Arc::downgrade(&self.0);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(pace);
+                let Some(engine) = engine.upgrade() else { return };
+                if let Err(error) = Engine(engine).look_at_raids() {
+                    tracing::warn!(
+                        error = error.problem().detail,
+                        "how the pools' disks are cannot be told"
+                    );
+                }
+            }
+        });
+    }
+
+    /// What is the matter with a pool's disks, by their names where these are known.
+    pub(crate) fn lacking_words(&self, pool: &PoolView) -> Option<String> {
+        let missing = self.missing_disks(pool);
+        let mut words = Vec::new();
+        if let Some(reason) = pool.missing_reason() {
+            let names: Vec<&str> = missing.iter().map(DiskId::as_str).collect();
+            words.push(match names.is_empty() {
+                true => reason,
+                false => format!("{reason}: {}", names.join(", ")),
+            });
+        }
+        let failed = pool.failed_nodes();
+        if !failed.is_empty() {
+            let names: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
+            words.push(format!("disk {} gave errors and is not used", names.join(", ")));
+        }
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+
+    /// A pool's disks that are not there.
+    pub(crate) fn missing_disks(&self, pool: &PoolView) -> Vec<DiskId> {
+        if pool.missing == 0 {
+            return Vec::new();
+        }
+        let there = self.disks_of(pool);
+        let members = pool.tags.groups.iter().flatten().chain(&pool.tags.spares);
+        members.filter(|disk| !there.contains(disk)).cloned().collect()
+    }
+
+    /// A disk's id by its node.
+    pub(crate) fn name_of(&self, node: &PathBuf) -> String {
+        let devices = locked(&self.0.devices);
+        let device = devices.iter().find(|device| device.node == *node);
+        device.map_or_else(|| node.display().to_string(), |device| device.id.to_string())
+    }
+}

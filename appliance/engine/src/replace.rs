@@ -1,0 +1,342 @@
+//! A disk in the place of another: asked for, or a spare by itself. Invariant: what is going on stands in the group's tags
+//! before anything is moved; each step can be repeated; the pool is served all the while.
+//!
+//! The new disk gets an image of its own of whatever has one on the old disk, filled from the others. An old disk that is
+//! there is not used from the moment in which its image is replaced: so nothing is begun while the others are not whole.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cistern_host::{RaidVolume, SyncAction, TagChange};
+use cistern_model::{DiskId, EventKind, Job, JobKind, Percent, PoolId, PoolState, Principal, ReplaceRequest, Severity};
+
+use crate::EngineError;
+use crate::disks::DISKS;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::pool_steps::Progress;
+use crate::pools::no_pool;
+use crate::spares::{extents_for, fits};
+use crate::tags::{Stage, replacing_tags};
+use crate::view::PoolView;
+
+/// The longest that filling the largest disks may take.
+const LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often it is said how far it is.
+const PACE: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Begins to put a disk in the place of another one of a pool, which may be missing. Asked again it is the same job.
+    pub fn replace_disk(&self, by: &Principal, pool: &str, request: &ReplaceRequest) -> Result<Job, EngineError> {
+        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let _disks = self.0.names.hold(DISKS.to_owned())?;
+        let devices = self.devices()?;
+        self.read_lvm()?;
+        let pool = self.visible_pool(by, pool)?;
+        let ReplaceRequest { old, new } = request;
+        let same = pool.tags.replacing == Some((old.clone(), new.clone()));
+        let pending = locked(&self.0.pending)
+            .iter()
+            .find(|pending| pending.id == pool.id)
+            .cloned();
+        match pending {
+            Some(pending) if same && pending.kind == JobKind::ReplaceDisk => return self.job_now(pending.job),
+            Some(pending) => return Err(crate::pools::busy_with(&pool, &pending)),
+            None if same => return Ok(self.begin_replacement(by, &pool, old, new)),
+            None => {}
+        }
+        self.judge_replacement(&pool, old)?;
+        let spare = pool.tags.spares.contains(new) && self.node_in(&pool, new).is_some();
+        if old == new {
+            return Err(EngineError::Invalid(format!("disk {old} cannot take its own place")));
+        }
+        let device = match spare {
+            true => devices.iter().find(|device| device.id == *new).cloned(),
+            false => Some(self.blank_device(&devices, new)?),
+        };
+        if let Some(device) = device {
+            fits(&device, self.extents_on(&pool, old))?;
+        }
+        self.note_replacement(&pool, old, new)?;
+        Ok(self.begin_replacement(by, &pool, old, new))
+    }
+
+    /// Goes on with what was interrupted, or lets a spare take the place of a disk that has been away for long enough.
+    pub(crate) fn mend(&self, id: PoolId) -> Result<(), EngineError> {
+        let Some(pool) = self.view().pools.get(&id).cloned() else {
+            return Ok(());
+        };
+        let idle = !locked(&self.0.pending).iter().any(|pending| pending.id == id);
+        if !idle || pool.tags.state != Stage::Ready || !pool.active || !pool.has_all_data() {
+            return Ok(());
+        }
+        if let Some((old, new)) = &pool.tags.replacing {
+            // Without the new disk nothing can be done; it may come.
+            if self.is_there(new) {
+                self.begin_replacement(&Principal::local(), &pool, old, new);
+            }
+            return Ok(());
+        }
+        let Some(old) = self.disk_to_replace(&pool) else {
+            return Ok(());
+        };
+        let away = self.lacking_for(&pool).unwrap_or(self.0.config.degraded_wait);
+        let left = self.0.config.degraded_wait.saturating_sub(away);
+        let Some(new) = self.spare_for(&pool, &old) else {
+            return Ok(());
+        };
+        if !left.is_zero() {
+            self.reconcile_in(left);
+            return Ok(());
+        }
+        let Some(_disks) = self.0.names.try_hold(DISKS.to_owned()) else {
+            return Ok(());
+        };
+        if let Err(error) = self.judge_replacement(&pool, &old) {
+            tracing::info!(
+                reason = error.problem().detail,
+                "no spare can take the place of {old} now"
+            );
+            return Ok(());
+        }
+        self.note_replacement(&pool, &old, &new)?;
+        let message = format!("spare {new} takes the place of disk {old} in pool {}", pool.tags.name);
+        self.record(
+            EventKind::PoolChanged,
+            Severity::Warning,
+            Some(id.to_string()),
+            None,
+            message,
+        );
+        self.begin_replacement(&Principal::local(), &pool, &old, &new);
+        Ok(())
+    }
+
+    /// A disk of a pool that is missing, or of which the kernel uses no image in spite of having been asked to.
+    fn disk_to_replace(&self, pool: &PoolView) -> Option<DiskId> {
+        let missing = self.missing_disks(pool);
+        let mut missing = missing.into_iter().filter(|disk| !pool.tags.spares.contains(disk));
+        if pool.has_missing_image()
+            && let Some(disk) = missing.next()
+        {
+            return Some(disk);
+        }
+        let failed = pool.failed_nodes();
+        let devices = locked(&self.0.devices);
+        let device = devices.iter().find(|device| failed.contains(&device.node))?;
+        pool.tags.holds(&device.id).then(|| device.id.clone())
+    }
+
+    /// The smallest spare that is there and large enough.
+    fn spare_for(&self, pool: &PoolView, old: &DiskId) -> Option<DiskId> {
+        let needed = self.extents_on(pool, old);
+        let devices = locked(&self.0.devices);
+        let spares = devices.iter().filter(|device| {
+            pool.tags.spares.contains(&device.id) && pool.nodes.contains(&device.node) && fits(device, needed).is_ok()
+        });
+        spares.min_by_key(|device| device.size).map(|device| device.id.clone())
+    }
+
+    fn is_there(&self, disk: &DiskId) -> bool {
+        locked(&self.0.devices).iter().any(|device| device.id == *disk)
+    }
+
+    /// The volumes that have an image on a disk, or lack one if it is not there.
+    fn on_disk<'a>(&self, pool: &'a PoolView, node: Option<&Path>) -> Vec<&'a RaidVolume> {
+        let here = |raid: &&RaidVolume| match node {
+            Some(node) => raid.images.iter().any(|image| image.nodes.iter().any(|n| n == node)),
+            None => raid.images.iter().any(|image| image.missing),
+        };
+        pool.raids.iter().filter(here).collect()
+    }
+
+    fn extents_on(&self, pool: &PoolView, disk: &DiskId) -> u64 {
+        let node = self.node_in(pool, disk);
+        extents_for(self.on_disk(pool, node.as_deref()).into_iter(), pool.extent)
+    }
+
+    /// Whether a disk's place can be taken now.
+    fn judge_replacement(&self, pool: &PoolView, old: &DiskId) -> Result<(), EngineError> {
+        let name = &pool.tags.name;
+        if !pool.tags.groups.iter().flatten().any(|disk| disk == old) {
+            return Err(EngineError::NotFound {
+                what: "disk of this pool",
+                name: old.to_string(),
+            });
+        }
+        match pool.state() {
+            PoolState::Ready | PoolState::Degraded => {}
+            PoolState::Creating | PoolState::Deleting => {
+                return Err(EngineError::Conflict(format!("pool {name} is being made or deleted")));
+            }
+            PoolState::Incomplete => {
+                return Err(EngineError::Unavailable(format!(
+                    "pool {name} is not served: a new disk could not be filled; bring its disks back first"
+                )));
+            }
+        }
+        if let Some((going, coming)) = &pool.tags.replacing {
+            return Err(EngineError::Conflict(format!(
+                "in pool {name} disk {coming} is taking the place of {going}; ask again when that is done"
+            )));
+        }
+        let node = self.node_in(pool, old);
+        if node.is_some() && pool.missing > 0 {
+            return Err(EngineError::Unavailable(format!(
+                "pool {name} lacks another disk; replace that one first"
+            )));
+        }
+        for raid in self.on_disk(pool, node.as_deref()) {
+            let enough = match &node {
+                Some(node) => raid.has_all_data_without(node),
+                None => raid.has_all_data(),
+            };
+            if !enough {
+                return Err(EngineError::Conflict(format!(
+                    "pool {name} has no other copy of what lies on disk {old}; with layout {} a disk cannot be replaced, \
+                     or its other copies are not whole",
+                    pool.tags.layout
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn note_replacement(&self, pool: &PoolView, old: &DiskId, new: &DiskId) -> Result<(), EngineError> {
+        let noted = TagChange {
+            add: replacing_tags(old, new).into(),
+            remove: Vec::new(),
+        };
+        let (id, pair) = (pool.id, (old.clone(), new.clone()));
+        self.change_lvm(
+            id,
+            || format!("note what takes the place of disk {old}"),
+            || self.0.host.lvm.tag_vg(&pool.vg(), &noted),
+            |view| {
+                if let Some(pool) = view.pools.get_mut(&id) {
+                    pool.tags.replacing = Some(pair);
+                }
+            },
+        )
+    }
+
+    fn begin_replacement(&self, by: &Principal, pool: &PoolView, old: &DiskId, new: &DiskId) -> Job {
+        let disks = vec![old.clone(), new.clone()];
+        let job = self.begin_job(
+            by,
+            JobKind::ReplaceDisk,
+            &pool.tags.name,
+            pool.tags.layout,
+            disks,
+            pool.id,
+        );
+        let (engine, by, id) = (self.clone(), by.clone(), pool.id);
+        let (old, new, name) = (old.clone(), new.clone(), pool.tags.name.clone());
+        self.run_long_job(job.id, LIMIT, move |progress| {
+            engine.finish_replacement(id, &old, &new, progress)?;
+            let message = format!("disk {new} has taken the place of {old} in pool {name}");
+            engine.record(
+                EventKind::PoolChanged,
+                Severity::Info,
+                Some(id.to_string()),
+                Some(&by),
+                message,
+            );
+            Ok(())
+        });
+        job
+    }
+
+    /// Goes on from whatever step it has reached, to its end.
+    fn finish_replacement(
+        &self,
+        id: PoolId,
+        old: &DiskId,
+        new: &DiskId,
+        progress: &Progress<'_>,
+    ) -> Result<(), EngineError> {
+        const TOTAL: usize = 100;
+        let (vg, raids) = (id.to_string(), &self.0.host.raids);
+        let doing = || format!("put disk {new} in the place of {old}");
+        progress.step(0, TOTAL, "joining the new disk");
+        let node = self.node_of(new)?;
+        let mut pool = self.fresh(id)?;
+        if !pool.nodes.contains(&node) {
+            let devices = self.devices()?;
+            if let Some(device) = devices.iter().find(|device| device.node == node) {
+                self.refuse_signatures(device)?;
+            }
+            self.change_lvm(id, doing, || raids.extend_vg(&vg, &node), |_| {})?;
+            pool = self.fresh(id)?;
+        }
+        // One that came back meanwhile is to be known by its node.
+        for back in &pool.returned {
+            self.change_lvm(id, doing, || raids.restore_pv(&vg, back), |_| {})?;
+        }
+        // The metadata first: it is soon done, and all else depends on it.
+        for part in ["data_tmeta", "data_tdata"] {
+            pool = self.fresh(id)?;
+            let going = self.node_in(&pool, old);
+            let affected = self.on_disk(&pool, going.as_deref());
+            let done = |raid: &&RaidVolume| raid.images.iter().any(|image| image.nodes.contains(&node));
+            if !affected.into_iter().any(|raid| raid.name == part && !done(&raid)) {
+                continue;
+            }
+            self.wait_until_filled(&vg, part, progress)?;
+            let change = || match &going {
+                Some(going) => raids.replace_image(&vg, part, going, &node),
+                None => raids.repair_lv(&vg, part, &node),
+            };
+            self.change_lvm(id, doing, change, |_| {})?;
+        }
+        for part in ["data_tmeta", "data_tdata"] {
+            self.wait_until_filled(&vg, part, progress)?;
+        }
+        pool = self.fresh(id)?;
+        match self.node_in(&pool, old) {
+            Some(going) if pool.missing == 0 => {
+                self.change_lvm(id, doing, || raids.reduce_vg(&vg, &going), |_| {})?;
+            }
+            Some(_) => {}
+            None if pool.missing > 0 && !pool.has_missing_image() => {
+                self.change_lvm(id, doing, || raids.forget_missing(&vg), |_| {})?;
+            }
+            None => {}
+        }
+        let replaced = pool.tags.replaced(old, new);
+        self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &replaced), |_| {})?;
+        self.fresh(id)?;
+        Ok(())
+    }
+
+    fn node_of(&self, disk: &DiskId) -> Result<PathBuf, EngineError> {
+        let devices = self.devices()?;
+        let device = devices.into_iter().find(|device| device.id == *disk);
+        let gone = || EngineError::Unavailable(format!("disk {disk} cannot be found"));
+        device.map(|device| device.node).ok_or_else(gone)
+    }
+
+    /// A pool as it is now.
+    fn fresh(&self, id: PoolId) -> Result<PoolView, EngineError> {
+        self.devices()?;
+        self.read_lvm()?;
+        let pool = self.view().pools.get(&id).cloned();
+        pool.ok_or_else(|| no_pool(&id.to_string()))
+    }
+
+    /// Waits until nothing is being filled in a volume.
+    pub(crate) fn wait_until_filled(&self, vg: &str, part: &str, progress: &Progress<'_>) -> Result<(), EngineError> {
+        loop {
+            let status = self.0.host.raids.wait(vg, part, PACE);
+            let Some(status) = status.doing(|| format!("ask how far {vg}/{part} is"))? else {
+                return Ok(());
+            };
+            if status.action == SyncAction::Idle {
+                return Ok(());
+            }
+            let done = f64::from(status.done.min(Percent::FULL)).floor() as usize;
+            let what = if part.ends_with("meta") { "metadata" } else { "data" };
+            progress.step(done.min(99), 100, &format!("filling the {what}, {}", status.done));
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Disks that fail, vanish and come back: what is served without them, and what is not.
+
+use std::time::{Duration, Instant};
+
+use cistern_engine::{Config, Engine};
+use cistern_host::Change;
+use cistern_host::memory::MemoryHost;
+use cistern_model::{Bytes, EventKind, Layout, PoolState, VolumeState};
+
+use crate::support::{Rig, by, path, serial};
+
+/// A pool of this layout with a volume that holds a file.
+fn with(layout: Layout, disks: &[&str]) -> (Rig, cistern_model::Volume) {
+    let rig = Rig::new();
+    rig.make_pool("tank", layout, disks);
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.machine.write_file(&path(volume.id), "file", Bytes::mib(5)).unwrap();
+    (rig, volume)
+}
+
+fn states(rig: &Rig) -> (PoolState, VolumeState) {
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    (pool.state, rig.volumes()[0].state)
+}
+
+const DEGRADED: (PoolState, VolumeState) = (PoolState::Degraded, VolumeState::Ready);
+const INCOMPLETE: (PoolState, VolumeState) = (PoolState::Incomplete, VolumeState::Failed);
+
+#[test]
+fn a_pool_comes_up_degraded_if_enough_of_its_images_are_there_and_incomplete_if_not() {
+    let five = &["a", "b", "c", "d", "small"][..];
+    for (layout, disks, lost, expected) in [
+        (Layout::Single, &["a", "b"][..], &["b"][..], INCOMPLETE),
+        (Layout::Mirror, &["a", "b"], &["a"], DEGRADED),
+        (Layout::Mirror, &["a", "b", "c", "d"], &["c"], DEGRADED),
+        // One disk of each copy: LVM can put no copy together, though all data is there.
+        (Layout::Mirror, &["a", "b", "c", "d"], &["a", "d"], INCOMPLETE),
+        (Layout::StripeMirror, &["a", "b", "c", "d"], &["b"], DEGRADED),
+        (Layout::StripeMirror, &["a", "b", "c", "d"], &["b", "c"], DEGRADED),
+        (Layout::StripeMirror, &["a", "b", "c", "d"], &["c", "d"], INCOMPLETE),
+        (Layout::Parity, &["a", "b", "c"], &["a"], DEGRADED),
+        (Layout::Parity, &["a", "b", "c"], &["a", "c"], INCOMPLETE),
+        (Layout::DoubleParity, five, &["a", "b"], DEGRADED),
+        (Layout::DoubleParity, five, &["a", "b", "c"], INCOMPLETE),
+    ] {
+        let (mut rig, volume) = with(layout, disks);
+        lost.iter().for_each(|disk| rig.machine.detach(&serial(disk)));
+        rig.restart();
+        assert_eq!(states(&rig), expected, "{layout} without {lost:?}");
+        let pool = rig.engine.pool(&by(), "tank").unwrap();
+        assert_eq!(pool.missing_disks as usize, lost.len());
+        let reason = pool.reason.unwrap();
+        assert!(
+            lost.iter().all(|disk| reason.contains(&format!("serial-{disk}"))),
+            "{reason}"
+        );
+        assert_eq!(rig.machine.violations(), Vec::<String>::new());
+        assert_eq!(rig.machine.exports().len(), 1);
+        if expected == DEGRADED {
+            assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 1);
+        }
+        // Its disks come back, and it is as before.
+        lost.iter().for_each(|disk| rig.machine.attach(&serial(disk)));
+        rig.engine.reconcile().unwrap();
+        rig.check();
+        assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_pool_waits_for_its_disks_and_is_served_without_when_the_wait_is_over() {
+    let (mut rig, _) = with(Layout::Mirror, &["a", "b"]);
+    rig.make_pool("other", Layout::Single, &["c"]);
+    rig.machine.detach(&serial("b"));
+    rig.machine.restart();
+    let config = Config {
+        degraded_wait: Duration::from_millis(700),
+        ..Config::default()
+    };
+    rig.engine = Engine::new(rig.machine.host(), config);
+    rig.engine.start().unwrap();
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!(pool.state, PoolState::Incomplete);
+    assert!(pool.reason.as_ref().unwrap().contains("served without in"), "{pool:?}");
+    assert_eq!(rig.engine.pool(&by(), "other").unwrap().state, PoolState::Ready);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while states(&rig) != DEGRADED {
+        assert!(Instant::now() < deadline, "{:?}", rig.engine.pool(&by(), "tank"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_disk_that_comes_back_is_taken_back_and_brought_up_to_date() {
+    let (rig, volume) = with(Layout::Mirror, &["a", "b"]);
+    rig.machine.detach(&serial("b"));
+    rig.engine.react(Change::Disks);
+    until(&rig, |rig| states(rig) == DEGRADED);
+    // Its group is changed meanwhile.
+    rig.machine.mark_missing(&volume.pool.to_string());
+    rig.machine.attach(&serial("b"));
+    rig.engine.react(Change::Disks);
+    until(&rig, |rig| states(rig) == (PoolState::Ready, VolumeState::Ready));
+    rig.check();
+    let calls = rig.machine.calls();
+    for call in ["raids.restore_pv", "raids.refresh_lv"] {
+        assert_eq!(calls.iter().filter(|made| made.starts_with(call)).count(), 1, "{call}");
+    }
+    let messages: Vec<String> = rig.engine.events(0, 100).into_iter().map(|e| e.message).collect();
+    assert!(messages.iter().any(|m| m.contains("serial-b is back")), "{messages:?}");
+}
+
+#[test]
+fn a_disk_that_gives_errors_is_noticed_and_asked_once_to_go_on() {
+    let (rig, _) = with(Layout::Parity, &["a", "b", "c"]);
+    rig.engine.look_at_raids().unwrap();
+    rig.machine.fail_images_on(&serial("b"));
+    // It does not take it back at once.
+    rig.machine
+        .fail_next("raids.refresh_lv", MemoryHost::failure("refresh"));
+    rig.engine.look_at_raids().unwrap();
+    assert_eq!(states(&rig), DEGRADED);
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert!(
+        pool.reason.as_ref().unwrap().contains("serial-b gave errors"),
+        "{pool:?}"
+    );
+    for _ in 0..3 {
+        rig.engine.look_at_raids().unwrap();
+        rig.engine.reconcile().unwrap();
+    }
+    let refreshed = rig
+        .machine
+        .calls()
+        .iter()
+        .filter(|c| c.starts_with("raids.refresh_lv"))
+        .count();
+    assert_eq!(refreshed, 1);
+    let changed = |kind| rig.engine.events(0, 100).iter().any(|e| e.kind == kind);
+    assert!(changed(EventKind::PoolChanged));
+}
+
+#[track_caller]
+fn until(rig: &Rig, reached: impl Fn(&Rig) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !reached(rig) {
+        assert!(
+            Instant::now() < deadline,
+            "{:?} {:?}",
+            rig.engine.pools(&by()),
+            rig.engine.events(0, 100)
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

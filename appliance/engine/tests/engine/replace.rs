@@ -1,0 +1,269 @@
+//! Disks that take the place of others, by request and by themselves.
+
+use cistern_host::memory::MemoryHost;
+use cistern_model::{
+    AlertKind, Bytes, DiskState, ErrorKind, EventKind, Job, JobState, Layout, Percent, PoolState, ReplaceRequest,
+    ScrubRequest,
+};
+
+use crate::support::{Rig, by, path, pool_request, refused, serial};
+
+fn pair(old: &str, new: &str) -> ReplaceRequest {
+    ReplaceRequest {
+        old: serial(old),
+        new: serial(new),
+    }
+}
+
+fn with(layout: Layout, disks: &[&str]) -> Rig {
+    let rig = Rig::new();
+    rig.make_pool("tank", layout, disks);
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.machine.write_file(&path(volume.id), "file", Bytes::mib(5)).unwrap();
+    rig
+}
+
+fn replace(rig: &Rig, old: &str, new: &str) -> Job {
+    let job = rig.engine.replace_disk(&by(), "tank", &pair(old, new)).unwrap();
+    rig.wait(&job)
+}
+
+/// Where images lie, all volumes together.
+fn lies_on(rig: &Rig, disk: &str) -> bool {
+    let vg = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
+    rig.machine
+        .copies(&vg, "data")
+        .iter()
+        .flatten()
+        .any(|id| *id == serial(disk))
+}
+
+fn disk_state(rig: &Rig, disk: &str) -> DiskState {
+    let disks = rig.engine.disks().unwrap();
+    disks.into_iter().find(|d| d.id == serial(disk)).unwrap().state
+}
+
+#[test]
+fn a_disk_that_is_there_is_replaced_and_blank_afterwards() {
+    for (layout, disks) in [(Layout::Mirror, &["a", "b"][..]), (Layout::Parity, &["a", "b", "c"])] {
+        let rig = with(layout, disks);
+        assert_eq!(replace(&rig, "b", "d").state, JobState::Succeeded);
+        rig.check();
+        let pool = rig.engine.pool(&by(), "tank").unwrap();
+        assert!(pool.disks.contains(&serial("d")) && !pool.disks.contains(&serial("b")));
+        assert!(lies_on(&rig, "d") && !lies_on(&rig, "b"));
+        assert_eq!(disk_state(&rig, "b"), DiskState::Available);
+        // Over a restart too.
+        let mut rig = rig;
+        rig.restart();
+        rig.check();
+        assert_eq!(rig.machine.files(&path(rig.volumes()[0].id)).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_missing_disk_is_replaced_while_the_pool_is_served_and_is_to_be_wiped_if_it_comes_back() {
+    for (layout, disks, lost) in [
+        (Layout::Mirror, &["a", "b"][..], "a"),
+        (Layout::StripeMirror, &["a", "b", "c", "small"], "b"),
+        (Layout::Parity, &["a", "b", "c"], "c"),
+    ] {
+        let rig = with(layout, disks);
+        rig.machine.detach(&serial(lost));
+        rig.engine.reconcile().unwrap();
+        assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Degraded);
+        assert!(
+            rig.engine
+                .alerts(false)
+                .iter()
+                .any(|alert| alert.kind == AlertKind::PoolDegraded)
+        );
+        assert_eq!(replace(&rig, lost, "d").state, JobState::Succeeded, "{layout}");
+        rig.engine.reconcile().unwrap();
+        rig.check();
+        assert!(rig.engine.alerts(false).is_empty(), "{:?}", rig.engine.alerts(false));
+        assert!(lies_on(&rig, "d") && !lies_on(&rig, lost));
+        rig.machine.attach(&serial(lost));
+        rig.engine.reconcile().unwrap();
+        assert_eq!(disk_state(&rig, lost), DiskState::HasData, "{layout}");
+        rig.engine.wipe_disk(&by(), &serial(lost)).unwrap();
+        rig.check();
+    }
+}
+
+#[test]
+fn a_spare_takes_over_by_itself() {
+    let rig = Rig::new();
+    let mut request = pool_request("tank", Layout::Mirror, &["a", "b"]);
+    request.spares = vec![serial("d")];
+    rig.try_pool(&request).unwrap();
+    rig.make_volume("v", Bytes::gib(1));
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!((pool.spares, pool.disks.len()), (vec![serial("d")], 2));
+    assert!(!lies_on(&rig, "d"));
+    rig.machine.detach(&serial("a"));
+    rig.engine.reconcile().unwrap();
+    let jobs = rig.engine.jobs(&by());
+    assert_eq!(rig.wait(&jobs[0]).state, JobState::Succeeded);
+    rig.engine.reconcile().unwrap();
+    rig.check();
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!((pool.spares, pool.disks), (vec![], vec![serial("b"), serial("d")]));
+    let messages: Vec<String> = rig.engine.events(0, 100).into_iter().map(|e| e.message).collect();
+    assert!(
+        messages.iter().any(|m| m.contains("spare serial-d takes the place")),
+        "{messages:?}"
+    );
+}
+
+#[test]
+fn a_spare_takes_the_place_of_a_disk_that_gives_errors_and_does_not_recover() {
+    let rig = with(Layout::Parity, &["a", "b", "c"]);
+    rig.engine.add_spare(&by(), "tank", &serial("d")).unwrap();
+    rig.machine.fail_images_on(&serial("b"));
+    rig.machine
+        .fail_next("raids.refresh_lv", MemoryHost::failure("refresh"));
+    rig.engine.look_at_raids().unwrap();
+    let jobs = rig.engine.jobs(&by());
+    assert_eq!(rig.wait(&jobs[0]).state, JobState::Succeeded);
+    rig.engine.reconcile().unwrap();
+    rig.check();
+    assert!(lies_on(&rig, "d") && !lies_on(&rig, "b"));
+}
+
+#[test]
+fn spares_come_and_go_and_what_cannot_be_one_is_refused() {
+    let rig = with(Layout::Mirror, &["a", "b"]);
+    let before = rig.snapshot();
+    refused(
+        rig.engine.add_spare(&by(), "tank", &serial("small")),
+        ErrorKind::Invalid,
+    );
+    refused(
+        rig.engine.add_spare(&by(), "tank", &serial("full")),
+        ErrorKind::DiskInUse,
+    );
+    refused(rig.engine.add_spare(&by(), "tank", &serial("a")), ErrorKind::DiskInUse);
+    refused(
+        rig.engine.add_spare(&by(), "tank", &serial("none")),
+        ErrorKind::NotFound,
+    );
+    refused(
+        rig.engine.remove_spare(&by(), "tank", &serial("a")),
+        ErrorKind::NotFound,
+    );
+    assert_eq!(rig.snapshot(), before);
+    for _ in 0..2 {
+        let pool = rig.engine.add_spare(&by(), "tank", &serial("c")).unwrap();
+        assert_eq!(pool.spares, [serial("c")]);
+    }
+    rig.check();
+    assert_eq!(rig.engine.remove_spare(&by(), "tank", &serial("c")).unwrap().spares, []);
+    assert_eq!(disk_state(&rig, "c"), DiskState::Available);
+    rig.check();
+    let mut request = pool_request("other", Layout::Single, &["c"]);
+    request.spares = vec![serial("d")];
+    refused(rig.engine.plan_pool(&request), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_replacement_that_cannot_be_is_refused_and_nothing_is_touched() {
+    let rig = with(Layout::Mirror, &["a", "b"]);
+    let before = rig.snapshot();
+    for (old, new, kind) in [
+        ("a", "a", ErrorKind::Invalid),
+        ("c", "d", ErrorKind::NotFound),
+        ("a", "small", ErrorKind::Invalid),
+        ("a", "full", ErrorKind::DiskInUse),
+        ("a", "boot", ErrorKind::DiskInUse),
+        ("a", "b", ErrorKind::DiskInUse),
+        ("a", "none", ErrorKind::NotFound),
+    ] {
+        refused(rig.engine.replace_disk(&by(), "tank", &pair(old, new)), kind);
+        assert_eq!(rig.snapshot(), before, "{old} {new}");
+    }
+    // With one copy there is nothing to fill a new disk from.
+    rig.make_pool("other", Layout::Single, &["c"]);
+    let before = rig.snapshot();
+    refused(
+        rig.engine.replace_disk(&by(), "other", &pair("c", "d")),
+        ErrorKind::Conflict,
+    );
+    // The other copy is not whole.
+    rig.machine.fail_images_on(&serial("b"));
+    rig.machine
+        .fail_next("raids.refresh_lv", MemoryHost::failure("refresh"));
+    rig.engine.look_at_raids().unwrap();
+    refused(
+        rig.engine.replace_disk(&by(), "tank", &pair("a", "d")),
+        ErrorKind::Conflict,
+    );
+    assert_eq!(rig.snapshot(), before);
+}
+
+#[test]
+fn progress_is_told_while_a_new_disk_is_filled_and_a_restart_goes_on() {
+    let mut rig = with(Layout::Mirror, &["a", "b"]);
+    rig.machine.fill_slowly();
+    let job = rig.engine.replace_disk(&by(), "tank", &pair("a", "c")).unwrap();
+    let again = rig.engine.replace_disk(&by(), "tank", &pair("a", "c")).unwrap();
+    assert_eq!(again.id, job.id);
+    refused(
+        rig.engine.replace_disk(&by(), "tank", &pair("b", "d")),
+        ErrorKind::Conflict,
+    );
+    refused(rig.engine.add_spare(&by(), "tank", &serial("d")), ErrorKind::Conflict);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        rig.machine.fill_to(Percent::from(40.0));
+        let shown = rig.engine.job(&by(), job.id).unwrap();
+        if matches!(&shown.state, JobState::Running { done: 40, total: 100, step } if step.contains("filling")) {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{shown:?}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    rig.restart();
+    let job = rig.engine.jobs(&by())[0].clone();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while rig.engine.job(&by(), job.id).unwrap().ended.is_none() {
+        rig.machine.fill_to(Percent::FULL);
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    rig.engine.reconcile().unwrap();
+    rig.check();
+    assert!(lies_on(&rig, "c") && !lies_on(&rig, "a"));
+}
+
+#[test]
+fn a_scrub_tells_what_differs_until_a_later_one_finds_nothing() {
+    let rig = with(Layout::Mirror, &["a", "b"]);
+    let vg = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
+    let scrub = |repair| {
+        let job = rig.engine.scrub_pool(&by(), "tank", &ScrubRequest { repair }).unwrap();
+        assert_eq!(rig.wait(&job).state, JobState::Succeeded);
+        rig.engine
+            .alerts(false)
+            .iter()
+            .any(|alert| alert.kind == AlertKind::ScrubMismatches)
+    };
+    assert!(!scrub(false));
+    rig.machine.let_images_differ(&vg, "data_tdata", 128);
+    assert!(scrub(false) && scrub(false));
+    assert!(!scrub(true));
+    assert!(!scrub(false));
+    let told: Vec<String> = rig
+        .engine
+        .events(0, 100)
+        .into_iter()
+        .filter(|e| e.kind == EventKind::PoolScrubbed)
+        .map(|e| e.message)
+        .collect();
+    assert!(told[1].contains("128 sectors") && told[4].contains("agree"), "{told:?}");
+    rig.make_pool("other", Layout::Single, &["c"]);
+    refused(
+        rig.engine.scrub_pool(&by(), "other", &ScrubRequest::default()),
+        ErrorKind::Invalid,
+    );
+}
