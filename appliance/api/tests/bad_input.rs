@@ -146,6 +146,38 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
         ("DELETE", "/v1/pools/tank", String::new(), ErrorKind::Conflict),
         (
             "POST",
+            "/v1/pools/tank/replace",
+            r#"{"old":"serial-NONE","new":"serial-SPARE"}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/pools/tank/replace",
+            r#"{"old":"serial-NONE"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("POST", "/v1/pools/none/scrub", "{}".to_owned(), ErrorKind::NotFound),
+        (
+            "POST",
+            "/v1/pools/tank/scrub",
+            r#"{"repair":"yes"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/pools/tank/spares",
+            r#"{"disk":"sda"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "DELETE",
+            "/v1/pools/tank/spares?disk=serial-SPARE",
+            String::new(),
+            ErrorKind::NotFound,
+        ),
+        ("DELETE", "/v1/pools/tank/spares", String::new(), ErrorKind::Invalid),
+        (
+            "POST",
             &wipe,
             r#"{"confirm":"serial-other"}"#.to_owned(),
             ErrorKind::Invalid,

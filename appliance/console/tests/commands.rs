@@ -99,6 +99,45 @@ fn a_volume_is_found_by_its_name_and_not_deleted_unasked() {
     assert_eq!(text(&listed.stdout), "[]\n");
 }
 
+const POOL: &str = r#"{"id":"pool-0f8fad5bd9cb469fa16570867728950e","name":"tank","layout":"mirror","state":"degraded",
+    "reason":"1 of its 2 disks cannot be found: serial-a","disks":["serial-b"],"spares":["serial-s"],"missing_disks":1,
+    "size":1073741824,"promised":0,"available":0,"used":0,"metadata_percent":1.0,"sync_percent":100.0,"volumes":0}"#;
+const JOB: &str = r#"{"id":"job-0f8fad5bd9cb469fa16570867728950e","kind":"replace-disk","target":"tank","owner":"local",
+    "state":"succeeded","started":"2026-01-02T03:04:05Z","ended":"2026-01-02T03:04:06Z"}"#;
+
+#[test]
+fn a_disk_is_replaced_only_when_that_was_confirmed_and_the_pool_is_shown_then() {
+    let args = ["pools", "replace", "tank", "--old", "serial-a", "--new", "serial-c"];
+    let answers = vec![
+        ("POST /v1/pools/tank/replace", 202, JOB.to_owned()),
+        ("GET /v1/pools/tank", 200, POOL.to_owned()),
+    ];
+    let unasked = run(&args, answers.clone());
+    assert_eq!(unasked.status.code(), Some(3), "{unasked:?}");
+    let output = run(&[&args[..], &["--yes"]].concat(), answers);
+    assert!(output.status.success(), "{output:?}");
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains("serial-s") && shown.contains("1 of its 2 disks"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_spare_is_named_in_the_path_s_query_when_it_is_taken_out() {
+    let answers = vec![
+        ("POST /v1/pools/tank/spares", 200, POOL.to_owned()),
+        ("DELETE /v1/pools/tank/spares?disk=serial-s", 200, POOL.to_owned()),
+    ];
+    for command in ["add-spare", "remove-spare"] {
+        let output = run(&["pools", command, "tank", "serial-s", "-o", "json"], answers.clone());
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(printed["spares"][0], "serial-s", "{output:?}");
+    }
+    let bad = run(&["pools", "add-spare", "tank", "sda"], answers);
+    assert_eq!(bad.status.code(), Some(3), "{bad:?}");
+}
+
 #[test]
 fn a_script_that_enrols_must_give_the_fingerprint() {
     let output = run(&["enrol", "https://127.0.0.1:1", "--code", "x"], Vec::new());

@@ -6,7 +6,7 @@ use cistern_model::{Client, EventKind, PoolId, Principal, Severity, Volume, Volu
 
 use crate::EngineError;
 use crate::engine::Engine;
-use crate::pools::refuse_missing;
+use crate::pools::refuse_incomplete;
 use crate::tags::{Stage, client_tag};
 use crate::view::VolumeView;
 use crate::volumes::{Created, LIMIT, volume_lock};
@@ -29,7 +29,7 @@ impl Engine {
                     "volume {id} has {MOST_CLIENTS} clients, which is the most; allow a network in place of single addresses"
                 )));
             }
-            refuse_missing(&pool)?;
+            refuse_incomplete(&pool)?;
             let change = TagChange {
                 add: vec![client_tag(client)],
                 remove: Vec::new(),
@@ -63,7 +63,7 @@ impl Engine {
         let (pool, volume) = self.visible_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
         if volume.tags.clients.contains(&client) {
-            refuse_missing(&pool)?;
+            refuse_incomplete(&pool)?;
             let change = TagChange {
                 add: Vec::new(),
                 remove: vec![client_tag(client)],

@@ -24,7 +24,8 @@
 //! - **Sizes** are raised to 300 MiB and to whole 4 KiB blocks; the filesystem has exactly these bytes, the LV whole
 //!   extents. What is promised (the LVs) stays under the pool's size times its overcommit. No volume is made in a pool whose
 //!   metadata is over 75 % full, or, if it is overcommitted, whose data is over 90 % full.
-//! - **A pool that lacks a disk** is not changed (LVM changes no group that lacks one, but for its tags): `Unavailable`.
+//! - **A pool that lacks a disk** is not changed (LVM changes no group that lacks one, but for its tags): `Unavailable`;
+//!   clients come and go all the same.
 //!   One of which enough images are there is served, degraded; when it has to be activated without all of its disks, that
 //!   is done after `Config::degraded_wait`, and only after the images of its data and its metadata were counted (LVM's
 //!   own refusal is switched off then). One that lacks data is incomplete, its volumes failed, their exports in place, so

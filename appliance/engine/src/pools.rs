@@ -419,6 +419,17 @@ pub(crate) fn refuse_missing(pool: &PoolView) -> Result<(), EngineError> {
     }
 }
 
+/// Tags can be changed in a pool that is served, also while it lacks a disk: clients come and go.
+pub(crate) fn refuse_incomplete(pool: &PoolView) -> Result<(), EngineError> {
+    match pool.state() {
+        PoolState::Creating | PoolState::Ready | PoolState::Degraded | PoolState::Deleting => Ok(()),
+        PoolState::Incomplete => Err(EngineError::Unavailable(format!(
+            "pool {} is not complete, and cannot be changed until its disks are back",
+            pool.tags.name
+        ))),
+    }
+}
+
 /// Volumes are made only in a whole pool.
 pub(crate) fn refuse_unready(pool: &PoolView) -> Result<(), EngineError> {
     let why = || {
