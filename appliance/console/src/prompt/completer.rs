@@ -85,6 +85,7 @@ impl Completer for TreeCompleter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cistern_model::Layout;
 
     #[test]
     fn lines_go_on_with_what_the_tree_has() {
@@ -93,7 +94,7 @@ mod tests {
             ("vol", vec!["volumes"]),
             ("volumes sh", vec!["show"]),
             ("volumes create x --po", vec!["--pool"]),
-            ("pools create x --layout ", vec!["single", "mirror"]),
+            ("pools create x --layout ", Layout::ALL.map(Layout::name).to_vec()),
             ("pools create x --layout m", vec!["mirror"]),
             ("disks list -o ", vec!["table", "json"]),
             ("she", vec!["shell"]),
