@@ -18,7 +18,10 @@ mod lvm;
 mod machine;
 pub mod memory;
 mod network;
+mod records;
 mod services;
+mod takeover;
+mod thin;
 
 use std::sync::Arc;
 
@@ -31,7 +34,10 @@ pub use lvm::{
 };
 pub use machine::{Machine, MachineFacts};
 pub use network::Network;
+pub use records::Records;
 pub use services::{Service, Services};
+pub use takeover::{Takeover, XfsFound};
+pub use thin::{ThinMode, ThinPools, ThinStatus};
 
 /// A change that somebody may want to react to. It says only what kind: the reader looks at the state anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +60,10 @@ pub struct Host {
     pub disks: Arc<dyn Disks>,
     /// LVM.
     pub lvm: Arc<dyn Lvm>,
+    /// How full thin pools are.
+    pub thin: Arc<dyn ThinPools>,
+    /// Groups and volumes that others made.
+    pub takeover: Arc<dyn Takeover>,
     /// XFS and mounts.
     pub filesystems: Arc<dyn Filesystems>,
     /// What is exported over NFS.
@@ -64,4 +74,6 @@ pub struct Host {
     pub network: Arc<dyn Network>,
     /// Load, memory, power.
     pub machine: Arc<dyn Machine>,
+    /// What the appliance keeps for itself.
+    pub records: Arc<dyn Records>,
 }

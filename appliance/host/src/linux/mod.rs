@@ -12,6 +12,7 @@ mod lvm;
 mod machine;
 mod mounts;
 mod network;
+mod records;
 mod run;
 mod signatures;
 mod systemd;
@@ -28,11 +29,14 @@ pub fn host() -> Result<Host, HostError> {
     Ok(Host {
         disks: Arc::new(disks::LinuxDisks),
         lvm: Arc::new(lvm::LinuxLvm),
+        thin: Arc::new(lvm::LinuxLvm),
+        takeover: Arc::new(lvm::LinuxLvm),
         filesystems: Arc::new(filesystems::LinuxFilesystems),
         exports: Arc::new(exports::LinuxExports::default()),
         services: Arc::new(systemd.clone()),
         network: Arc::new(network::LinuxNetwork::new(background)),
         machine: Arc::new(machine::LinuxMachine::new(systemd)),
+        records: Arc::new(records::LinuxRecords::default()),
     })
 }
 

@@ -3,6 +3,8 @@
 
 mod args;
 mod report;
+mod takeover;
+mod thin;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
