@@ -29,6 +29,7 @@ impl Engine {
     /// Makes everything as the disks say, then starts the NFS server. Fails if the disks cannot be read or NFS cannot be
     /// started; single pools and volumes that fail are said in their state.
     pub fn start(&self) -> Result<(), EngineError> {
+        self.recall();
         self.reconcile()?;
         self.remember_surroundings();
         self.0.started.store(true, Ordering::SeqCst);
@@ -135,7 +136,9 @@ impl Engine {
             let view = self.view();
             let Some(pool) = view.pools.get(&id) else { return Ok(()) };
             // A group of which no disk is there is not known to LVM.
-            !pool.nodes.is_empty() && (!pool.active || pool.volumes.values().any(|volume| !volume.active))
+            !pool.nodes.is_empty()
+                && !pool.releasing
+                && (!pool.active || pool.volumes.values().any(|volume| !volume.active))
         };
         if !idle {
             return Ok(());
@@ -185,6 +188,9 @@ impl Engine {
         };
         // Whoever had the name may have begun to delete it.
         if self.view().volume(id).map(|(_, v)| v.tags.state) != Some(Stage::Ready) {
+            return Ok(());
+        }
+        if view.releasing {
             return Ok(());
         }
         let path = self.path_of(id);

@@ -40,7 +40,8 @@ fn volumes_status() -> LvmCommand {
     }
 }
 
-/// LVM takes no extents for a pool's metadata, only a size; ours are of 4 MiB.
+/// LVM takes no extents for a pool's metadata, only a size; ours are of 4 MiB. It also makes a spare of that size, for a
+/// repair, on one disk, and cannot be kept from it.
 fn extend_metadata(vg: &str, pool: &str, extents: u64) -> LvmCommand {
     let mebibytes = extents.saturating_mul(4);
     let mut command = args::remove_lv(vg, pool);
