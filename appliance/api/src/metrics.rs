@@ -86,7 +86,7 @@ fn disks(text: &mut Text, metrics: &Metrics) {
 
 fn pools(text: &mut Text, metrics: &Metrics) {
     type Value = fn(&cistern_model::Pool) -> f64;
-    let families: [(&str, &str, Value); 9] = [
+    let families: [(&str, &str, Value); 11] = [
         ("size_bytes", "What the pool's volumes can take together.", |p| {
             float(p.size.get())
         }),
@@ -95,6 +95,12 @@ fn pools(text: &mut Text, metrics: &Metrics) {
         }),
         ("available_bytes", "What a new volume can take at most.", |p| {
             float(p.available.get())
+        }),
+        ("reserve_bytes", "What is kept for snapshots and trash.", |p| {
+            float(p.reserve.get())
+        }),
+        ("snapshots_used_bytes", "What only snapshots and trash hold.", |p| {
+            float(p.snapshots_used.get())
         }),
         ("used_bytes", "What is really written to the pool.", |p| {
             float(p.used.get())

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
-use crate::routes::{alerts, disks, events, gate, jobs, pools, system, volumes};
+use crate::routes::{alerts, disks, events, gate, jobs, orphans, pools, system, volumes};
 use crate::table::{self, Access, Lookup};
 
 /// All routes. Needs [`ConnectInfo<PeerUid>`] in each request.
@@ -34,7 +34,10 @@ pub fn router(app: App) -> Router {
         .route("/v1/disks/{id}/wipe", post(disks::wipe))
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/plan", post(pools::plan))
-        .route("/v1/pools/{pool}", get(pools::show).delete(pools::remove))
+        .route(
+            "/v1/pools/{pool}",
+            get(pools::show).patch(pools::change).delete(pools::remove),
+        )
         .route("/v1/pools/{pool}/replace", post(pools::replace))
         .route(
             "/v1/pools/{pool}/spares",
@@ -50,6 +53,12 @@ pub fn router(app: App) -> Router {
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/events", get(events::list))
+        .route("/v1/orphans", get(orphans::list))
+        .route("/v1/orphans/adopt", post(orphans::adopt))
+        .route("/v1/orphans/remove", post(orphans::remove))
+        .route("/v1/pools/import", post(orphans::import))
+        .route("/v1/pools/plan-topology", post(orphans::plan_topology))
+        .route("/v1/pools/{pool}/release", post(orphans::release))
         .route("/v1/alerts", get(alerts::list))
         .route("/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
         .route("/v1/gate/token-changes", post(gate::token_changed))

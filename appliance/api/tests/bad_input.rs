@@ -110,6 +110,7 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
         ("GET", "/v1/volumes?continue=x", String::new(), ErrorKind::Invalid),
         ("GET", "/v1/volumes?colour=red", String::new(), ErrorKind::Invalid),
         ("GET", "/v1/events?limit=0", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/events?after=1&before=3", String::new(), ErrorKind::Invalid),
         ("GET", "/v1/pools/nopool", String::new(), ErrorKind::NotFound),
         (
             "POST",
@@ -142,6 +143,24 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
             "/v1/pools/plan",
             pool("two", "single", &["sda"]),
             ErrorKind::Invalid,
+        ),
+        (
+            "PATCH",
+            "/v1/pools/tank",
+            r#"{"reserve_percent": 91}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "PATCH",
+            "/v1/pools/tank",
+            r#"{"overcommit_percent": 1.5}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "PATCH",
+            "/v1/pools/nopool",
+            r#"{"reserve_percent": 5}"#.to_owned(),
+            ErrorKind::NotFound,
         ),
         ("DELETE", "/v1/pools/tank", String::new(), ErrorKind::Conflict),
         (
@@ -189,6 +208,50 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
             "/v1/disks/serial-none/wipe",
             r#"{"confirm":"serial-none"}"#.to_owned(),
             ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/orphans/remove",
+            r#"{"object":"a/b","confirm":"a/c"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/orphans/remove",
+            r#"{"object":"a/b","confirm":"a/b"}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/orphans/adopt",
+            r#"{"object":"a/b","name":"v"}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/pools/import",
+            json!({"pool": format!("pool-{}", "0".repeat(32))}).to_string(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/pools/import",
+            r#"{"pool":"tank"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("POST", "/v1/pools/nopool/release", String::new(), ErrorKind::NotFound),
+        (
+            "POST",
+            "/v1/pools/plan-topology",
+            r#"{"name":"two","layout":"mirror","topology":{"clusters":[]}}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/pools/plan-topology",
+            r#"{"name":"two","layout":"mirror","topology":{"clusters":[{"nodes":[{"devices":["/dev/vda"]}]}]}}"#
+                .to_owned(),
+            ErrorKind::Invalid,
         ),
         ("GET", "/v1/alerts?cleared=x", String::new(), ErrorKind::Invalid),
         (

@@ -1,9 +1,10 @@
 //! One method for each route. Invariant: no logic but the route's own, and looking a volume up by its name.
 
 use cistern_model::{
-    Alert, AlertId, Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, Job, JobId, Page, Pool,
-    PoolName, PoolPlan, PoolRequest, PowerAction, ReplaceRequest, ScrubRequest, SpareRequest, System, Token,
-    TokenCreated, TokenId, TokenRequest, Volume, VolumeId, VolumeName, VolumeRequest,
+    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, ImportRequest,
+    Job, JobId, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest, PowerAction, RemoveOrphanRequest,
+    ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId, TokenRequest, TopologyPlan,
+    TopologyRequest, Volume, VolumeId, VolumeName, VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -102,6 +103,13 @@ impl Client {
         } else {
             self.parse(&body).map(PoolCreation::Exists)
         }
+    }
+
+    /// Changes a pool's settings.
+    pub async fn change_pool(&self, name_or_id: &str, change: &PoolChange) -> Result<Pool, ClientError> {
+        let request = self.request(Method::PATCH, &["v1", "pools", name_or_id]).json(change);
+        let (_, body) = self.send(request).await?;
+        self.parse(&body)
     }
 
     /// Deletes an empty pool, in a job.
@@ -261,12 +269,19 @@ impl Client {
         self.get(&["v1", "jobs", &id.to_string()]).await
     }
 
-    /// Events after the one numbered `after`, the oldest first. Those of kinds that this version does not know are
-    /// passed over.
-    pub async fn events(&self, after: Option<u64>, limit: Option<usize>) -> Result<Vec<Event>, ClientError> {
+    /// Events after the one numbered `after`, or, without it, the newest before the one numbered `before`; the oldest
+    /// first. Those of kinds that this version does not know are passed over.
+    pub async fn events(
+        &self,
+        after: Option<u64>,
+        before: Option<u64>,
+        limit: Option<usize>,
+    ) -> Result<Vec<Event>, ClientError> {
         let mut request = self.request(Method::GET, &["v1", "events"]);
-        if let Some(after) = after {
-            request = request.query(&[("after", after)]);
+        for (key, number) in [("after", after), ("before", before)] {
+            if let Some(number) = number {
+                request = request.query(&[(key, number)]);
+            }
         }
         if let Some(limit) = limit {
             request = request.query(&[("limit", limit)]);
@@ -277,6 +292,40 @@ impl Client {
             .into_iter()
             .filter_map(|event| serde_json::from_value(event).ok())
             .collect())
+    }
+
+    /// What is on the disks and not explained.
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, ClientError> {
+        self.get(&["v1", "orphans"]).await
+    }
+
+    /// Takes a volume that is none of Cistern's as a volume.
+    pub async fn adopt_orphan(&self, request: &AdoptRequest) -> Result<Volume, ClientError> {
+        Ok(self.post(&["v1", "orphans", "adopt"], request).await?.1)
+    }
+
+    /// Removes a volume that is none of Cistern's.
+    pub async fn remove_orphan(&self, request: &RemoveOrphanRequest) -> Result<(), ClientError> {
+        self.act(self.request(Method::POST, &["v1", "orphans", "remove"]).json(request))
+            .await
+    }
+
+    /// Takes in a pool that another appliance made.
+    pub async fn import_pool(&self, request: &ImportRequest) -> Result<Pool, ClientError> {
+        Ok(self.post(&["v1", "pools", "import"], request).await?.1)
+    }
+
+    /// Gives a pool up, for another appliance to import.
+    pub async fn release_pool(&self, name_or_id: &str) -> Result<Orphan, ClientError> {
+        let (_, body) = self
+            .send(self.request(Method::POST, &["v1", "pools", name_or_id, "release"]))
+            .await?;
+        self.parse(&body)
+    }
+
+    /// What a heketi topology's node that is this appliance would come to as a pool.
+    pub async fn plan_topology(&self, request: &TopologyRequest) -> Result<TopologyPlan, ClientError> {
+        Ok(self.post(&["v1", "pools", "plan-topology"], request).await?.1)
     }
 
     /// What is the matter now; with `cleared` also what has ended. Alerts of kinds that this version does not know are

@@ -93,6 +93,9 @@ pub(crate) enum Command {
     /// Pools
     #[command(subcommand)]
     Pools(Pools),
+    /// What is on the disks and not explained
+    #[command(subcommand)]
+    Orphans(Orphans),
     /// Volumes
     #[command(subcommand)]
     Volumes(Volumes),
@@ -233,6 +236,36 @@ pub(crate) enum Pools {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Change how a pool's space is given out
+    Set {
+        /// Its name or id
+        pool: String,
+        /// How much may be promised to volumes, in percent of what is not reserved; above 100 a full pool fails writes
+        #[arg(long, value_name = "PERCENT", required_unless_present = "reserve")]
+        overcommit: Option<String>,
+        /// How much is kept for snapshots and trash, in percent of the pool
+        #[arg(long, value_name = "PERCENT")]
+        reserve: Option<String>,
+    },
+    /// Take in a pool that another appliance made, with all its volumes; `orphans list` shows them
+    Import {
+        /// Its id
+        pool: String,
+        /// Call it so, if its name is in use here
+        #[arg(long)]
+        name: Option<String>,
+        /// For a pool that was not released: the system ID of the appliance that can never use it again
+        #[arg(long, value_name = "SYSTEM-ID")]
+        take_from: Option<String>,
+    },
+    /// Give a pool up, so that another appliance can import it; its volumes are no longer served here
+    Release {
+        /// Its name or id
+        pool: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Delete an empty pool
     Delete {
         /// Its name or id
@@ -255,7 +288,7 @@ pub(crate) struct NewPool {
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Layout::ALL.map(Layout::name)))]
     pub(crate) layout: String,
     /// A disk, by its id; give it once for each disk
-    #[arg(long = "disk", value_name = "DISK", required_unless_present = "all_blank_disks")]
+    #[arg(long = "disk", value_name = "DISK", required_unless_present_any = ["all_blank_disks", "topology"])]
     pub(crate) disks: Vec<String>,
     /// A disk that waits to take the place of one that fails; give it once for each
     #[arg(long = "spare", value_name = "DISK")]
@@ -263,6 +296,34 @@ pub(crate) struct NewPool {
     /// Take every blank disk
     #[arg(long, conflicts_with = "disks")]
     pub(crate) all_blank_disks: bool,
+    /// Take the devices that heketi's topology.json names for this appliance
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["disks", "all_blank_disks"])]
+    pub(crate) topology: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Orphans {
+    /// List them, with the way to take each over or to remove it
+    List,
+    /// Take a volume that holds an XFS as a volume; what is in it stays
+    Adopt {
+        /// As the list calls it
+        object: String,
+        /// What it is to be called
+        #[arg(long)]
+        name: String,
+        /// Who may mount it: an address or a network; give it once for each
+        #[arg(long = "client", value_name = "CLIENT")]
+        clients: Vec<String>,
+    },
+    /// Remove a volume, and all that is in it
+    Remove {
+        /// As the list calls it
+        object: String,
+        /// The same once more
+        #[arg(long, value_name = "OBJECT")]
+        confirm: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -362,6 +423,9 @@ pub(crate) struct Events {
     /// Only those after this number
     #[arg(long, value_name = "NUMBER")]
     pub(crate) after: Option<u64>,
+    /// Only those before this number, the newest of them
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["follow", "after"])]
+    pub(crate) before: Option<u64>,
     /// At most this many
     #[arg(long, value_name = "COUNT", conflicts_with = "follow")]
     pub(crate) limit: Option<usize>,
@@ -453,6 +517,13 @@ mod tests {
             "disks wipe serial-1 --confirm serial-1",
             "pools plan tank --layout mirror --disk a --disk b",
             "pools create tank --layout mirror --all-blank-disks --no-wait",
+            "orphans list -o json",
+            "orphans adopt pool-1/old --name photos --client 10.0.0.7",
+            "orphans remove pool-1/old --confirm pool-1/old",
+            "pools import pool-0f8fad5bd9cb469fa16570867728950e --name other --take-from cistern-1",
+            "pools release tank --yes",
+            "pools plan tank --layout mirror --topology topology.json",
+            "pools set tank --overcommit 150 --reserve 20%",
             "pools delete tank --yes",
             "volumes create photos --pool tank --size 10GiB --client 10.0.0.0/24 --client fd00::7",
             "volumes show tank/photos",
@@ -474,6 +545,7 @@ mod tests {
         for line in [
             "",
             "pools create tank --layout mirror",
+            "pools set tank",
             "pools create t --layout raid5 --disk a",
             "volumes create x",
         ] {

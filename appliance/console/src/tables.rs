@@ -1,8 +1,8 @@
 //! How things look to people. Pure: from a thing to text.
 
 use cistern_model::{
-    Alert, Disk, DiskState, DiskTransport, Event, Interface, Job, JobKind, JobState, Layout, Pool, PoolPlan,
-    ServiceState, Severity, System, Token, Volume,
+    Alert, Disk, DiskState, DiskTransport, Event, Interface, Job, JobKind, JobState, Layout, Orphan, Pool, PoolPlan,
+    ServiceState, Severity, System, Token, TopologyPlan, Volume,
 };
 use jiff::Timestamp;
 
@@ -143,6 +143,11 @@ pub(crate) fn pool(p: &Pool) -> String {
         ("size", p.size.to_string()),
         ("promised", format!("{} to {} volumes", p.promised, p.volumes)),
         ("available", p.available.to_string()),
+        ("overcommit", format!("{} %", p.overcommit_percent)),
+        (
+            "reserve",
+            format!("{} for snapshots and trash, which hold {}", p.reserve, p.snapshots_used),
+        ),
         ("written", p.used.to_string()),
         ("metadata", p.metadata_percent.to_string()),
     ]);
@@ -300,6 +305,32 @@ fn job_state(job: &Job) -> String {
         JobState::Succeeded => "succeeded".to_owned(),
         JobState::Failed { problem } => format!("failed: {}", problem.detail),
     }
+}
+
+pub(crate) fn orphans(orphans: &[Orphan]) -> Rows {
+    Rows::new(
+        ["OBJECT", "WHAT", "WHY", "ADOPT", "REMOVE"],
+        orphans.iter().map(|o| {
+            let name = o.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
+            [
+                o.object.clone(),
+                format!("{}{name}", o.kind.name()),
+                o.why.clone(),
+                or_none(o.adopt.as_ref()),
+                o.remove.clone(),
+            ]
+        }),
+    )
+}
+
+/// What a topology comes to, and what of it was passed over.
+pub(crate) fn topology(t: &TopologyPlan) -> String {
+    let skipped: Vec<String> = t.skipped.iter().map(|s| format!("{}: {}", s.what, s.why)).collect();
+    let mut text = format!("{}\n{}", fields(&[("node", t.node.clone())]), plan(&t.plan));
+    if !skipped.is_empty() {
+        text.push_str(&format!("\n{}", fields(&[("skipped", skipped.join("\n"))])));
+    }
+    text
 }
 
 fn severity(severity: Severity) -> &'static str {

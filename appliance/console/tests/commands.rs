@@ -148,3 +148,55 @@ fn a_script_that_enrols_must_give_the_fingerprint() {
     );
     assert_eq!(bad.status.code(), Some(3), "{bad:?}");
 }
+
+const ALERT: &str = r#"{"id":"pool-degraded.pool-0f8fad5bd9cb469fa16570867728950e","kind":"pool-degraded","severity":"warning",
+    "object":"pool-0f8fad5bd9cb469fa16570867728950e","name":"tank","since":"2026-01-02T03:04:05Z",
+    "updated":"2026-01-02T03:04:05Z","message":"1 of its 2 disks cannot be found","meaning":"It means this.",
+    "advice":"Do that.","acknowledged":null,"cleared":null}"#;
+
+#[test]
+fn alerts_are_listed_with_what_to_do_and_those_of_later_versions_are_passed_over() {
+    let newer = ALERT.replace("\"kind\":\"pool-degraded\"", "\"kind\":\"pool-haunted\"");
+    let list = vec![("GET /v1/alerts", 200, format!("[{ALERT},{newer}]"))];
+    let output = run(&["alerts"], list.clone());
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains("tank: 1 of its 2 disks") && shown.lines().count() == 2,
+        "{output:?}"
+    );
+    let id = "pool-degraded.pool-0f8fad5bd9cb469fa16570867728950e";
+    let output = run(&["alerts", "show", id], list);
+    assert!(text(&output.stdout).contains("Do that."), "{output:?}");
+    let ack = ("POST /v1/alerts/pool-degraded.pool-0f8", 200, ALERT.to_owned());
+    assert!(run(&["alerts", "ack", id], vec![ack]).status.success());
+    assert_eq!(run(&["alerts", "ack", "nonsense"], Vec::new()).status.code(), Some(3));
+    let none = run(&["alerts"], vec![("GET /v1/alerts", 200, "[]".to_owned())]);
+    assert!(
+        none.status.success() && text(&none.stderr).contains("no alerts"),
+        "{none:?}"
+    );
+}
+
+#[test]
+fn a_topology_is_read_here_and_judged_by_the_appliance_and_one_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("topology.json");
+    let args = ["pools", "plan", "tank", "--layout", "mirror", "--topology"];
+    let args: Vec<&str> = args.into_iter().chain([file.to_str().unwrap()]).collect();
+    assert_eq!(run(&args, Vec::new()).status.code(), Some(1), "there is no such file");
+    std::fs::write(&file, "{}").unwrap();
+    assert_eq!(run(&args, Vec::new()).status.code(), Some(3));
+    std::fs::write(&file, r#"{"clusters":[]}"#).unwrap();
+    let problem = serde_json::to_string(&Problem::new(ErrorKind::Invalid, "it has no node")).unwrap();
+    let output = run(&args, vec![("POST /v1/pools/plan-topology", 400, problem)]);
+    assert!(text(&output.stderr).contains("it has no node"), "{output:?}");
+}
+
+#[test]
+fn nothing_on_the_disks_is_removed_and_no_pool_released_unasked() {
+    for args in [&["orphans", "remove", "pool-1/old"][..], &["pools", "release", "tank"]] {
+        let output = run(args, Vec::new());
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(text(&output.stderr).contains("--"), "{output:?}");
+    }
+}

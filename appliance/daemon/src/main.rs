@@ -19,6 +19,7 @@ use nix::unistd::{Group, User};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 /// How long requests may take to end when it is stopped; what the engine has begun is finished or undone at the next start.
 const LAST_REQUESTS: Duration = Duration::from_secs(20);
@@ -26,6 +27,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(20);
 /// While it starts, systemd is asked this often for this much more time.
 const START_TICK: Duration = Duration::from_secs(10);
 const START_EXTENSION: Duration = Duration::from_secs(60);
+
+/// How often the engine looks after what changes by itself: alerts, the space of pools.
+const LOOK_AFTER: Duration = Duration::from_secs(15);
 
 /// After a start that failed: a service or a device may come yet.
 const START_AGAIN: Duration = Duration::from_secs(5);
@@ -109,6 +113,7 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
             tokio::time::sleep(START_AGAIN).await;
             outcome = start(&engine).await;
         }
+        tokio::spawn(look_after(engine.clone()));
         // Ready does not wait for this: it asks the bus.
         tokio::task::spawn_blocking(move || watch_machine(&host, &engine));
         tracing::info!("started");
@@ -174,6 +179,19 @@ async fn start(engine: &Engine) -> anyhow::Result<()> {
                 let more = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
                 service::tell(&[NotifyState::ExtendTimeoutUsec(more)]);
             }
+        }
+    }
+}
+
+/// Has the engine look after what changes by itself. A round that takes long delays the next.
+async fn look_after(engine: Engine) {
+    let mut tick = tokio::time::interval(LOOK_AFTER);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let engine = engine.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || engine.tick()).await {
+            tracing::error!(%error, "what is looked after by the clock broke off");
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Alerts: what is the matter now. Invariant: one alert for a kind of trouble of one object, however often it is noticed;
-//! what begins, changes its severity or ends is an event, and nothing else is.
+//! what begins, changes or ends is an event, and nothing else is.
 //!
 //! Whoever notices trouble raises, whoever sees that it is over clears; both may do so as often as they like. What the
 //! trouble is, is known to them and not here.
@@ -71,6 +71,25 @@ impl Alerts {
         let all = self.locked();
         all.values().filter(|alert| alert.cleared.is_none()).cloned().collect()
     }
+
+    pub(crate) fn is_active(&self, id: &AlertId) -> bool {
+        self.locked().get(id).is_some_and(|alert| alert.cleared.is_none())
+    }
+
+    /// As they were before a restart; what was raised since is newer.
+    pub(crate) fn recall(&self, kept: Vec<Alert>) {
+        let mut all = self.locked();
+        for alert in kept {
+            all.entry(alert.id.clone()).or_insert(alert);
+        }
+    }
+
+    /// What is to outlive a restart. That it cannot be kept is found out anew.
+    pub(crate) fn to_keep(&self) -> Vec<Alert> {
+        let all = self.locked();
+        let kept = all.values().filter(|alert| alert.kind != AlertKind::StateLost);
+        kept.cloned().collect()
+    }
 }
 
 impl Engine {
@@ -115,22 +134,23 @@ impl Engine {
             let message = format!("alert {id} was acknowledged");
             let object = alert.object.clone();
             self.record(EventKind::AlertAcknowledged, Severity::Info, object, Some(by), message);
+            self.keep_alerts();
         }
         Ok(alert)
     }
 
-    /// Says that something is the matter. Said again it is the same alert; a new event only if its severity changed. One
+    /// Says that something is the matter. Said again it is the same alert, and no event; said otherwise it is the same alert, and an event: a message
+    /// has no numbers that change all the time. One
     /// that became more serious, or comes again, is no longer acknowledged.
     pub(crate) fn raise_alert(&self, kind: AlertKind, subject: &Subject, severity: Severity, message: String) {
         let now = self.0.host.machine.now();
         let id = subject.alert(kind);
-        let news = {
+        {
             let mut alerts = self.0.alerts.locked();
             let before = alerts.get(&id).filter(|alert| alert.cleared.is_none());
             if before.is_some_and(|alert| alert.severity == severity && alert.message == message) {
                 return;
             }
-            let news = before.is_none_or(|alert| alert.severity != severity);
             let since = before.map_or(now, |alert| alert.since);
             let acknowledged = before
                 .filter(|alert| alert.severity >= severity)
@@ -150,11 +170,11 @@ impl Engine {
                 cleared: None,
             };
             alerts.insert(id, alert);
-            news
-        };
-        if news {
-            let message = format!("alert {kind}{}: {message}", subject.called());
-            self.record(EventKind::AlertRaised, severity, subject.id.clone(), None, message);
+        }
+        let message = format!("alert {kind}{}: {message}", subject.called());
+        self.record(EventKind::AlertRaised, severity, subject.id.clone(), None, message);
+        if kind != AlertKind::StateLost {
+            self.keep_alerts();
         }
     }
 
@@ -178,6 +198,9 @@ impl Engine {
         };
         let message = format!("alert {kind}{} is over", of.called());
         self.record(EventKind::AlertCleared, Severity::Info, cleared.object, None, message);
+        if kind != AlertKind::StateLost {
+            self.keep_alerts();
+        }
     }
 
     /// Raises or clears, as the trouble is there or not.
@@ -240,7 +263,7 @@ mod tests {
         };
         assert_eq!(alert.message, "2 of its disks cannot be found");
         assert!(alert.updated > alert.since);
-        assert_eq!(events(&engine), [EventKind::AlertRaised]);
+        assert_eq!(events(&engine), [EventKind::AlertRaised; 2]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::EngineError;
 use crate::alerts::Alerts;
+use crate::capacity::Levels;
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::failure::Failures;
@@ -62,6 +63,9 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
     pub(crate) failures: Failures,
+    /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
+    pub(crate) alerts_behind: Mutex<Option<bool>>,
+    pub(crate) levels: Mutex<Levels>,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
     pub(crate) lvm: LvmLocks,
@@ -85,12 +89,14 @@ impl Engine {
     /// An engine on this machine. Nothing is looked at or touched before [`Engine::start`].
     pub fn new(host: Host, config: Config) -> Engine {
         Engine(Arc::new(Inner {
+            events: Events::new(host.records.clone()),
+            alerts: Alerts::default(),
+            alerts_behind: Mutex::default(),
+            levels: Mutex::default(),
             host,
             config,
             view: RwLock::default(),
             devices: Mutex::default(),
-            events: Events::new(),
-            alerts: Alerts::default(),
             failures: Failures::default(),
             jobs: Jobs::default(),
             names: Names::default(),
@@ -116,12 +122,18 @@ impl Engine {
         message: String,
     ) {
         let now = self.0.host.machine.now();
-        self.0.events.record(now, kind, severity, object, by, message);
+        let kept = self.0.events.record(now, kind, severity, object, by, message);
+        self.note_keeping(&kept);
     }
 
-    /// Events after the one of this number, oldest first, at most `limit`. Of the last 1000.
+    /// Events after the one of this number, oldest first, at most `limit`. Of the last 10,000.
     pub fn events(&self, after_seq: u64, limit: usize) -> Vec<Event> {
         self.0.events.after(after_seq, limit)
+    }
+
+    /// The newest events before the one of this number, oldest first, at most `limit`.
+    pub fn events_before(&self, before_seq: u64, limit: usize) -> Vec<Event> {
+        self.0.events.before(before_seq, limit)
     }
 
     /// Events from now on. A receiver that falls 1000 behind is told that it missed some.
@@ -220,7 +232,7 @@ impl Engine {
         let mut stale = locked(&self.0.exports_stale);
         *stale = true;
         let mut entries: Vec<ExportEntry> = Vec::new();
-        for pool in self.view().pools.values() {
+        for pool in self.view().pools.values().filter(|pool| !pool.releasing) {
             let served = pool.volumes.iter().filter(|(_, volume)| volume.has_export());
             entries.extend(served.map(|(id, volume)| ExportEntry {
                 path: self.path_of(*id),

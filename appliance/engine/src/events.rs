@@ -1,36 +1,157 @@
-//! Events: a ring of the last ones, and a stream of new ones. Invariant: their numbers grow by one, in the order in which
-//! they are kept and sent.
+//! Events: the last ones, kept over restarts, and a stream of new ones. Invariant: their numbers grow, in the order in
+//! which they are kept and sent, and none is ever used twice.
+//!
+//! They are kept as a log of JSON lines. What is added is made durable soon, or at once if it is no mere information; a
+//! power cut may take the last ones, and their numbers are then passed over. While the log cannot be written it goes on
+//! in memory, and is written anew, whole, once that can be done.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cistern_host::{HostError, Records};
 use cistern_model::{Event, EventKind, Principal, Severity};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-/// How many are kept.
-const KEPT: usize = 1000;
+/// How many are kept at most.
+const KEPT: usize = 10_000;
+/// And of how many bytes, as JSON.
+const KEPT_BYTES: usize = 4 << 20;
+/// How far a listener may fall behind.
+const STREAM: usize = 1000;
+/// Numbers that are passed over at a start: more than a power cut can have taken.
+const GAP: u64 = 1000;
+/// The log's name.
+const LOG: &str = "events.jsonl";
 
-/// The events since the start.
+/// The events.
 pub(crate) struct Events {
     ring: Mutex<Ring>,
     stream: broadcast::Sender<Event>,
+    records: Arc<dyn Records>,
 }
 
 #[derive(Default)]
 struct Ring {
     last: u64,
-    events: VecDeque<Event>,
+    since_start: u64,
+    /// Each with its length in the log.
+    events: VecDeque<(Event, usize)>,
+    bytes: usize,
+    log: Log,
 }
 
-impl Events {
-    pub(crate) fn new() -> Self {
-        Events {
-            ring: Mutex::default(),
-            stream: broadcast::channel(KEPT).0,
+/// How the log on the state partition is.
+#[derive(Default)]
+struct Log {
+    state: LogState,
+    /// Its length; it is written anew when it is twice what is kept.
+    bytes: usize,
+    lines: usize,
+    /// Whether something was added that is not durable.
+    dirty: bool,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum LogState {
+    /// Not looked at: nothing is written.
+    #[default]
+    Unread,
+    /// It has all that is kept.
+    Whole,
+    /// Something could not be written.
+    Behind,
+}
+
+impl Ring {
+    fn push(&mut self, event: Event, bytes: usize) {
+        self.bytes += bytes;
+        self.events.push_back((event, bytes));
+        while self.events.len() > KEPT || self.bytes > KEPT_BYTES {
+            let Some((_, bytes)) = self.events.pop_front() else {
+                return;
+            };
+            self.bytes -= bytes;
         }
     }
 
+    fn whole_text(&self) -> String {
+        self.events.iter().map(|(event, _)| line(event)).collect()
+    }
+}
+
+/// An event as the log has it.
+fn line(event: &Event) -> String {
+    // An event is plain data: its JSON cannot fail.
+    let mut text = serde_json::to_string(event).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+impl Events {
+    pub(crate) fn new(records: Arc<dyn Records>) -> Self {
+        Events {
+            ring: Mutex::default(),
+            stream: broadcast::channel(STREAM).0,
+            records,
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what was kept, once. Lines that are torn, or of a later version, are passed over.
+    pub(crate) fn load(&self) -> Result<(), HostError> {
+        let mut ring = self.locked();
+        if ring.log.state != LogState::Unread {
+            return Ok(());
+        }
+        let text = match self.records.read(LOG) {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => {
+                ring.log.state = LogState::Behind;
+                return Err(error);
+            }
+        };
+        let mut kept = Ring::default();
+        for line in text.lines() {
+            let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else {
+                continue;
+            };
+            kept.last = kept.last.max(value["seq"].as_u64().unwrap_or_default());
+            if let Ok(event) = serde_json::from_value::<Event>(value) {
+                kept.push(event, line.len() + 1);
+            }
+        }
+        if kept.last > 0 {
+            kept.last = (kept.last / GAP + 1).saturating_mul(GAP);
+        }
+        kept.log = Log {
+            // A torn last line is not added to.
+            state: if text.is_empty() || text.ends_with('\n') {
+                LogState::Whole
+            } else {
+                LogState::Behind
+            },
+            bytes: text.len(),
+            lines: text.lines().count(),
+            dirty: false,
+        };
+        // What happened before this was read comes after it.
+        let before = std::mem::replace(&mut *ring, kept);
+        for (mut event, _) in before.events {
+            ring.last += 1;
+            event.seq = ring.last;
+            let bytes = line(&event).len();
+            ring.push(event, bytes);
+            ring.log.state = LogState::Behind;
+        }
+        ring.since_start = before.since_start;
+        Ok(())
+    }
+
+    /// Keeps an event and sends it. An error says that it is kept in memory only.
     pub(crate) fn record(
         &self,
         time: Timestamp,
@@ -39,45 +160,117 @@ impl Events {
         object: Option<String>,
         by: Option<&Principal>,
         message: String,
-    ) {
+    ) -> Result<(), HostError> {
         match severity {
             Severity::Info => tracing::info!(?kind, object, "{message}"),
             Severity::Warning => tracing::warn!(?kind, object, "{message}"),
             Severity::Error => tracing::error!(?kind, object, "{message}"),
         }
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        ring.last += 1;
-        let event = Event {
-            seq: ring.last,
-            time,
-            kind,
-            severity,
-            object,
-            actor: by.map(|principal| principal.owner.to_string()),
-            message,
+        let kept = {
+            let mut ring = self.locked();
+            ring.last += 1;
+            ring.since_start += 1;
+            let event = Event {
+                seq: ring.last,
+                time,
+                kind,
+                severity,
+                object,
+                actor: by.map(|principal| principal.owner.to_string()),
+                message,
+            };
+            let text = line(&event);
+            ring.push(event.clone(), text.len());
+            // Sent under the lock, so that the stream has the ring's order. Nobody listening is no error.
+            let _ = self.stream.send(event);
+            self.add(&mut ring, &text)
         };
-        if ring.events.len() == KEPT {
-            ring.events.pop_front();
+        let told = matches!(
+            kind,
+            EventKind::AlertRaised | EventKind::AlertCleared | EventKind::AlertAcknowledged
+        );
+        match severity {
+            Severity::Info if !told => kept,
+            Severity::Info | Severity::Warning | Severity::Error => kept.and_then(|()| self.sync()),
         }
-        ring.events.push_back(event.clone());
-        // Sent under the lock, so that the stream has the ring's order. Nobody listening is no error.
-        let _ = self.stream.send(event);
+    }
+
+    fn add(&self, ring: &mut Ring, text: &str) -> Result<(), HostError> {
+        if ring.log.state != LogState::Whole {
+            return Ok(());
+        }
+        let added = if ring.log.lines >= 2 * KEPT || ring.log.bytes >= 2 * KEPT_BYTES {
+            self.rewrite(ring)
+        } else {
+            self.records.append(LOG, text)
+        };
+        match added {
+            Ok(()) => {
+                ring.log.lines += 1;
+                ring.log.bytes += text.len();
+                ring.log.dirty = true;
+                Ok(())
+            }
+            Err(error) => {
+                ring.log.state = LogState::Behind;
+                Err(error)
+            }
+        }
+    }
+
+    fn rewrite(&self, ring: &mut Ring) -> Result<(), HostError> {
+        self.records.replace(LOG, &ring.whole_text())?;
+        ring.log = Log {
+            state: LogState::Whole,
+            bytes: ring.bytes,
+            lines: ring.events.len(),
+            dirty: false,
+        };
+        Ok(())
+    }
+
+    /// Makes durable what is kept; what could not be written before is written now.
+    pub(crate) fn sync(&self) -> Result<(), HostError> {
+        {
+            let mut ring = self.locked();
+            match ring.log.state {
+                LogState::Unread => return Ok(()),
+                LogState::Behind => return self.rewrite(&mut ring),
+                LogState::Whole if !ring.log.dirty => return Ok(()),
+                LogState::Whole => ring.log.dirty = false,
+            }
+        }
+        // Not under the lock: a slow disk must keep nobody from recording.
+        let synced = self.records.sync(LOG);
+        if synced.is_err() {
+            self.locked().log.state = LogState::Behind;
+        }
+        synced
     }
 
     /// Those after `after`, at most `limit`, oldest first.
     pub(crate) fn after(&self, after: u64, limit: usize) -> Vec<Event> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = self.locked();
+        let begin = ring.events.partition_point(|(event, _)| event.seq <= after);
         ring.events
             .iter()
-            .filter(|e| e.seq > after)
+            .skip(begin)
             .take(limit)
-            .cloned()
+            .map(|(event, _)| event.clone())
             .collect()
     }
 
-    /// The number of the last one.
-    pub(crate) fn last(&self) -> u64 {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).last
+    /// The newest before `before`, at most `limit`, oldest first.
+    pub(crate) fn before(&self, before: u64, limit: usize) -> Vec<Event> {
+        let ring = self.locked();
+        let end = ring.events.partition_point(|(event, _)| event.seq < before);
+        let wanted = ring.events.range(end.saturating_sub(limit)..end);
+        wanted.map(|(event, _)| event.clone()).collect()
+    }
+
+    /// How many there were since the start.
+    pub(crate) fn since_start(&self) -> u64 {
+        self.locked().since_start
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
@@ -88,25 +281,115 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cistern_host::memory::MemoryHost;
+
+    fn on(machine: &MemoryHost) -> Events {
+        let events = Events::new(machine.host().records);
+        events.load().unwrap();
+        events
+    }
+
+    fn record(events: &Events, severity: Severity, message: &str) -> Result<(), HostError> {
+        let (time, message) = (Timestamp::UNIX_EPOCH, message.to_owned());
+        events.record(time, EventKind::DiskAdded, severity, None, None, message)
+    }
+
+    fn messages(events: &Events) -> Vec<String> {
+        events
+            .after(0, usize::MAX)
+            .into_iter()
+            .map(|event| event.message)
+            .collect()
+    }
 
     #[test]
-    fn the_last_thousand_are_kept_and_numbered_without_gaps() {
-        let events = Events::new();
+    fn they_are_numbered_without_gaps_and_read_forwards_and_backwards() {
+        let events = on(&MemoryHost::new(Vec::new()));
         let mut stream = events.subscribe();
-        for n in 1..=1500 {
-            events.record(
-                Timestamp::UNIX_EPOCH,
-                EventKind::DiskAdded,
-                Severity::Info,
-                None,
-                Some(&Principal::local()),
-                format!("{n}"),
-            );
+        for n in 1..=50 {
+            record(&events, Severity::Info, &n.to_string()).unwrap();
             assert_eq!(stream.try_recv().unwrap().seq, n);
         }
-        let all = events.after(0, usize::MAX);
-        assert_eq!((all.len(), all[0].seq, all[999].seq), (KEPT, 501, 1500));
-        assert_eq!(events.after(1498, 1)[0].message, "1499");
-        assert_eq!(all[0].actor.as_deref(), Some("local"));
+        let numbers = |events: Vec<Event>| events.iter().map(|e| e.seq).collect::<Vec<_>>();
+        assert_eq!(numbers(events.after(10, 3)), [11, 12, 13]);
+        assert_eq!(numbers(events.before(10, 3)), [7, 8, 9]);
+        assert_eq!(numbers(events.before(u64::MAX, 2)), [49, 50]);
+        assert_eq!(numbers(events.before(2, 5)), [1]);
+        assert!(events.after(50, 1).is_empty() && events.before(1, 5).is_empty());
+    }
+
+    #[test]
+    fn what_was_synced_outlives_a_power_cut_and_what_was_not_is_passed_over() {
+        let machine = MemoryHost::new(Vec::new());
+        let events = on(&machine);
+        record(&events, Severity::Info, "a").unwrap();
+        record(
+            &events,
+            Severity::Warning,
+            "a disk is gone: synced with what came before",
+        )
+        .unwrap();
+        record(&events, Severity::Info, "lost").unwrap();
+        record(&events, Severity::Info, "lost too").unwrap();
+        machine.restart();
+        assert!(!machine.record(LOG).unwrap().ends_with('\n'), "the last line is torn");
+        let events = on(&machine);
+        assert_eq!(messages(&events).len(), 2);
+        record(&events, Severity::Info, "after").unwrap();
+        assert_eq!(events.before(u64::MAX, 1)[0].seq, 1001, "no number is used twice");
+        events.sync().unwrap();
+        machine.restart();
+        let kept = messages(&on(&machine));
+        assert_eq!((kept.len(), kept[2].as_str()), (3, "after"));
+        // A supervisor that starts again on a machine that runs loses nothing.
+        let events = on(&machine);
+        record(&events, Severity::Info, "not synced").unwrap();
+        assert_eq!(messages(&on(&machine)).len(), 4);
+    }
+
+    #[test]
+    fn the_log_is_bounded_whatever_is_recorded() {
+        let machine = MemoryHost::new(Vec::new());
+        let events = on(&machine);
+        for n in 0..2 * KEPT + 10 {
+            record(&events, Severity::Info, &n.to_string()).unwrap();
+        }
+        let log = machine.record(LOG).unwrap();
+        assert!(log.lines().count() <= KEPT + 10);
+        assert_eq!(messages(&events).len(), KEPT);
+        let long = "x".repeat(KEPT_BYTES / 8);
+        for _ in 0..20 {
+            record(&events, Severity::Info, &long).unwrap();
+        }
+        assert!(events.after(0, usize::MAX).len() < 8);
+        assert!(machine.record(LOG).unwrap().len() < 3 * KEPT_BYTES);
+        assert_eq!(messages(&on(&machine)), messages(&events));
+    }
+
+    #[test]
+    fn while_nothing_can_be_written_it_goes_on_in_memory_and_is_made_up_for() {
+        let machine = MemoryHost::new(Vec::new());
+        let events = on(&machine);
+        record(&events, Severity::Info, "kept").unwrap();
+        machine.break_records(true);
+        assert!(record(&events, Severity::Info, "one").is_err());
+        assert!(record(&events, Severity::Info, "two").is_ok(), "said once");
+        assert!(events.sync().is_err());
+        assert_eq!(messages(&events), ["kept", "one", "two"]);
+        machine.break_records(false);
+        events.sync().unwrap();
+        machine.restart();
+        assert_eq!(messages(&on(&machine)), ["kept", "one", "two"]);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_passed_over_and_its_number_is_not_used_again() {
+        let machine = MemoryHost::new(Vec::new());
+        let text = "not json\n{\"seq\":4321,\"kind\":\"of-later\"}\n\n{\"seq\":\n";
+        machine.host().records.replace(LOG, text).unwrap();
+        let events = on(&machine);
+        assert!(messages(&events).is_empty());
+        record(&events, Severity::Info, "new").unwrap();
+        assert_eq!(events.after(0, 1)[0].seq, 5001);
     }
 }

@@ -22,8 +22,8 @@
 //! - **The same request again**: for a volume, the same name, pool and size (after raising); for a pool, the same name,
 //!   layout and disks. Anything else under the name is `NameTaken`; a thing being deleted is `Conflict`.
 //! - **Sizes** are raised to 300 MiB and to whole 4 KiB blocks; the filesystem has exactly these bytes, the LV whole
-//!   extents. What is promised (the LVs) stays under the pool's size times its overcommit. No volume is made in a pool whose
-//!   metadata is over 75 % full, or, if it is overcommitted, whose data is over 90 % full.
+//!   extents. What is promised (the LVs) stays under the pool's size without its reserve, times its overcommit. No volume is
+//!   made in a pool whose metadata is over 75 % full, or, if it is overcommitted, whose data is over 90 % full.
 //! - **A pool that lacks a disk** is not changed (LVM changes no group that lacks one, but for its tags): `Unavailable`;
 //!   clients come and go all the same.
 //!   One of which enough images are there is served, degraded; when it has to be activated without all of its disks, that
@@ -36,12 +36,20 @@
 //!   committed it is finished, by its job or after the next start. A spare takes the place of a missing or failed disk by
 //!   itself, after `Config::degraded_wait`.
 //! - **NFS** starts only after every known volume has its export, and not at all while the volumes are not known.
-//! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is never
-//!   touched.
+//! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is not
+//!   touched before it is imported.
+//! - **Taking over** (`adopt`): a group of another machine becomes ours in one commit, at the word of somebody who names
+//!   that machine; a pool of ours is given up by `vgexport`, its last step.
+//! - **Alerts** (`alerts`, `causes`) follow from the state as it is, and end with their cause. They and the events are kept
+//!   (`keeping`); that they cannot be kept stops nothing.
+//! - **Space** (`capacity`, `fill`) is looked after by the clock (`tick`). What is promised to volumes is kept before all
+//!   else; what was made by hand is never given up.
 //! - **Locks** (`locks`): one request at a time on a volume's name; one change at a time in a pool, held for a single LVM
 //!   command; none of all while the state is read as a whole. Reconcile passes by what a request is at.
 
+mod adopt;
 mod alerts;
+mod capacity;
 mod causes;
 mod clients;
 mod disks;
@@ -49,10 +57,14 @@ mod engine;
 mod error;
 mod events;
 mod failure;
+mod fill;
 mod jobs;
+mod keeping;
 mod layout;
 mod locks;
+mod orphans;
 mod plan;
+mod pool_settings;
 mod pool_steps;
 mod pools;
 mod react;
@@ -62,6 +74,8 @@ mod scrub;
 mod spares;
 mod status;
 mod tags;
+mod tick;
+mod topology;
 mod view;
 mod volume_steps;
 mod volumes;

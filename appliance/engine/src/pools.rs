@@ -437,6 +437,10 @@ pub(crate) fn refuse_unready(pool: &PoolView) -> Result<(), EngineError> {
         why.map(|why| format!(": {why}")).unwrap_or_default()
     };
     match pool.state() {
+        _ if pool.releasing => Err(EngineError::Conflict(format!(
+            "pool {} is being released",
+            pool.tags.name
+        ))),
         PoolState::Ready => Ok(()),
         PoolState::Creating | PoolState::Deleting => Err(EngineError::Conflict(format!(
             "pool {} is being {}",

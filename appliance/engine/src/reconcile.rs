@@ -30,6 +30,7 @@ impl Engine {
     /// Makes everything as the disks say, then starts the NFS server. Fails if the disks cannot be read or NFS cannot be
     /// started; single pools and volumes that fail are said in their state.
     pub fn start(&self) -> Result<(), EngineError> {
+        self.recall();
         self.reconcile()?;
         self.remember_surroundings();
         self.watch_raids();
@@ -160,7 +161,9 @@ impl Engine {
         };
         let way = self.way_to_activate(&pool);
         // A group of which no disk is there is not known to LVM.
-        let idle = !pool.nodes.is_empty() && (!pool.active || pool.volumes.values().any(|volume| !volume.active));
+        let idle = !pool.nodes.is_empty()
+            && !pool.releasing
+            && (!pool.active || pool.volumes.values().any(|volume| !volume.active));
         if !idle {
             return Ok(());
         }
@@ -227,6 +230,9 @@ impl Engine {
         };
         // Whoever had the name may have begun to delete it.
         if self.view().volume(id).map(|(_, v)| v.tags.state) != Some(Stage::Ready) {
+            return Ok(());
+        }
+        if view.releasing {
             return Ok(());
         }
         let path = self.path_of(id);

@@ -46,7 +46,7 @@ pub struct Metrics {
     pub memory: Memory,
     /// Jobs under way.
     pub jobs_running: u32,
-    /// The number of the last event.
+    /// Events since the start.
     pub events: u64,
 }
 
@@ -159,7 +159,7 @@ impl Engine {
             load: machine.load().doing(|| "ask for the load".to_owned())?,
             memory: machine.memory().doing(|| "ask for the memory".to_owned())?,
             jobs_running: u32::try_from(running).unwrap_or(u32::MAX),
-            events: self.0.events.last(),
+            events: self.0.events.since_start(),
         })
     }
 

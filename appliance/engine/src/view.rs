@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use cistern_host::{LvmState, RaidVolume, VolumeGroup};
 use cistern_model::{Bytes, Export, Percent, Pool, PoolId, PoolName, PoolState, Volume, VolumeId, VolumeState};
 
+use crate::adopt::tell_apart;
+use crate::pool_settings::PoolSettings;
 use crate::tags::{PoolTags, Stage, Unreadable, VolumeTags};
 
 /// The thin pool in each group, which is also its data before it is one.
@@ -43,6 +45,13 @@ pub(crate) struct PoolView {
     pub(crate) data: Percent,
     pub(crate) metadata: Percent,
     pub(crate) sync: Percent,
+    pub(crate) settings: PoolSettings,
+    /// What of its group is not allocated.
+    pub(crate) free: Bytes,
+    /// What only snapshots and trash hold, as last measured.
+    pub(crate) beside: Bytes,
+    /// Whether it is just being given up.
+    pub(crate) releasing: bool,
     /// Why it is not as it should be, as the last reconcile found.
     pub(crate) trouble: Option<String>,
     pub(crate) volumes: BTreeMap<VolumeId, VolumeView>,
@@ -91,6 +100,7 @@ impl View {
                 view.pools.insert(*id, pool.vanished());
             }
         }
+        tell_apart(&mut view, old);
         (view, orphans)
     }
 
@@ -162,6 +172,10 @@ impl PoolView {
             data: Percent::default(),
             metadata: Percent::default(),
             sync: Percent::FULL,
+            settings: PoolSettings::read(&vg.tags),
+            free: vg.free,
+            beside: old.map(|old| old.beside).unwrap_or_default(),
+            releasing: old.is_some_and(|old| old.releasing),
             trouble: old.and_then(|old| old.trouble.clone()),
             volumes: BTreeMap::new(),
         };
@@ -231,9 +245,10 @@ impl PoolView {
         self.volumes.values().map(|v| self.taken_by(v.tags.size)).sum()
     }
 
-    /// What may be promised in all.
+    /// What may be promised in all; `overcommit_percent` is for a pool of which nothing else was said.
     pub(crate) fn promisable(&self, overcommit_percent: u32) -> Bytes {
-        let bytes = u128::from(self.size.get()) * u128::from(overcommit_percent) / 100;
+        let size = self.size.saturating_sub(self.reserve());
+        let bytes = u128::from(size.get()) * u128::from(self.overcommit(overcommit_percent)) / 100;
         Bytes::new(u64::try_from(bytes).unwrap_or(u64::MAX)).round_down(self.extent)
     }
 
@@ -302,6 +317,9 @@ impl PoolView {
                 PoolState::Ready => self.available(overcommit_percent),
                 PoolState::Creating | PoolState::Deleting | PoolState::Degraded | PoolState::Incomplete => Bytes::ZERO,
             },
+            overcommit_percent: self.overcommit(overcommit_percent),
+            reserve: self.reserve(),
+            snapshots_used: self.beside,
             used: share(self.size, self.data),
             metadata_percent: self.metadata,
             sync_percent: self.sync,

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use cistern_host::HostError;
 use cistern_model::{
-    Bytes, EventKind, MINIMUM_VOLUME, Page, Percent, PoolId, Principal, Severity, Volume, VolumeId, VolumeName,
-    VolumeRequest,
+    Bytes, EventKind, MINIMUM_VOLUME, Page, PoolId, Principal, Severity, Volume, VolumeId, VolumeName, VolumeRequest,
 };
 use uuid::Uuid;
 
@@ -39,10 +38,6 @@ pub struct VolumeFilter {
 
 /// The blocks of XFS.
 const BLOCK: Bytes = Bytes::new(4096);
-/// A pool whose metadata is fuller than this takes no more volumes: full metadata needs an offline repair.
-const METADATA_LIMIT: f64 = 75.0;
-/// An overcommitted pool whose data is fuller than this takes no more volumes.
-const DATA_LIMIT: f64 = 90.0;
 /// The longest that a request on a volume can take: a few commands, each with a limit of its own.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1200);
 
@@ -235,7 +230,7 @@ impl Engine {
                 refuse_unready(pool)?;
                 self.refuse_beyond(pool, size)?;
             }
-            self.refuse_full(pool, request)?;
+            self.refuse_full_pool(pool, "volumes")?;
             let vg = pool.to_string();
             let made: Result<(), HostError> = lvm.create_thin(&vg, DATA, &id.to_string(), size, &tags.write());
             made.doing(|| format!("make the volume {} in pool {}", request.name, request.pool))?;
@@ -272,26 +267,6 @@ impl Engine {
             pool.promisable(self.0.config.overcommit_percent),
             pool.promised(),
         )))
-    }
-
-    /// Asks the kernel how full the pool is.
-    fn refuse_full(&self, pool: PoolId, request: &VolumeRequest) -> Result<(), EngineError> {
-        let usage = self.0.host.lvm.thin_usage(&pool.to_string(), DATA);
-        let usage = usage.doing(|| format!("ask how full pool {} is", request.pool))?;
-        let overcommitted = self.0.config.overcommit_percent > 100;
-        let full = |what: &str, percent: Percent| {
-            Err(EngineError::NoSpace(format!(
-                "pool {} takes no more volumes: its {what} is {percent} full",
-                request.pool
-            )))
-        };
-        if f64::from(usage.metadata) > METADATA_LIMIT {
-            full("metadata", usage.metadata)
-        } else if overcommitted && f64::from(usage.data) > DATA_LIMIT {
-            full("data", usage.data)
-        } else {
-            Ok(())
-        }
     }
 
     /// A volume that the caller may see, and its pool.

@@ -21,7 +21,10 @@ pub mod memory;
 mod network;
 mod raid;
 mod raids;
+mod records;
 mod services;
+mod takeover;
+mod thin;
 
 use std::sync::Arc;
 
@@ -37,7 +40,10 @@ pub use machine::{Machine, MachineFacts};
 pub use network::Network;
 pub use raid::RaidLevel;
 pub use raids::{ImageHealth, RaidImage, RaidStatus, RaidVolume, Raids, SyncAction};
+pub use records::Records;
 pub use services::{Service, Services};
+pub use takeover::{Takeover, XfsFound};
+pub use thin::{ThinMode, ThinPools, ThinStatus};
 
 /// A change that somebody may want to react to. It says only what kind: the reader looks at the state anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +68,10 @@ pub struct Host {
     pub lvm: Arc<dyn Lvm>,
     /// Volumes on several disks.
     pub raids: Arc<dyn Raids>,
+    /// How full thin pools are.
+    pub thin: Arc<dyn ThinPools>,
+    /// Groups and volumes that others made.
+    pub takeover: Arc<dyn Takeover>,
     /// XFS and mounts.
     pub filesystems: Arc<dyn Filesystems>,
     /// What is exported over NFS.
@@ -72,4 +82,6 @@ pub struct Host {
     pub network: Arc<dyn Network>,
     /// Load, memory, power.
     pub machine: Arc<dyn Machine>,
+    /// What the appliance keeps for itself.
+    pub records: Arc<dyn Records>,
 }

@@ -45,8 +45,10 @@ pub struct VolumeGroup {
     pub tags: Vec<String>,
     /// The system ID of the machine that it belongs to; empty if it belongs to none.
     pub system_id: String,
-    /// Whether that is this machine, or none: whether LVM lets us touch it.
+    /// Whether that is this machine, or none, and it was not given up: whether LVM lets us touch it.
     pub ours: bool,
+    /// Whether it was given up, to be imported by whoever wants it.
+    pub exported: bool,
     /// Its extents' size.
     pub extent: Bytes,
     /// What is not allocated.

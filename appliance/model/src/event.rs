@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Its number: grows by one from event to event, from 1 at each start of the supervisor.
+    /// Its number: grows by one from event to event, and leaps ahead when the supervisor starts.
     pub seq: u64,
     /// When.
     #[schema(value_type = String, format = DateTime)]
@@ -60,6 +60,12 @@ pub enum EventKind {
     NetworkChanged,
     /// Something was found on the disks that the appliance cannot explain. It was left alone.
     OrphanFound,
+    /// Something that the appliance could not explain was removed, by name.
+    OrphanRemoved,
+    /// A pool that another appliance made was taken in.
+    PoolImported,
+    /// A pool was given up, for another appliance to import.
+    PoolReleased,
     /// Somebody went to a root shell on the console.
     RootShell,
     /// A token was made or taken back.

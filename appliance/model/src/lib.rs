@@ -14,7 +14,9 @@ mod event;
 mod id;
 mod job;
 mod name;
+mod orphan;
 mod pool;
+mod pool_settings;
 mod problem;
 mod system;
 mod volume;
@@ -28,7 +30,12 @@ pub use event::{Event, EventKind, Severity};
 pub use id::{DiskId, JobId, PoolId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
 pub use name::{Owner, PoolName, TokenName, VolumeName};
+pub use orphan::{
+    AdoptRequest, ImportRequest, Orphan, OrphanKind, RemoveOrphanRequest, Skipped, Topology, TopologyCluster,
+    TopologyDevice, TopologyHostnames, TopologyName, TopologyNode, TopologyPlan, TopologyRequest,
+};
 pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, ReplaceRequest, ScrubRequest, SpareRequest, Waste};
+pub use pool_settings::{Overcommit, PoolChange, Reserve};
 pub use problem::{ErrorKind, Invalid, Problem};
 pub use system::{Interface, Load, Memory, PowerAction, ServiceState, ServiceStatus, System};
 pub use volume::{ClientRequest, Export, MINIMUM_VOLUME, Volume, VolumeRequest, VolumeState};

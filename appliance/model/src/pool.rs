@@ -187,8 +187,18 @@ pub struct Pool {
     pub size: Bytes,
     /// The sum of its volumes' sizes, which was promised to them.
     pub promised: Bytes,
-    /// What a new volume can take at most: the rest of `size`.
+    /// What a new volume can take at most: the rest of what may be promised, which is `size` without `reserve`, times the
+    /// overcommit.
     pub available: Bytes,
+    /// How much may be promised to volumes, in percent of what is not reserved.
+    #[serde(default = "hundred")]
+    pub overcommit_percent: u32,
+    /// What is kept for snapshots and trash.
+    #[serde(default)]
+    pub reserve: Bytes,
+    /// What only snapshots and trash hold, as last measured.
+    #[serde(default)]
+    pub snapshots_used: Bytes,
     /// What is really written.
     pub used: Bytes,
     /// How full the pool's own metadata is, in percent.
@@ -197,6 +207,11 @@ pub struct Pool {
     pub sync_percent: Percent,
     /// How many volumes it holds.
     pub volumes: u32,
+}
+
+/// What an appliance that does not say so allows.
+fn hundred() -> u32 {
+    100
 }
 
 /// How a pool is.

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::extract::Asked;
 use crate::problem::Refusal;
 
-/// As many as the engine keeps.
+/// The most in one list, and the most of the past that begins a stream.
 const MOST: usize = 1000;
 
 /// A comment is sent this often, so that a dead connection is noticed and a middlebox keeps a live one.
@@ -34,13 +34,15 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct EventsQuery {
-    /// Only those with a larger `seq`. For a stream `Last-Event-ID` wins.
+    /// Only those with a larger `seq`, from there on. For a stream `Last-Event-ID` wins.
     after: Option<u64>,
+    /// Only those with a smaller `seq`, the newest of them; only for a list, and not with `after`.
+    before: Option<u64>,
     /// How many at most, up to 1000; only for a list.
     limit: Option<usize>,
 }
 
-/// The last events, the oldest first. With `Accept: text/event-stream` a stream of them that goes on; each has its `seq`
+/// The last events, the oldest first; those before or after one of them with `before` or `after`. With `Accept: text/event-stream` a stream of them that goes on; each has its `seq`
 /// as id and its JSON as data.
 #[utoipa::path(get, path = "/v1/events", tag = "events", operation_id = "listEvents",
     params(EventsQuery, ("Last-Event-ID" = Option<u64>, Header, description = "For a stream: the id of the last event that was seen")),
@@ -62,12 +64,20 @@ pub(crate) async fn list(
         .filter_map(|v| v.to_str().ok())
         .any(|v| v.contains("text/event-stream"));
     if !streams {
-        return Ok(Json(app.engine.events(query.after.unwrap_or(0), limit)).into_response());
+        let events = match (query.after, query.before) {
+            (Some(_), Some(_)) => {
+                let detail = "the query: give after or before, not both";
+                return Err(Refusal::new(ErrorKind::Invalid, detail));
+            }
+            (Some(after), None) => app.engine.events(after, limit),
+            (None, before) => app.engine.events_before(before.unwrap_or(u64::MAX), limit),
+        };
+        return Ok(Json(events).into_response());
     }
     let last: Option<u64> = headers
         .get(LAST_EVENT_ID)
         .and_then(|v| v.to_str().ok()?.trim().parse().ok());
-    let after = last.or(query.after).unwrap_or(0);
+    let after = last.or(query.after);
     Ok(Sse::new(follow(app, after))
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response())
@@ -82,15 +92,20 @@ struct Follower {
     last: u64,
 }
 
-fn follow(app: App, after: u64) -> impl Stream<Item = Result<Sent, Infallible>> + Send {
+/// Without `after`, from the last [`MOST`] on.
+fn follow(app: App, after: Option<u64>) -> impl Stream<Item = Result<Sent, Infallible>> + Send {
     // First the receiver, then the ring: what happens in between is in both, and its number tells.
     let receiver = app.engine.subscribe();
-    let newest = app.engine.events(0, MOST).last().map_or(0, |e| e.seq);
-    // Numbers begin anew when cisternd does: who has seen a larger one has seen none of these.
-    let after = if after > newest { 0 } else { after };
+    let last = app.engine.events_before(u64::MAX, MOST);
+    let newest = last.last().map_or(0, |event| event.seq);
+    // Without a state partition numbers begin anew: who has seen a larger one has seen none of these.
+    let (after, ready) = match after.filter(|after| *after <= newest) {
+        Some(after) => (after, app.engine.events(after, usize::MAX)),
+        None => (0, last),
+    };
     let follower = Follower {
         stopping: app.stopping(),
-        ready: app.engine.events(after, MOST).into_iter(),
+        ready: ready.into_iter(),
         receiver,
         last: after,
         app,
@@ -121,7 +136,7 @@ impl Follower {
                     return Some(event);
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => self.ready = self.app.engine.events(self.last, MOST).into_iter(),
+                Err(RecvError::Lagged(_)) => self.ready = self.app.engine.events(self.last, usize::MAX).into_iter(),
                 Err(RecvError::Closed) => return None,
             }
         }

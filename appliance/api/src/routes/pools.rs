@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use cistern_engine::PoolCreation;
-use cistern_model::{DiskId, Job, Pool, PoolPlan, PoolRequest, Problem, ReplaceRequest, ScrubRequest, SpareRequest};
-
+use cistern_model::{
+    DiskId, Job, Pool, PoolChange, PoolPlan, PoolRequest, Problem, ReplaceRequest, ScrubRequest, SpareRequest,
+};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -59,6 +60,23 @@ pub(crate) async fn create(
         PoolCreation::Exists(pool) => Json(pool).into_response(),
         PoolCreation::Started(job) => (StatusCode::ACCEPTED, Json(job)).into_response(),
     })
+}
+
+/// Changes a pool's settings: how much may be promised of it, and how much is kept for snapshots and trash.
+#[utoipa::path(patch, path = "/v1/pools/{pool}", tag = "pools", operation_id = "changePool", request_body = PoolChange,
+    params(("pool" = String, Path, description = "The pool's name or id")),
+    responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn change(
+    State(app): State<App>,
+    By(by): By,
+    Segment(pool): Segment<String>,
+    Body(change): Body<PoolChange>,
+) -> Answer<Pool> {
+    app.call("changing a pool's settings", move |engine| {
+        engine.change_pool(&by, &pool, &change)
+    })
+    .await
+    .map(Json)
 }
 
 /// Deletes a pool that has no volumes, in a job.

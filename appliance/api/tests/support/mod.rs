@@ -187,7 +187,7 @@ impl Fixture {
 
 pub(crate) fn request(method: &str, path: &str) -> axum::http::request::Builder {
     let builder = Request::builder().method(method).uri(path);
-    if matches!(method, "POST" | "PUT") {
+    if matches!(method, "POST" | "PUT" | "PATCH") {
         builder.header("content-type", "application/json")
     } else {
         builder

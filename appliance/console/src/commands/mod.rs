@@ -2,6 +2,7 @@
 
 mod alerts;
 mod enrol;
+mod orphans;
 mod pools;
 mod system;
 mod tokens;
@@ -36,6 +37,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
         Command::Profile(command) => profile(&output, command),
         Command::Disks(command) => disks(&context()?, command).await,
         Command::Pools(command) => pools::run(&context()?, command).await,
+        Command::Orphans(command) => orphans::run(&context()?, command).await,
         Command::Volumes(command) => volumes::run(&context()?, command).await,
         Command::Clients(command) => volumes::clients(&context()?, command).await,
         Command::Alerts(command) => alerts::run(&context()?, command).await,

@@ -1,7 +1,10 @@
 //! Pools.
 
 use cistern_client::PoolCreation;
-use cistern_model::{DiskId, DiskState, ErrorKind, PoolRequest, ReplaceRequest, ScrubRequest, SpareRequest};
+use cistern_model::{
+    DiskId, DiskState, ErrorKind, ImportRequest, Orphan, PoolChange, PoolRequest, ReplaceRequest, ScrubRequest,
+    SpareRequest, TopologyPlan, TopologyRequest,
+};
 
 use super::Context;
 use crate::cli::{NewPool, Pools};
@@ -17,6 +20,10 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             output.list(&client.pools().await?, |p| p.name.to_string(), tables::pools, none)
         }
         Pools::Show { pool } => one(client.pool(&pool).await?),
+        Pools::Plan(new) if new.topology.is_some() => {
+            let plan = planned(context, &new).await?;
+            output.one(&plan, |p| p.node.clone(), tables::topology)
+        }
         Pools::Plan(new) => {
             let plan = client.plan_pool(&request(context, new).await?).await?;
             output.one(&plan, |p| p.request.name.to_string(), tables::plan)
@@ -69,6 +76,39 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             };
             output.one(&job, |j| j.id.to_string(), tables::job)
         }
+        Pools::Import { pool, name, take_from } => {
+            let request = ImportRequest {
+                pool: pool.parse()?,
+                name: name.map(|name| name.parse()).transpose()?,
+                take_from,
+            };
+            one(client.import_pool(&request).await?)
+        }
+        Pools::Release { pool, yes } => {
+            let what = format!("releasing the pool {pool}");
+            ask::confirm(
+                yes,
+                &what,
+                &format!("Release the pool {pool}? Its volumes are no longer served here."),
+            )?;
+            let released = client.release_pool(&pool).await?;
+            let text = |o: &Orphan| {
+                let adopt = o.adopt.clone().unwrap_or_default();
+                format!("The pool {pool} is released. Where its disks are next, take it in with:\n  {adopt}")
+            };
+            output.one(&released, |o| o.object.clone(), text)
+        }
+        Pools::Set {
+            pool,
+            overcommit,
+            reserve,
+        } => {
+            let change = PoolChange {
+                overcommit_percent: overcommit.map(|text| text.parse()).transpose()?,
+                reserve_percent: reserve.map(|text| text.parse()).transpose()?,
+            };
+            one(client.change_pool(&pool, &change).await?)
+        }
         Pools::Delete { pool, yes, no_wait } => {
             let what = format!("deleting the pool {pool}");
             ask::confirm(yes, &what, &format!("Delete the pool {pool}? Its disks become blank."))?;
@@ -82,7 +122,27 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
     }
 }
 
+/// What the appliance makes of a topology.
+async fn planned(context: &Context, new: &NewPool) -> Result<TopologyPlan, CliError> {
+    let path = new.topology.clone().unwrap_or_default();
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| CliError::io(format!("reading {}", path.display()), error))?;
+    let topology = serde_json::from_str(&text).map_err(|error| {
+        let text = format!("{} is no topology: {error}", path.display());
+        CliError::other(ErrorKind::Invalid, text, None)
+    })?;
+    let request = TopologyRequest {
+        name: new.name.parse()?,
+        layout: new.layout.parse()?,
+        topology,
+    };
+    Ok(context.client.plan_topology(&request).await?)
+}
+
 async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliError> {
+    if new.topology.is_some() {
+        return Ok(planned(context, &new).await?.plan.request);
+    }
     let disks = if new.all_blank_disks {
         let all = context.client.disks().await?;
         let blank: Vec<DiskId> = all

@@ -50,7 +50,7 @@ pub(crate) async fn jobs(context: &Context, command: Jobs) -> Result<(), CliErro
 pub(crate) async fn events(context: &Context, asked: Events) -> Result<(), CliError> {
     let Context { client, output } = context;
     if !asked.follow {
-        let events = client.events(asked.after, asked.limit).await?;
+        let events = client.events(asked.after, asked.before, asked.limit).await?;
         if output.is_json() {
             return output.json(&events);
         }
@@ -72,12 +72,12 @@ pub(crate) async fn events(context: &Context, asked: Events) -> Result<(), CliEr
                 after = Some(event.seq);
                 print(&event)?;
             }
-            // The appliance restarts, or the connection was idle for too long: go on where it ended. Its numbers begin
-            // anew after a restart, so a number that it does not know yet must not be asked for.
+            // The appliance restarts, or the connection was idle for too long: go on where it ended. Without a state
+            // partition its numbers begin anew, so a number that it does not know yet must not be asked for.
             Some(Err(_)) | None => {
                 output.note("(the connection ended; connecting again)");
                 tokio::time::sleep(Duration::from_secs(2)).await;
-                let latest = client.events(None, None).await?.last().map(|e| e.seq);
+                let latest = client.events(None, None, None).await?.last().map(|e| e.seq);
                 if latest < after {
                     after = None;
                 }

@@ -64,7 +64,7 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
     }
 }
 
-async fn show(context: &Context, volume: Volume) -> Result<(), CliError> {
+pub(super) async fn show(context: &Context, volume: Volume) -> Result<(), CliError> {
     // Only the text has a use for the address, and it can do without.
     let host = if context.output.is_json() {
         None

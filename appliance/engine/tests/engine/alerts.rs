@@ -1,9 +1,9 @@
 //! What is alerted: from when it is noticed until its cause has ended.
 
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Alert, AlertKind, Bytes, Layout};
+use cistern_model::{Alert, AlertKind, Bytes, EventKind, Layout};
 
-use crate::support::{Rig, serial};
+use crate::support::{Rig, by, serial};
 
 fn active(rig: &Rig) -> Vec<(AlertKind, Option<String>)> {
     let alerts = rig.engine.alerts(false).into_iter();
@@ -46,7 +46,7 @@ fn a_pool_that_is_not_served_is_one_alert_whatever_volumes_it_has() {
     let kinds: Vec<AlertKind> = active(&rig).into_iter().map(|(kind, _)| kind).collect();
     use AlertKind::{DiskMissing, PoolIncomplete};
     assert_eq!(kinds, [DiskMissing, DiskMissing, PoolIncomplete]);
-    assert_eq!(rig.engine.system(&crate::support::by()).unwrap().alerts, 3);
+    assert_eq!(rig.engine.system(&by()).unwrap().alerts, 3);
     assert_eq!(rig.engine.metrics().unwrap().alerts.len(), 3);
 }
 
@@ -72,4 +72,74 @@ fn an_nfs_server_that_does_not_start_is_alerted_until_it_does() {
     assert_eq!(active(&rig), [(AlertKind::NfsDown, None)]);
     rig.engine.start().unwrap();
     assert_eq!(active(&rig), []);
+}
+
+#[test]
+fn alerts_and_events_are_as_they_were_after_a_power_cut_and_what_ended_meanwhile_is_cleared() {
+    let mut rig = Rig::with_pool();
+    rig.make_pool("other", Layout::Mirror, &["c", "d"]);
+    rig.machine.detach(&serial("b"));
+    rig.machine.detach(&serial("d"));
+    rig.engine.reconcile().unwrap();
+    for alert in rig.engine.alerts(false) {
+        rig.engine.acknowledge_alert(&by(), &alert.id).unwrap();
+    }
+    let before = rig.engine.alerts(false);
+    rig.engine.tick();
+    let events = rig.engine.events(0, 1000);
+    rig.machine.attach(&serial("d"));
+    rig.restart();
+    // Whether the pool is degraded or incomplete without its disk, the disk is what was seen before.
+    let of_b = |alerts: Vec<Alert>| -> Vec<_> {
+        let told = |a: Alert| (a.id, a.since, a.acknowledged);
+        let b = |a: &Alert| a.kind == AlertKind::DiskMissing && a.object.as_deref() == Some("serial-b");
+        alerts.into_iter().filter(b).map(told).collect()
+    };
+    assert_eq!(active(&rig).len(), 2, "{:?}", active(&rig));
+    assert_eq!(of_b(before), of_b(rig.engine.alerts(false)));
+    let now = rig.engine.events(0, 1000);
+    assert_eq!(now[..events.len()], events);
+    assert!(now[events.len()].seq > events.last().unwrap().seq);
+    let over = now.iter().filter(|e| e.kind == EventKind::AlertCleared).count();
+    assert!(over >= 2, "{over}");
+}
+
+#[test]
+fn a_state_partition_that_is_full_is_alerted_and_keeps_nothing_else_from_going_on() {
+    let mut rig = Rig::with_pool();
+    rig.machine.break_records(true);
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    assert_eq!(active(&rig), [(AlertKind::StateLost, None)]);
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    rig.engine.tick();
+    assert_eq!(active(&rig).len(), 3);
+    rig.machine.attach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    rig.machine.break_records(false);
+    rig.engine.tick();
+    assert_eq!(active(&rig), []);
+    let events = rig.engine.events(0, 1000);
+    rig.restart();
+    let kept = rig.engine.events(0, 1000);
+    assert_eq!(kept[..events.len()], events, "what happened meanwhile was made up for");
+    assert!(kept.iter().any(|e| e.object == Some(volume.id.to_string())));
+    // Nor does one that cannot be written when the appliance starts.
+    rig.machine.break_records(true);
+    rig.restart();
+    rig.engine.delete_volume(&by(), volume.id).unwrap();
+    rig.engine.tick();
+    assert_eq!(active(&rig), [(AlertKind::StateLost, None)]);
+}
+
+#[test]
+fn alerts_of_a_later_version_are_passed_over() {
+    let mut rig = Rig::with_pool();
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    let text = rig.machine.record("alerts.json").unwrap();
+    let newer = text.replacen("disk-missing", "disk-on-fire", 2);
+    rig.machine.host().records.replace("alerts.json", &newer).unwrap();
+    rig.restart();
+    assert_eq!(active(&rig).len(), 2);
 }

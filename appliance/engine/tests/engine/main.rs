@@ -2,7 +2,9 @@
 //! step of it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adopt;
 mod alerts;
+mod capacity;
 mod clients;
 mod crashes;
 mod disks;

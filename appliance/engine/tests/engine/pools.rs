@@ -17,7 +17,7 @@ fn a_mirror_is_made_of_pairs_and_no_disk_holds_both_copies() {
         "{}",
         pool.size
     );
-    assert_eq!(pool.available, pool.size);
+    assert_eq!(pool.available.saturating_add(pool.reserve), pool.size);
     let copies = rig.machine.copies(&pool.id.to_string(), "data");
     // Data on two pairs, metadata on the first.
     assert_eq!(copies.len(), 3);

@@ -12,6 +12,7 @@ pub(crate) mod lvm;
 mod machine;
 mod mounts;
 mod network;
+mod records;
 mod run;
 mod signatures;
 mod systemd;
@@ -29,11 +30,14 @@ pub fn host() -> Result<Host, HostError> {
         disks: Arc::new(disks::LinuxDisks),
         lvm: Arc::new(lvm::LinuxLvm),
         raids: Arc::new(lvm::LinuxLvm),
+        thin: Arc::new(lvm::LinuxLvm),
+        takeover: Arc::new(lvm::LinuxLvm),
         filesystems: Arc::new(filesystems::LinuxFilesystems),
         exports: Arc::new(exports::LinuxExports::default()),
         services: Arc::new(systemd.clone()),
         network: Arc::new(network::LinuxNetwork::new(background)),
         machine: Arc::new(machine::LinuxMachine::new(systemd)),
+        records: Arc::new(records::LinuxRecords::default()),
     })
 }
 

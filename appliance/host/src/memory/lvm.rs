@@ -311,7 +311,7 @@ pub(super) fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Resu
 }
 
 fn belongs_here(vg: &Vg) -> bool {
-    vg.system_id.is_empty() || vg.system_id == SYSTEM_ID
+    (vg.system_id.is_empty() || vg.system_id == SYSTEM_ID) && !vg.exported
 }
 
 fn check_tags(operation: &str, tags: &[String]) -> Result<(), HostError> {
@@ -443,6 +443,7 @@ fn report(state: &State) -> LvmState {
             tags: vg.tags.iter().cloned().collect(),
             system_id: vg.system_id.clone(),
             ours: belongs_here(vg),
+            exported: vg.exported,
             extent: EXTENT,
             free: EXTENT.saturating_mul(free),
             missing: state.missing(name),

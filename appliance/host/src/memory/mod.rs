@@ -10,7 +10,10 @@ mod files;
 mod lvm;
 mod machine;
 mod raid;
+mod records;
 mod state;
+mod takeover;
+mod thin;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -102,11 +105,14 @@ impl MemoryHost {
             disks: running.clone(),
             lvm: running.clone(),
             raids: running.clone(),
+            thin: running.clone(),
+            takeover: running.clone(),
             filesystems: running.clone(),
             exports: running.clone(),
             services: running.clone(),
             network: running.clone(),
-            machine: running,
+            machine: running.clone(),
+            records: running,
         }
     }
 
@@ -326,6 +332,18 @@ impl MemoryHost {
     /// What was exported each time that the NFS server started.
     pub fn exports_at_nfs_start(&self) -> Vec<Vec<ExportEntry>> {
         self.lock().exports_at_nfs_start.clone()
+    }
+
+    /// Whether nothing can be written to the state partition from now on.
+    pub fn break_records(&self, broken: bool) {
+        self.lock().records_broken = broken;
+    }
+
+    /// A record's text, as it would be read now.
+    pub fn record(&self, name: &str) -> Option<String> {
+        let state = self.lock();
+        let record = state.records.get(name)?;
+        Some(format!("{}{}", record.durable, record.volatile))
     }
 
     /// A client holds files open there: unmounting is busy until they are released after the export was taken away.

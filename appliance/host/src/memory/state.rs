@@ -8,6 +8,7 @@ use cistern_model::{Bytes, DiskId, Percent, ServiceState, Signature};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::records::Record;
 use crate::{BlockDevice, ExportEntry, HostError, RaidLevel, Service};
 
 pub(super) const SYSTEM_ID: &str = "memory";
@@ -21,6 +22,7 @@ const EMPTY_XFS: Bytes = Bytes::mib(68);
 pub(super) struct State {
     pub(super) disks: Vec<DiskRecord>,
     pub(super) vgs: BTreeMap<String, Vg>,
+    pub(super) records: BTreeMap<String, Record>,
     // From here on, volatile.
     pub(super) mounts: BTreeMap<PathBuf, PathBuf>,
     pub(super) exports: Vec<ExportEntry>,
@@ -41,6 +43,7 @@ pub(super) struct State {
     pub(super) violations: Vec<String>,
     pub(super) exports_at_nfs_start: Vec<Vec<ExportEntry>>,
     pub(super) metadata_percent: Percent,
+    pub(super) records_broken: bool,
     pub(super) clock: Timestamp,
     pub(super) next_uuid: u32,
     /// How far what is being filled is; none if nothing is.
@@ -82,6 +85,7 @@ impl Pv {
 pub(super) struct Vg {
     pub(super) tags: BTreeSet<String>,
     pub(super) system_id: String,
+    pub(super) exported: bool,
     pub(super) lvs: BTreeMap<String, Lv>,
     /// Physical volumes that were wiped under it.
     pub(super) lost: u32,
@@ -202,6 +206,7 @@ impl State {
         State {
             disks: disks.collect(),
             vgs: BTreeMap::new(),
+            records: BTreeMap::new(),
             mounts: BTreeMap::new(),
             exports: Vec::new(),
             services: HashMap::new(),
@@ -220,6 +225,7 @@ impl State {
             violations: Vec::new(),
             exports_at_nfs_start: Vec::new(),
             metadata_percent: Percent::from(1.0),
+            records_broken: false,
             clock: Timestamp::UNIX_EPOCH,
             next_uuid: 0,
             filling: None,
@@ -240,6 +246,7 @@ impl State {
         self.pinned.clear();
         self.failures.clear();
         self.blocked.clear();
+        self.records.values_mut().for_each(Record::cut);
         for lv in self.vgs.values_mut().flat_map(|vg| vg.lvs.values_mut()) {
             lv.active = false;
             lv.plains_mut().into_iter().for_each(|plain| plain.dead.clear());

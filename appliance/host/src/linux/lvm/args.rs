@@ -75,7 +75,7 @@ pub(crate) fn full(vg: &str, lv: &str) -> [String; 1] {
 /// Everything at one moment, in one reading of all metadata. Hidden volumes are in it for the health of what lies on
 /// them; segments cannot be left out of a full report, only made short.
 pub(crate) fn report() -> LvmCommand {
-    let vg = "vg_name,vg_tags,vg_systemid,vg_extent_size,vg_free,vg_missing_pv_count";
+    let vg = "vg_name,vg_tags,vg_systemid,vg_extent_size,vg_free,vg_missing_pv_count,vg_exported";
     let pv = "pv_uuid,pv_name,pv_missing,pv_size,pv_free";
     let lv = "lv_name,lv_tags,lv_size,lv_attr,pool_lv,data_lv,metadata_lv,data_percent,metadata_percent,sync_percent";
     let mut args = vec![
@@ -202,7 +202,7 @@ pub(crate) fn extend_lv(vg: &str, lv: &str, extents: u64, pvs: &[PathBuf]) -> Lv
 
 pub(crate) fn convert_to_thin_pool(vg: &str, data: &str, metadata: &str, chunk: Bytes) -> LvmCommand {
     // `--yes`: that what is on both is lost. No spare: LVM would put it on one disk; a repair makes its own in free
-    // extents, which the engine keeps back.
+    // extents, which the engine keeps back. A full pool fails writes at once, in place of keeping them for a minute.
     let fixed = [
         "--yes",
         "--type",
@@ -211,6 +211,8 @@ pub(crate) fn convert_to_thin_pool(vg: &str, data: &str, metadata: &str, chunk: 
         "y",
         "--poolmetadataspare",
         "n",
+        "--errorwhenfull",
+        "y",
         "--chunksize",
     ];
     LvmCommand::new("lvconvert", fixed)
@@ -336,7 +338,7 @@ mod tests {
             ),
             (
                 convert_to_thin_pool("p", "data", "meta", Bytes::new(65536)),
-                "lvconvert --yes --type thin-pool --zero y --poolmetadataspare n --chunksize 65536b --poolmetadata p/meta p/data",
+                "lvconvert --yes --type thin-pool --zero y --poolmetadataspare n --errorwhenfull y --chunksize 65536b --poolmetadata p/meta p/data",
             ),
             (
                 create_thin("p", "data", "vol-1", Bytes::new(1_000_000_001), &tag),

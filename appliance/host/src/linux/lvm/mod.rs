@@ -6,6 +6,8 @@ mod raid;
 mod raid_report;
 mod raids;
 mod report;
+mod takeover;
+mod thin;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -37,6 +37,8 @@ struct VgRow {
     vg_extent_size: String,
     vg_free: String,
     vg_missing_pv_count: String,
+    #[serde(default)]
+    vg_exported: String,
 }
 
 #[derive(Deserialize)]
@@ -100,12 +102,14 @@ pub(crate) fn state(json: &str, system_id: &str) -> Result<LvmState, String> {
             });
         }
         let (Some(row), Some(name)) = (vg, name) else { continue };
-        let ours = row.vg_systemid.is_empty() || row.vg_systemid == system_id;
+        let exported = !row.vg_exported.is_empty();
+        let ours = (row.vg_systemid.is_empty() || row.vg_systemid == system_id) && !exported;
         state.vgs.push(VolumeGroup {
             name: name.clone(),
             tags: tags(&row.vg_tags),
             system_id: row.vg_systemid,
             ours,
+            exported,
             extent: bytes(&row.vg_extent_size)?,
             free: bytes(&row.vg_free)?,
             missing: number(&row.vg_missing_pv_count)?.try_into().unwrap_or(u32::MAX),

@@ -1,0 +1,272 @@
+//! The space of pools, looked after by the clock and at each request for more. Invariant: a pool is never filled by what
+//! the engine makes: it refuses first. What is given up to make room is announced, and nothing is given up while what was
+//! promised is not in danger.
+
+use std::collections::HashMap;
+
+use cistern_host::{ThinMode, ThinStatus};
+use cistern_model::{AlertKind, Bytes, EventKind, PoolId, Severity};
+
+use crate::EngineError;
+use crate::alerts::Subject;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::fill::{self, DATA_LIMIT, METADATA_LIMIT, SHED_LIMIT, Sheddable, THRESHOLDS};
+use crate::pools::{no_pool, power_lost};
+use crate::tags::Stage;
+use crate::view::{DATA, PoolView};
+
+/// How many things are given up in one round, each followed by a look at what it gave.
+const SHED_AT_ONCE: usize = 50;
+
+/// How many thresholds of its data and of its metadata a pool had passed when it was last looked at.
+pub(crate) type Levels = HashMap<PoolId, (usize, usize)>;
+
+impl Engine {
+    /// Looks at every pool that is served. One that cannot be looked at keeps none of the others from it.
+    pub(crate) fn look_at_capacity(&self) {
+        let active: Vec<PoolId> = {
+            let view = self.view();
+            let ready = |pool: &&PoolView| pool.active && pool.tags.state == Stage::Ready && !pool.releasing;
+            view.pools.values().filter(ready).map(|pool| pool.id).collect()
+        };
+        for id in &active {
+            match self.look_at_pool(*id) {
+                Ok(()) => {}
+                Err(error) if power_lost(&error) => return,
+                Err(error) => tracing::warn!(pool = %id, error = error.problem().detail, "its space was not looked at"),
+            }
+        }
+        locked(&self.0.levels).retain(|id, _| active.contains(id));
+        for kind in [
+            AlertKind::PoolSpace,
+            AlertKind::PoolMetadataSpace,
+            AlertKind::PoolReserve,
+        ] {
+            self.clear_alerts_but(kind, |pool| self.view().pool(pool).is_some());
+        }
+    }
+
+    fn look_at_pool(&self, id: PoolId) -> Result<(), EngineError> {
+        let status = self.measure(id)?;
+        let status = self.grow_metadata(id, status)?;
+        let status = self.shed(id, status)?;
+        self.alert_of_space(id, &status);
+        Ok(())
+    }
+
+    /// Asks the kernel how full a pool is, and notes it.
+    fn measure(&self, id: PoolId) -> Result<ThinStatus, EngineError> {
+        let vg = id.to_string();
+        let asking = || format!("ask how full {vg} is");
+        let status = self.0.host.thin.status(&vg, DATA).doing(asking)?;
+        let mapped = self.0.host.thin.mapped(&vg).doing(asking)?;
+        self.change_view(|view| {
+            let Some(pool) = view.pools.get_mut(&id) else { return };
+            let volumes = pool.volumes.keys().filter_map(|volume| mapped.get(&volume.to_string()));
+            let volumes: Bytes = volumes.copied().sum();
+            (pool.data, pool.metadata) = (status.data, status.metadata);
+            pool.beside = fill::beside(pool.size, &status, volumes);
+        });
+        Ok(status)
+    }
+
+    /// A pool without its volumes, which may be thousands.
+    fn named(&self, id: PoolId) -> Result<PoolView, EngineError> {
+        let view = self.view();
+        let pool = view.pools.get(&id).ok_or_else(|| no_pool(&id.to_string()))?;
+        Ok(PoolView {
+            tags: pool.tags.clone(),
+            nodes: Vec::new(),
+            trouble: pool.trouble.clone(),
+            volumes: Default::default(),
+            ..*pool
+        })
+    }
+
+    /// Enlarges the metadata while there is room for it.
+    fn grow_metadata(&self, id: PoolId, status: ThinStatus) -> Result<ThinStatus, EngineError> {
+        let pool = self.named(id)?;
+        if pool.missing > 0 || status.mode == ThinMode::Failed {
+            return Ok(status);
+        }
+        let copies = pool.metadata_copies();
+        let Some(extents) = fill::metadata_growth(&status, pool.extent, pool.free, copies) else {
+            return Ok(status);
+        };
+        self.change_lvm(
+            id,
+            || format!("enlarge the metadata of pool {}", pool.tags.name),
+            || self.0.host.thin.extend_metadata(&pool.vg(), DATA, extents),
+            |_| {},
+        )?;
+        self.read_lvm()?;
+        let after = self.measure(id)?;
+        let message = format!(
+            "the metadata of pool {} was {} full; it was enlarged from {} to {}",
+            pool.tags.name, status.metadata, status.metadata_size, after.metadata_size
+        );
+        self.record(
+            EventKind::PoolChanged,
+            Severity::Info,
+            Some(id.to_string()),
+            None,
+            message,
+        );
+        Ok(after)
+    }
+
+    /// Gives up what may be given up, in its order, until what was promised is out of danger.
+    fn shed(&self, id: PoolId, mut status: ThinStatus) -> Result<ThinStatus, EngineError> {
+        let mut given_up = 0;
+        loop {
+            let pool = self.named(id)?;
+            let Some(why) = self.short_of(&pool, &status) else {
+                return Ok(status);
+            };
+            let candidates = fill::shedding_order(self.sheddable(id));
+            let Some(first) = candidates.first().filter(|_| given_up < SHED_AT_ONCE) else {
+                return Ok(status);
+            };
+            self.shed_one(id, first, &why)?;
+            given_up += 1;
+            status = self.measure(id)?;
+        }
+    }
+
+    /// Why a pool has too little room for what it promised, if so.
+    fn short_of(&self, pool: &PoolView, status: &ThinStatus) -> Option<String> {
+        let whole = self
+            .view()
+            .pools
+            .get(&pool.id)
+            .map(PoolView::promised)
+            .unwrap_or_default();
+        let allowed = fill::allowance(pool.size, pool.reserve(), whole);
+        if pool.beside > allowed {
+            return Some(format!(
+                "snapshots and trash hold {}, and may hold {allowed}",
+                pool.beside
+            ));
+        }
+        let overcommitted = pool.overcommit(self.0.config.overcommit_percent) > 100;
+        (overcommitted && f64::from(status.data) >= SHED_LIMIT).then(|| format!("its data is {} full", status.data))
+    }
+
+    fn alert_of_space(&self, id: PoolId, status: &ThinStatus) {
+        let Ok(pool) = self.named(id) else { return };
+        let subject = Subject::named(id, &pool.tags.name);
+        let (data, metadata) = {
+            let mut levels = locked(&self.0.levels);
+            let (data, metadata) = levels.entry(id).or_default();
+            *data = fill::level(status.data, *data);
+            *metadata = fill::level(status.metadata, *metadata);
+            (*data, *metadata)
+        };
+        let passed = |what: &str, level: usize| {
+            let threshold = THRESHOLDS.get(level.checked_sub(1)?)?;
+            let severity = if level < 3 { Severity::Warning } else { Severity::Error };
+            Some((severity, format!("its {what} is more than {threshold} % full")))
+        };
+        let error = |text: &str| Some((Severity::Error, text.to_owned()));
+        let space = match status.mode {
+            ThinMode::OutOfData => error("it is full: writes that need new space fail"),
+            ThinMode::Writable | ThinMode::ReadOnly | ThinMode::Failed => passed("data", data),
+        };
+        let metadata = match status.mode {
+            ThinMode::ReadOnly => {
+                error("the kernel made it read-only: its metadata is full or damaged, and must be repaired")
+            }
+            ThinMode::Failed => error("the kernel gave it up: its metadata cannot be read or written"),
+            ThinMode::Writable | ThinMode::OutOfData => passed("metadata", metadata),
+        };
+        self.set_alert(AlertKind::PoolSpace, &subject, space);
+        self.set_alert(AlertKind::PoolMetadataSpace, &subject, metadata);
+        let short = self.short_of(&pool, status);
+        let short =
+            short.map(|_| "snapshots made by hand take more than may be given to snapshots and trash".to_owned());
+        self.set_alert(
+            AlertKind::PoolReserve,
+            &subject,
+            short.map(|why| (Severity::Warning, why)),
+        );
+    }
+
+    /// Refuses what would need new space in a pool's metadata or data while it is too full for that. Asks the kernel.
+    pub(crate) fn refuse_full_pool(&self, id: PoolId, what: &str) -> Result<ThinStatus, EngineError> {
+        let pool = self.named(id)?;
+        let name = &pool.tags.name;
+        let status = self.0.host.thin.status(&pool.vg(), DATA);
+        let status = status.doing(|| format!("ask how full pool {name} is"))?;
+        let full = |why: String| Err(EngineError::NoSpace(format!("pool {name} takes no more {what}: {why}")));
+        let overcommitted = pool.overcommit(self.0.config.overcommit_percent) > 100;
+        match status.mode {
+            ThinMode::ReadOnly | ThinMode::Failed => full("its metadata is full or damaged".to_owned()),
+            ThinMode::OutOfData => full("its data is full".to_owned()),
+            ThinMode::Writable if f64::from(status.metadata) > METADATA_LIMIT => {
+                full(format!("its metadata is {} full", status.metadata))
+            }
+            ThinMode::Writable if overcommitted && f64::from(status.data) > DATA_LIMIT => {
+                full(format!("its data is {} full", status.data))
+            }
+            ThinMode::Writable => Ok(status),
+        }
+    }
+
+    /// Refuses a snapshot in a pool that has no room for one more: what it will hold cannot be known beforehand.
+    #[expect(dead_code, reason = "for snapshots, which ask this before they are made")]
+    pub(crate) fn refuse_full_for_snapshot(&self, id: PoolId) -> Result<(), EngineError> {
+        let status = self.refuse_full_pool(id, "snapshots")?;
+        let pool = self.named(id)?;
+        let promised = self.view().pools.get(&id).map(PoolView::promised).unwrap_or_default();
+        let allowed = fill::allowance(pool.size, pool.reserve(), promised);
+        let full = |why: String| {
+            Err(EngineError::NoSpace(format!(
+                "pool {} takes no more snapshots: {why}; delete some that are not needed",
+                pool.tags.name
+            )))
+        };
+        if pool.beside >= allowed {
+            full(format!(
+                "snapshots and trash hold {}, and may hold {allowed}",
+                pool.beside
+            ))
+        } else if f64::from(status.data) >= SHED_LIMIT {
+            full(format!("its data is {} full", status.data))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What of a pool may be given up.
+    fn sheddable(&self, _: PoolId) -> Vec<Sheddable<String>> {
+        Vec::new()
+    }
+
+    fn shed_one(&self, _: PoolId, _: &Sheddable<String>, _: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+}
+
+impl PoolView {
+    /// How many copies of its metadata it has.
+    fn metadata_copies(&self) -> u64 {
+        let disks = self.tags.groups.iter().flatten().count();
+        match (disks, self.tags.layout.minimum_disks()) {
+            (1, _) => 1,
+            (_, 5..) => 3,
+            (_, _) => 2,
+        }
+    }
+
+    /// How much of it may be promised, in percent of what is not reserved.
+    pub(crate) fn overcommit(&self, default: u32) -> u32 {
+        self.settings.overcommit.map_or(default, |percent| percent.get())
+    }
+
+    /// What of it is kept for snapshots and trash.
+    pub(crate) fn reserve(&self) -> Bytes {
+        let percent = u64::from(self.settings.reserve.unwrap_or_default().get());
+        Bytes::new(self.size.get() / 100 * percent).round_down(self.extent)
+    }
+}

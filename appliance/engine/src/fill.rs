@@ -1,0 +1,163 @@
+//! How full is too full. Pure.
+//!
+//! Invariant: what was promised to volumes is kept before anything else: snapshots and trash have what is reserved for
+//! them, and what is promised to nobody, and no more.
+
+use cistern_host::ThinStatus;
+use cistern_model::{Bytes, Percent};
+use jiff::Timestamp;
+
+/// Where an alert begins, in percent.
+pub(crate) const THRESHOLDS: [f64; 3] = [80.0, 90.0, 95.0];
+/// How far below it it ends.
+const HYSTERESIS: f64 = 2.0;
+/// A pool whose metadata is fuller than this takes no more volumes and snapshots: full metadata needs an offline repair.
+pub(crate) const METADATA_LIMIT: f64 = 75.0;
+/// An overcommitted pool whose data is fuller than this takes no more volumes.
+pub(crate) const DATA_LIMIT: f64 = 90.0;
+/// Metadata that is fuller than this is enlarged, if there is room.
+const METADATA_GROWS: f64 = 65.0;
+/// An overcommitted pool whose data is fuller than this sheds.
+pub(crate) const SHED_LIMIT: f64 = 95.0;
+/// The most that the kernel takes is 15.81 GiB.
+const METADATA_MOST: Bytes = Bytes::mib(15 * 1024 + 512);
+
+/// How many of the thresholds are passed; once passed, one is until there is clearly less.
+pub(crate) fn level(percent: Percent, before: usize) -> usize {
+    let percent = f64::from(percent);
+    let passed = |(number, threshold): (usize, &f64)| {
+        let slack = if number < before { HYSTERESIS } else { 0.0 };
+        percent >= threshold - slack
+    };
+    THRESHOLDS.iter().enumerate().take_while(|entry| passed(*entry)).count()
+}
+
+/// What of a pool only snapshots and trash hold: all that is mapped, without what volumes map.
+pub(crate) fn beside(size: Bytes, status: &ThinStatus, volumes: Bytes) -> Bytes {
+    let mapped = u128::from(size.get()) * u128::from(status.chunks_used) / u128::from(status.chunks.max(1));
+    Bytes::new(u64::try_from(mapped).unwrap_or(u64::MAX)).saturating_sub(volumes)
+}
+
+/// What snapshots and trash may take: what is reserved, or all that is promised to nobody if that is more.
+pub(crate) fn allowance(size: Bytes, reserve: Bytes, promised: Bytes) -> Bytes {
+    reserve.max(size.saturating_sub(promised))
+}
+
+/// By how many extents a pool's metadata is to grow now; none if it need not or cannot. A quarter at a time, as long as
+/// after it the group still has room for a whole new copy of each, which a repair needs.
+pub(crate) fn metadata_growth(status: &ThinStatus, extent: Bytes, free: Bytes, copies: u64) -> Option<u64> {
+    if f64::from(status.metadata) < METADATA_GROWS || extent == Bytes::ZERO {
+        return None;
+    }
+    let now = status.metadata_size.get().div_ceil(extent.get());
+    let free = free.get() / extent.get();
+    let more = (now / 4).max(1);
+    let room = free.checked_sub(more.checked_mul(copies)?)?;
+    let after = extent.saturating_mul(now + more);
+    (room >= (now + more).checked_mul(copies)? && after <= METADATA_MOST).then_some(more)
+}
+
+/// Something that can be given up to make room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sheddable<T> {
+    pub(crate) kind: ShedKind,
+    /// Since when it is in the trash, or when it was taken.
+    pub(crate) since: Timestamp,
+    pub(crate) what: T,
+}
+
+/// In the order in which they go. A snapshot made by hand is none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(test), expect(dead_code, reason = "until there is a trash, and snapshots"))]
+pub(crate) enum ShedKind {
+    /// A deleted volume.
+    Trash,
+    /// A snapshot that a schedule made.
+    Scheduled,
+}
+
+/// In the order in which they go: the trash first, then scheduled snapshots, each oldest first.
+pub(crate) fn shedding_order<T>(mut all: Vec<Sheddable<T>>) -> Vec<Sheddable<T>> {
+    all.sort_by_key(|one| (one.kind, one.since));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cistern_host::ThinMode;
+
+    fn status(metadata: f64, metadata_mib: u64) -> ThinStatus {
+        ThinStatus {
+            mode: ThinMode::Writable,
+            data: Percent::from(50.0),
+            metadata: Percent::from(metadata),
+            metadata_size: Bytes::mib(metadata_mib),
+            chunks_used: 500,
+            chunks: 1000,
+        }
+    }
+
+    #[test]
+    fn a_threshold_that_was_passed_is_left_only_when_there_is_clearly_less() {
+        let mut before = 0;
+        let seen: Vec<usize> = [
+            79.9, 80.0, 79.0, 89.0, 90.0, 88.1, 87.9, 95.0, 96.0, 93.5, 92.9, 78.1, 77.9, 100.0,
+        ]
+        .into_iter()
+        .map(|percent| {
+            before = level(Percent::from(percent), before);
+            before
+        })
+        .collect();
+        assert_eq!(seen, [0, 1, 1, 1, 2, 2, 1, 3, 3, 3, 2, 1, 0, 3]);
+    }
+
+    #[test]
+    fn what_only_snapshots_hold_is_what_volumes_do_not_map() {
+        let size = Bytes::gib(10);
+        assert_eq!(beside(size, &status(1.0, 36), Bytes::gib(3)), Bytes::gib(2));
+        assert_eq!(beside(size, &status(1.0, 36), Bytes::gib(9)), Bytes::ZERO);
+    }
+
+    #[test]
+    fn snapshots_may_take_what_is_promised_to_nobody_and_never_less_than_the_reserve() {
+        let gib = Bytes::gib;
+        assert_eq!(allowance(gib(10), gib(1), gib(2)), gib(8));
+        assert_eq!(allowance(gib(10), gib(1), gib(9)), gib(1));
+        assert_eq!(allowance(gib(10), gib(1), gib(30)), gib(1));
+        assert_eq!(allowance(gib(10), gib(0), gib(10)), gib(0));
+    }
+
+    #[test]
+    fn metadata_grows_in_time_and_keeps_room_for_its_repair() {
+        let extent = Bytes::mib(4);
+        let growth =
+            |percent, free_mib, copies| metadata_growth(&status(percent, 36), extent, Bytes::mib(free_mib), copies);
+        assert_eq!(growth(64.9, 1000, 2), None);
+        // Two copies of 9 extents, to be 11: 4 for the growth, and 22 that stay free.
+        assert_eq!(growth(65.0, 26 * 4, 2), Some(2));
+        assert_eq!(growth(65.0, 26 * 4 - 1, 2), None);
+        assert_eq!(growth(99.0, 13 * 4, 1), Some(2));
+        assert_eq!(
+            metadata_growth(&status(99.0, 15 * 1024), extent, Bytes::gib(100), 2),
+            None
+        );
+        // What the plan keeps back is twice the metadata on each disk: enough for a first growth.
+        assert!(growth(70.0, 2 * 18 * 4, 2).is_some());
+    }
+
+    #[test]
+    fn the_trash_goes_before_snapshots_and_the_oldest_first() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let one = |kind, second| Sheddable {
+            kind,
+            since: at(second),
+            what: second,
+        };
+        use ShedKind::{Scheduled, Trash};
+        let all = vec![one(Scheduled, 1), one(Trash, 9), one(Scheduled, 0), one(Trash, 3)];
+        let order: Vec<i64> = shedding_order(all).into_iter().map(|one| one.what).collect();
+        assert_eq!(order, [3, 9, 0, 1]);
+    }
+}

@@ -1,0 +1,154 @@
+//! The space of pools: what is promised, what is refused, what grows and what is alerted.
+
+use cistern_host::memory::MemoryHost;
+use cistern_model::{AlertKind, Bytes, ErrorKind, Overcommit, Percent, Pool, PoolChange, Reserve, Severity};
+
+use crate::support::{Rig, by, path, refused, volume_request};
+
+fn set(rig: &Rig, overcommit: Option<u32>, reserve: Option<u32>) -> Pool {
+    let change = PoolChange {
+        overcommit_percent: overcommit.map(|percent| Overcommit::new(percent).unwrap()),
+        reserve_percent: reserve.map(|percent| Reserve::new(percent).unwrap()),
+    };
+    rig.engine.change_pool(&by(), "tank", &change).unwrap()
+}
+
+fn space_alert(rig: &Rig) -> Option<(Severity, String)> {
+    rig.engine.tick();
+    let alerts = rig.engine.alerts(false).into_iter();
+    let mut found = alerts.filter(|alert| alert.kind == AlertKind::PoolSpace);
+    found.next().map(|alert| (alert.severity, alert.message))
+}
+
+#[test]
+fn what_may_be_promised_is_the_pool_without_its_reserve_times_its_overcommit() {
+    let mut rig = Rig::with_pool();
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!(pool.overcommit_percent, 100);
+    assert!(
+        pool.reserve.get() * 100 / pool.size.get() == 9,
+        "a tenth, in whole extents"
+    );
+    let pool = set(&rig, Some(200), Some(0));
+    assert_eq!(
+        (pool.available, pool.reserve),
+        (pool.size.saturating_mul(2), Bytes::ZERO)
+    );
+    let pool = set(&rig, None, Some(50));
+    let apart = pool.available.get().abs_diff(pool.size.get());
+    assert!(apart <= Bytes::mib(16).get(), "twice the half, in whole extents");
+    let events = rig.engine.events(0, 1000).len();
+    assert_eq!(set(&rig, None, Some(50)), pool);
+    assert_eq!(
+        rig.engine.events(0, 1000).len(),
+        events,
+        "the same again changes nothing"
+    );
+    rig.restart();
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap(), pool);
+    let (small, beyond) = (Bytes::gib(9), pool.available);
+    rig.make_volume("v", small);
+    let text = refused(
+        rig.engine.create_volume(&by(), &volume_request("w", beyond)),
+        ErrorKind::NoSpace,
+    );
+    assert!(text.contains("promised"), "{text}");
+    // What is promised stays promised.
+    let pool = set(&rig, Some(10), None);
+    assert_eq!((pool.promised, pool.available), (small, Bytes::ZERO));
+}
+
+#[test]
+fn a_pool_that_fills_is_alerted_at_each_threshold_and_takes_no_more_volumes_before_it_is_full() {
+    let rig = Rig::with_pool();
+    let size = set(&rig, Some(300), Some(0)).size;
+    let volume = rig.make_volume("v", Bytes::gib(20));
+    assert_eq!(space_alert(&rig), None);
+    let fill = |percent: u64| {
+        let rest = Bytes::new(size.get() / 100 * percent).saturating_sub(Bytes::mib(68));
+        rig.machine.write_file(&path(volume.id), "file", Bytes::ZERO).unwrap();
+        rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
+        space_alert(&rig)
+    };
+    for (percent, expected) in [
+        (79, None),
+        (81, Some((Severity::Warning, "80"))),
+        (79, Some((Severity::Warning, "80"))),
+        (91, Some((Severity::Warning, "90"))),
+        (96, Some((Severity::Error, "95"))),
+        (77, None),
+    ] {
+        let alert = fill(percent);
+        let found = alert.as_ref().map(|(severity, _)| *severity);
+        assert_eq!(found, expected.map(|(severity, _)| severity), "{percent}: {alert:?}");
+        if let (Some((_, message)), Some((_, threshold))) = (alert, expected) {
+            assert!(message.contains(threshold), "{percent}: {message}");
+        }
+    }
+    fill(91);
+    let request = volume_request("w", Bytes::gib(1));
+    let text = refused(rig.engine.create_volume(&by(), &request), ErrorKind::NoSpace);
+    assert!(text.contains("data"), "{text}");
+    // One that is full is there again as soon as there is room.
+    let rest = size.saturating_sub(Bytes::mib(68));
+    rig.machine.write_file(&path(volume.id), "file", Bytes::ZERO).unwrap();
+    rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
+    assert!(rig.machine.write_file(&path(volume.id), "more", Bytes::mib(1)).is_err());
+    let (severity, message) = space_alert(&rig).unwrap();
+    assert!(severity == Severity::Error && message.contains("writes"), "{message}");
+    assert_eq!(fill(50), None);
+    rig.make_volume("w", Bytes::gib(1));
+}
+
+#[test]
+fn metadata_grows_in_time_and_when_it_cannot_the_pool_takes_no_more_volumes() {
+    let rig = Rig::with_pool();
+    let calls = |rig: &Rig| {
+        let calls = rig.machine.calls();
+        calls
+            .iter()
+            .filter(|call| call.starts_with("thin.extend_metadata"))
+            .count()
+    };
+    rig.engine.tick();
+    assert_eq!(calls(&rig), 0);
+    let mut grown = 0;
+    for _ in 0..20 {
+        rig.machine.set_metadata_percent(Percent::from(70.0));
+        rig.engine.tick();
+        let now = calls(&rig);
+        if now == grown {
+            break;
+        }
+        grown = now;
+    }
+    assert!((1..5).contains(&grown), "it grew {grown} times");
+    rig.machine.set_metadata_percent(Percent::from(85.0));
+    rig.engine.tick();
+    let alerts = rig.engine.alerts(false);
+    assert_eq!(
+        alerts.iter().map(|a| a.kind).collect::<Vec<_>>(),
+        [AlertKind::PoolMetadataSpace]
+    );
+    let request = volume_request("w", Bytes::gib(1));
+    let text = refused(rig.engine.create_volume(&by(), &request), ErrorKind::NoSpace);
+    assert!(text.contains("metadata"), "{text}");
+    rig.machine.set_metadata_percent(Percent::from(10.0));
+    rig.engine.tick();
+    assert!(rig.engine.alerts(false).is_empty());
+    rig.make_volume("w", Bytes::gib(1));
+    rig.check();
+}
+
+#[test]
+fn a_pool_that_cannot_be_looked_at_keeps_no_other_from_it() {
+    let rig = Rig::with_pool();
+    rig.make_pool("other", cistern_model::Layout::Mirror, &["c", "d"]);
+    rig.machine.set_metadata_percent(Percent::from(70.0));
+    rig.machine
+        .fail_next("thin.extend_metadata", MemoryHost::failure("extend"));
+    rig.engine.tick();
+    let events = rig.engine.events(0, 1000);
+    let grown = events.iter().filter(|event| event.message.contains("enlarged")).count();
+    assert_eq!(grown, 1);
+}

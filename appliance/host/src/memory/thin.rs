@@ -1,0 +1,79 @@
+//! Thin pools: what is mapped is what files take, and the metadata is as full as the test says.
+
+use std::collections::BTreeMap;
+
+use cistern_model::{Bytes, Percent};
+
+use super::Running;
+use super::state::{EXTENT, Kind, Segment, failed};
+use crate::{HostError, ThinMode, ThinPools, ThinStatus};
+
+const CHUNK: u64 = 64 << 10;
+
+impl ThinPools for Running {
+    fn status(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
+        self.look("thin.status", &format!("{vg}/{pool}"), |state| {
+            let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
+            let metadata = match lv.filter(|lv| lv.active).map(|lv| &lv.kind) {
+                Some(Kind::Pool { metadata, .. }) => EXTENT.saturating_mul(metadata.extents()),
+                Some(Kind::Plain(_) | Kind::Thin { .. }) | None => {
+                    return Err(failed("thin.status", "no such active pool"));
+                }
+            };
+            let (written, size) = (state.written(vg), state.pool_size(vg));
+            Ok(ThinStatus {
+                mode: if written >= size {
+                    ThinMode::OutOfData
+                } else {
+                    ThinMode::Writable
+                },
+                data: Percent::of(written, size),
+                metadata: state.metadata_percent,
+                metadata_size: metadata,
+                chunks_used: written.get().div_ceil(CHUNK),
+                chunks: size.get() / CHUNK,
+            })
+        })
+    }
+
+    fn mapped(&self, vg: &str) -> Result<BTreeMap<String, Bytes>, HostError> {
+        self.look("thin.mapped", vg, |state| {
+            let lvs = state.vgs.get(vg).into_iter().flat_map(|vg| &vg.lvs);
+            let active = lvs.filter(|(_, lv)| lv.active && matches!(lv.kind, Kind::Thin { .. }));
+            Ok(active
+                .map(|(name, _)| {
+                    let used = state.xfs(vg, name).map_or(Bytes::ZERO, super::state::Xfs::used);
+                    (name.clone(), used)
+                })
+                .collect())
+        })
+    }
+
+    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64) -> Result<(), HostError> {
+        self.change("thin.extend_metadata", &format!("{vg}/{pool}"), |state| {
+            let short = || failed("extend_metadata", "Insufficient suitable allocatable extents");
+            if state.missing(vg) > 0 {
+                return Err(failed("extend_metadata", "Cannot change VG while PVs are missing"));
+            }
+            let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
+            let disks = match lv.map(|lv| &lv.kind) {
+                Some(Kind::Pool { metadata, .. }) => metadata.segments.first().map(|s| s.disks.clone()),
+                Some(Kind::Plain(_) | Kind::Thin { .. }) | None => None,
+            };
+            let disks = disks.ok_or_else(|| failed("extend_metadata", "no such pool"))?;
+            if disks.iter().any(|disk| state.free_extents_of(*disk) < extents) {
+                return Err(short());
+            }
+            let lv = state.vgs.get_mut(vg).and_then(|vg| vg.lvs.get_mut(pool));
+            if let Some(Kind::Pool { metadata, .. }) = lv.map(|lv| &mut lv.kind) {
+                let (before, more) = (metadata.extents(), extents);
+                metadata.segments.push(Segment { disks, extents });
+                // What is used stays the same.
+                #[expect(clippy::cast_precision_loss, reason = "a few thousand extents")]
+                let share = before as f64 / (before + more) as f64;
+                state.metadata_percent = Percent::from(f64::from(state.metadata_percent) * share);
+            }
+            Ok(())
+        })
+    }
+}

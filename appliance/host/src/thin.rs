@@ -1,0 +1,49 @@
+//! How full thin pools are, and more room for their metadata.
+
+use std::collections::BTreeMap;
+
+use cistern_model::{Bytes, Percent};
+
+use crate::HostError;
+
+/// A thin pool as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThinStatus {
+    /// Whether it takes writes.
+    pub mode: ThinMode,
+    /// How much of its data is mapped.
+    pub data: Percent,
+    /// How much of its metadata is used.
+    pub metadata: Percent,
+    /// The size of its metadata.
+    pub metadata_size: Bytes,
+    /// How many of its chunks of data are mapped.
+    pub chunks_used: u64,
+    /// Its chunks of data.
+    pub chunks: u64,
+}
+
+/// Whether a thin pool takes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ThinMode {
+    /// It does.
+    Writable,
+    /// Its data is full: what needs new space fails. It takes writes again once there is room.
+    OutOfData,
+    /// Its metadata could not be written, or was full: it must be repaired while nothing uses it.
+    ReadOnly,
+    /// The kernel gave it up.
+    Failed,
+}
+
+/// Thin pools. Names of groups and volumes are LVM's own.
+pub trait ThinPools: Send + Sync {
+    /// How an active thin pool is, from the kernel itself; a few milliseconds.
+    fn status(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError>;
+
+    /// How much each active thin volume of a group maps, by its name. What volumes share is counted for each.
+    fn mapped(&self, vg: &str) -> Result<BTreeMap<String, Bytes>, HostError>;
+
+    /// Makes a pool's metadata larger by this many extents, wherever its group has room; copies stay apart.
+    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64) -> Result<(), HostError>;
+}
