@@ -236,7 +236,12 @@ impl Engine {
         self.change_lvm(
             pool,
             || format!("activate {}", request.object),
-            || self.0.host.lvm.activate_lv(&vg, &lv),
+            || {
+                self.0
+                    .host
+                    .lvm
+                    .activate_lv(&vg, &lv, cistern_host::Activation::Complete)
+            },
             |_| {},
         )?;
         let xfs = self.0.host.takeover.xfs_on(&node);

@@ -78,6 +78,8 @@ impl Engine {
         Ok(PoolView {
             tags: pool.tags.clone(),
             nodes: Vec::new(),
+            returned: Vec::new(),
+            raids: pool.raids.clone(),
             trouble: pool.trouble.clone(),
             volumes: Default::default(),
             ..*pool

@@ -52,6 +52,7 @@ impl Engine {
             name: request.name.clone(),
             layout: request.layout,
             disks,
+            spares: Vec::new(),
         };
         Ok(TopologyPlan {
             node: names(node).join(", "),
