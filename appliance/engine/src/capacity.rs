@@ -136,15 +136,15 @@ impl Engine {
         }
     }
 
+    /// What a pool's snapshots and trash may take now.
+    fn allowance(&self, pool: &PoolView) -> Bytes {
+        let promised = self.view().pools.get(&pool.id).map(PoolView::promised);
+        fill::allowance(pool.size, pool.reserve(), promised.unwrap_or_default())
+    }
+
     /// Why a pool has too little room for what it promised, if so.
     fn short_of(&self, pool: &PoolView, status: &ThinStatus) -> Option<String> {
-        let whole = self
-            .view()
-            .pools
-            .get(&pool.id)
-            .map(PoolView::promised)
-            .unwrap_or_default();
-        let allowed = fill::allowance(pool.size, pool.reserve(), whole);
+        let allowed = self.allowance(pool);
         if pool.beside > allowed {
             return Some(format!(
                 "snapshots and trash hold {}, and may hold {allowed}",
@@ -184,14 +184,11 @@ impl Engine {
         };
         self.set_alert(AlertKind::PoolSpace, &subject, space);
         self.set_alert(AlertKind::PoolMetadataSpace, &subject, metadata);
-        let short = self.short_of(&pool, status);
-        let short =
-            short.map(|_| "snapshots made by hand take more than may be given to snapshots and trash".to_owned());
-        self.set_alert(
-            AlertKind::PoolReserve,
-            &subject,
-            short.map(|why| (Severity::Warning, why)),
-        );
+        let short = (pool.beside > self.allowance(&pool)).then(|| {
+            let why = "snapshots made by hand take more than may be given to snapshots and trash";
+            (Severity::Warning, why.to_owned())
+        });
+        self.set_alert(AlertKind::PoolReserve, &subject, short);
     }
 
     /// Refuses what would need new space in a pool's metadata or data while it is too full for that. Asks the kernel.
@@ -220,8 +217,7 @@ impl Engine {
     pub(crate) fn refuse_full_for_snapshot(&self, id: PoolId) -> Result<(), EngineError> {
         let status = self.refuse_full_pool(id, "snapshots")?;
         let pool = self.named(id)?;
-        let promised = self.view().pools.get(&id).map(PoolView::promised).unwrap_or_default();
-        let allowed = fill::allowance(pool.size, pool.reserve(), promised);
+        let allowed = self.allowance(&pool);
         let full = |why: String| {
             Err(EngineError::NoSpace(format!(
                 "pool {} takes no more snapshots: {why}; delete some that are not needed",

@@ -32,14 +32,15 @@ impl Engine {
                     }
                     let why = pool.trouble.clone().or_else(|| pool.missing_reason());
                     let subject = Subject::named(pool.id, &pool.tags.name);
-                    (subject, pool.state(), why.unwrap_or_default())
+                    (subject, pool.state(), why)
                 })
                 .collect()
         };
         for (subject, state, why) in pools {
+            // One that is not active for no known reason was not yet settled: it is judged when it is.
             let (degraded, incomplete) = match state {
-                PoolState::Degraded => (Some((Severity::Warning, why)), None),
-                PoolState::Incomplete => (None, Some((Severity::Error, why))),
+                PoolState::Degraded => (why.map(|why| (Severity::Warning, why)), None),
+                PoolState::Incomplete => (None, why.map(|why| (Severity::Error, why))),
                 PoolState::Creating | PoolState::Ready | PoolState::Deleting => (None, None),
             };
             self.set_alert(AlertKind::PoolDegraded, &subject, degraded);

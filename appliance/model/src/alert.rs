@@ -110,17 +110,17 @@ alert_kinds! {
     /// A pool is almost full.
     PoolSpace, "pool-space",
         "The pool's disks are almost full of written data. When nothing is left, writes to its volumes fail (ENOSPC).",
-        "Delete what is not needed, snapshots and volumes in the trash first; or add disks: `cistern pools add-disks`.";
+        "Delete what is not needed: snapshots and deleted volumes in the trash first, then files and volumes.";
     /// A pool's metadata is almost full.
     PoolMetadataSpace, "pool-metadata-space",
         "The space for the pool's own bookkeeping is almost used up. Before it is, the pool takes no new volumes and no \
          new snapshots.",
-        "Delete snapshots that are not needed, or add disks so that it can grow: `cistern pools add-disks`.";
+        "Delete snapshots and volumes that are not needed.";
     /// A pool's reserve for snapshots and trash runs short.
     PoolReserve, "pool-reserve",
         "Snapshots and trash take more than the reserve that the pool keeps for them. The trash is purged and scheduled \
          snapshots are deleted, oldest first; snapshots made by hand are kept, and new ones are refused.",
-        "Delete snapshots that are not needed, add disks, or raise the reserve: `cistern pools set --reserve`.";
+        "Delete snapshots that are not needed, or raise the reserve: `cistern pools set POOL --reserve PERCENT`.";
     /// A volume is not served.
     VolumeFailed, "volume-failed",
         "The volume is not served: its device or its filesystem cannot be used. Its clients wait for it.",

@@ -152,3 +152,15 @@ fn a_pool_that_cannot_be_looked_at_keeps_no_other_from_it() {
     let grown = events.iter().filter(|event| event.message.contains("enlarged")).count();
     assert_eq!(grown, 1);
 }
+
+#[test]
+fn a_full_overcommitted_pool_without_snapshots_blames_none() {
+    let rig = Rig::with_pool();
+    let size = set(&rig, Some(300), Some(0)).size;
+    let volume = rig.make_volume("v", Bytes::gib(20));
+    let rest = size.saturating_sub(Bytes::mib(68));
+    rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
+    rig.engine.tick();
+    let kinds: Vec<AlertKind> = rig.engine.alerts(false).iter().map(|alert| alert.kind).collect();
+    assert_eq!(kinds, [AlertKind::PoolSpace]);
+}
