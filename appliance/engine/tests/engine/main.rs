@@ -10,6 +10,7 @@ mod crashes;
 mod disks;
 mod failures;
 mod histories;
+mod moves;
 mod pools;
 mod reconcile;
 mod replace;
