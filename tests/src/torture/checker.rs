@@ -26,7 +26,9 @@ pub(super) struct Checker {
 impl Checker {
     /// Starts it, under the system ID of the machine that made the pool.
     pub(super) fn boot(site: &Site, system_id: &str) -> Result<Self> {
-        let lab = site.boot(Machine::default().disks_on(Bus::VirtioScsi).disks_later())?;
+        // One processor each: as many checkers as the host has processors run side by side.
+        let machine = Machine::default().cpus(1).disks_on(Bus::VirtioScsi).disks_later();
+        let lab = site.boot(machine)?;
         lab.check(|lab| {
             lab.banner()?;
             let shell = lab.appliance.root_shell()?;
