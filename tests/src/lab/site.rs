@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use cistern_qemu::{Host, Nic, SavedState, Switch, Vm};
@@ -16,6 +17,8 @@ use crate::cli::Cli;
 
 const PEER_MAC: &str = "52:54:00:77:00:02";
 const LINK: &str = "link";
+/// How many sites there were in this process.
+static SITES: AtomicUsize = AtomicUsize::new(0);
 
 /// What a scenario can start from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,8 +64,9 @@ impl Site {
             ensure!(path.exists(), "{} is missing; `make image` makes it", path.display());
         }
         let scenarios = top.join("target/test/scenarios");
-        // Its own, so that two runs side by side do not take each other's away.
-        let states = top.join(format!("target/test/states-{}", std::process::id()));
+        // Its own, so that two runs side by side, or two lanes of one, do not take each other's away.
+        let number = SITES.fetch_add(1, Ordering::SeqCst);
+        let states = top.join(format!("target/test/states-{}-{number}", std::process::id()));
         let host = cistern_qemu::probe()?;
         Ok(Site {
             images,
