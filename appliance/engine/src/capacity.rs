@@ -3,6 +3,7 @@
 //! promised is not in danger.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use cistern_host::{ThinMode, ThinStatus};
 use cistern_model::{AlertKind, Bytes, EventKind, PoolId, Severity};
@@ -96,10 +97,18 @@ impl Engine {
         let Some(extents) = fill::metadata_growth(&status, pool.extent, pool.free, copies) else {
             return Ok(status);
         };
+        // Only where something lies already: a spare disk stays whole.
+        let vg = pool.vg();
+        let state = self.0.host.lvm.state().doing(|| format!("read the state of {vg}"))?;
+        let members = state.pvs.into_iter().filter(|pv| pv.vg.as_ref() == Some(&vg));
+        let nodes: Vec<PathBuf> = members
+            .filter(|pv| pv.free < pv.size)
+            .filter_map(|pv| pv.node)
+            .collect();
         self.change_lvm(
             id,
             || format!("enlarge the metadata of pool {}", pool.tags.name),
-            || self.0.host.thin.extend_metadata(&pool.vg(), DATA, extents),
+            || self.0.host.thin.extend_metadata(&vg, DATA, extents, &nodes),
             |_| {},
         )?;
         self.read_lvm()?;

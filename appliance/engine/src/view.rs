@@ -46,7 +46,7 @@ pub(crate) struct PoolView {
     pub(crate) metadata: Percent,
     pub(crate) sync: Percent,
     pub(crate) settings: PoolSettings,
-    /// What of its group is not allocated.
+    /// What is not allocated of the disks that hold something: a spare is no room.
     pub(crate) free: Bytes,
     /// What only snapshots and trash hold, as last measured.
     pub(crate) beside: Bytes,
@@ -173,7 +173,7 @@ impl PoolView {
             metadata: Percent::default(),
             sync: Percent::FULL,
             settings: PoolSettings::read(&vg.tags),
-            free: vg.free,
+            free: taken_disks_free(state, &vg.name),
             beside: old.map(|old| old.beside).unwrap_or_default(),
             releasing: old.is_some_and(|old| old.releasing),
             trouble: old.and_then(|old| old.trouble.clone()),
@@ -341,6 +341,12 @@ impl PoolView {
         let disks = self.tags.groups.iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();
         (self.missing > 0).then(|| format!("{} of its {disks} disks cannot be found", self.missing))
     }
+}
+
+/// What is free on those of a group's disks on which something lies.
+fn taken_disks_free(state: &LvmState, vg: &str) -> Bytes {
+    let members = state.pvs.iter().filter(|pv| pv.vg.as_deref() == Some(vg));
+    members.filter(|pv| pv.free < pv.size).map(|pv| pv.free).sum()
 }
 
 /// That share of a size.

@@ -1,6 +1,7 @@
 //! How full thin pools are, and more room for their metadata.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cistern_model::{Bytes, Percent};
 
@@ -44,6 +45,6 @@ pub trait ThinPools: Send + Sync {
     /// How much each active thin volume of a group maps, by its name. What volumes share is counted for each.
     fn mapped(&self, vg: &str) -> Result<BTreeMap<String, Bytes>, HostError>;
 
-    /// Makes a pool's metadata larger by this many extents, wherever its group has room; copies stay apart.
-    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64) -> Result<(), HostError>;
+    /// Makes a pool's metadata larger by this many extents, on these physical volumes; copies stay apart.
+    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError>;
 }

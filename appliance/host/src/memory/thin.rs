@@ -1,6 +1,7 @@
 //! Thin pools: what is mapped is what files take, and the metadata is as full as the test says.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cistern_model::{Bytes, Percent};
 
@@ -49,7 +50,7 @@ impl ThinPools for Running {
         })
     }
 
-    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64) -> Result<(), HostError> {
+    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
         self.change("thin.extend_metadata", &format!("{vg}/{pool}"), |state| {
             let short = || failed("extend_metadata", "Insufficient suitable allocatable extents");
             if state.missing(vg) > 0 {
@@ -61,7 +62,11 @@ impl ThinPools for Running {
                 Some(Kind::Plain(_) | Kind::Thin { .. }) | None => None,
             };
             let disks = disks.ok_or_else(|| failed("extend_metadata", "no such pool"))?;
-            if disks.iter().any(|disk| state.free_extents_of(*disk) < extents) {
+            let given = |disk: usize| nodes.contains(&state.disks[disk].device.node);
+            if disks
+                .iter()
+                .any(|disk| !given(*disk) || state.free_extents_of(*disk) < extents)
+            {
                 return Err(short());
             }
             let lv = state.vgs.get_mut(vg).and_then(|vg| vg.lvs.get_mut(pool));

@@ -1,6 +1,7 @@
 //! Thin pools, from the kernel's own lines; see Documentation/admin-guide/device-mapper/thin-provisioning.rst.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use cistern_model::{Bytes, Percent};
 
@@ -26,9 +27,10 @@ impl ThinPools for LinuxLvm {
         Ok(mapped(&output.stdout, vg))
     }
 
-    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64) -> Result<(), HostError> {
+    fn extend_metadata(&self, vg: &str, pool: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
         let operation = format!("enlarge the metadata of {vg}/{pool}");
-        self.run(&operation, &extend_metadata(vg, pool, extents)).map(|_| ())
+        self.run(&operation, &extend_metadata(vg, pool, extents, nodes))
+            .map(|_| ())
     }
 }
 
@@ -40,18 +42,13 @@ fn volumes_status() -> LvmCommand {
     }
 }
 
-/// LVM takes no extents for a pool's metadata, only a size; ours are of 4 MiB. It also makes a spare of that size, for a
-/// repair, on one disk, and cannot be kept from it.
-fn extend_metadata(vg: &str, pool: &str, extents: u64) -> LvmCommand {
+/// LVM takes no extents for a pool's metadata, only a size; ours are of 4 MiB. Told where, it makes no spare for a repair
+/// (seen with 2.03.31); not told, it does, on any disk.
+fn extend_metadata(vg: &str, pool: &str, extents: u64, nodes: &[PathBuf]) -> LvmCommand {
     let mebibytes = extents.saturating_mul(4);
-    let mut command = args::remove_lv(vg, pool);
-    command.program = "lvextend";
-    command.args.retain(|arg| arg != "--yes");
-    let at = command.args.len().saturating_sub(1);
-    command
-        .args
-        .splice(at..at, ["--poolmetadatasize".to_owned(), format!("+{mebibytes}m")]);
-    command
+    LvmCommand::new("lvextend", ["--poolmetadatasize", &format!("+{mebibytes}m")])
+        .with(args::full(vg, pool))
+        .with(args::nodes(nodes))
 }
 
 /// `NAME: START LENGTH thin-pool TRANSACTION USED/TOTAL USED/TOTAL HELD MODE ...`, metadata before data. With volumes the
@@ -152,8 +149,11 @@ mod tests {
 
     #[test]
     fn more_metadata_is_asked_for_by_its_size() {
-        let command = extend_metadata("p", "data", 3);
+        let command = extend_metadata("p", "data", 3, &["/dev/vda".into(), "/dev/vdb".into()]);
         assert_eq!(command.program, "lvextend");
-        assert_eq!(command.args[2..], ["--poolmetadatasize", "+12m", "p/data"]);
+        assert_eq!(
+            command.args[2..],
+            ["--poolmetadatasize", "+12m", "p/data", "/dev/vda", "/dev/vdb"]
+        );
     }
 }
