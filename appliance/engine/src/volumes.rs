@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cistern_host::HostError;
 use cistern_model::{
-    Bytes, EventKind, MINIMUM_VOLUME, Page, Percent, PoolId, Principal, Severity, Volume, VolumeId, VolumeName,
-    VolumeOptions, VolumeRequest,
+    Bytes, EventKind, MINIMUM_VOLUME, Page, PoolId, Principal, Severity, Volume, VolumeId, VolumeName, VolumeOptions,
+    VolumeRequest,
 };
 use uuid::Uuid;
 

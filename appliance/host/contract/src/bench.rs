@@ -91,7 +91,7 @@ impl<'a> Bench<'a> {
         self.group(disks)?;
         let nodes: Vec<PathBuf> = disks.iter().map(|n| self.nodes[*n].clone()).collect();
         let level = if disks.len() > 1 {
-            RaidLevel::Mirror
+            RaidLevel::Mirror { copies: 2 }
         } else {
             RaidLevel::Linear
         };

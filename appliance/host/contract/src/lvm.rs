@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cistern_host::{HostErrorKind, RaidLevel, TagChange};
+use cistern_host::{Activation, HostErrorKind, RaidLevel, TagChange};
 use cistern_model::Bytes;
 
 use crate::bench::{Bench, OTHER, POOL, Promised, VG, holds, same};
@@ -240,16 +240,30 @@ fn a_plain_volume_that_does_not_fit_is_not_made(bench: &Bench<'_>) -> Result<(),
         .refused("more than its disk has", HostErrorKind::Failed)?;
     lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[2..3], &[])
         .refused("one on a disk that is not in the group", HostErrorKind::Failed)?;
-    lvm.create_lv(VG, "plain", RaidLevel::Mirror, free / 2 + 1, &bench.nodes[..2], &[])
-        .refused("a mirror larger than a disk", HostErrorKind::Failed)?;
+    lvm.create_lv(
+        VG,
+        "plain",
+        RaidLevel::Mirror { copies: 2 },
+        free / 2 + 1,
+        &bench.nodes[..2],
+        &[],
+    )
+    .refused("a mirror larger than a disk", HostErrorKind::Failed)?;
     holds("there is none", bench.lv("plain")?.is_none())
 }
 
 fn a_mirror_takes_as_much_of_each_disk(bench: &Bench<'_>) -> Result<(), Broken> {
     let lvm = &bench.host.lvm;
     bench.group(&[0, 1])?;
-    lvm.create_lv(VG, "mirror", RaidLevel::Mirror, 10, &bench.nodes[..2], &[])
-        .done("making a mirror")?;
+    lvm.create_lv(
+        VG,
+        "mirror",
+        RaidLevel::Mirror { copies: 2 },
+        10,
+        &bench.nodes[..2],
+        &[],
+    )
+    .done("making a mirror")?;
     same("its size", bench.known("mirror")?.size, Bytes::mib(40))?;
     let state = lvm.state().done("reading LVM's state")?;
     for node in &bench.nodes[..2] {
@@ -258,15 +272,22 @@ fn a_mirror_takes_as_much_of_each_disk(bench: &Bench<'_>) -> Result<(), Broken> 
         // One extent more, for what says which copy is the newer.
         same("what is taken of a disk", taken, Some(Bytes::mib(44)))?;
     }
-    lvm.create_lv(VG, "lame", RaidLevel::Mirror, 10, &bench.nodes[..1], &[])
+    lvm.create_lv(VG, "lame", RaidLevel::Mirror { copies: 2 }, 10, &bench.nodes[..1], &[])
         .refused("a mirror on one disk", HostErrorKind::Failed)
 }
 
 fn a_plain_volume_grows_by_what_was_asked(bench: &Bench<'_>) -> Result<(), Broken> {
     let lvm = &bench.host.lvm;
     bench.group(&[0, 1, 2, 3])?;
-    lvm.create_lv(VG, "mirror", RaidLevel::Mirror, 10, &bench.nodes[..2], &[])
-        .done("making a mirror")?;
+    lvm.create_lv(
+        VG,
+        "mirror",
+        RaidLevel::Mirror { copies: 2 },
+        10,
+        &bench.nodes[..2],
+        &[],
+    )
+    .done("making a mirror")?;
     lvm.extend_lv(VG, "mirror", 5, &bench.nodes[2..4])
         .done("growing it on two others")?;
     same("its size", bench.known("mirror")?.size, Bytes::mib(60))?;
@@ -308,14 +329,16 @@ fn volumes_on_a_disk_that_is_gone_are_not_activated_and_come_back_with_it(bench:
             .done("making a volume")?;
     }
     bench.machine.attach(&bench.nodes[1], false)?;
-    lvm.activate_vg(VG).refused("activating all", HostErrorKind::Failed)?;
+    lvm.activate_vg(VG, Activation::Complete)
+        .refused("activating all", HostErrorKind::Failed)?;
     let (here, gone) = (bench.known("here")?.attributes, bench.known("gone")?.attributes);
     holds("the other one is active", here.active && !here.partial)?;
     holds("the one without its disk is not", !gone.active && gone.partial)?;
-    lvm.activate_lv(VG, "gone")
+    lvm.activate_lv(VG, "gone", Activation::Complete)
         .refused("activating it alone", HostErrorKind::Failed)?;
     bench.machine.attach(&bench.nodes[1], true)?;
-    lvm.activate_vg(VG).done("activating all when the disk is back")?;
+    lvm.activate_vg(VG, Activation::Complete)
+        .done("activating all when the disk is back")?;
     let gone = bench.known("gone")?.attributes;
     holds("it is active and whole", gone.active && !gone.partial)
 }
@@ -329,7 +352,7 @@ fn what_is_not_there_cannot_be_changed(bench: &Bench<'_>) -> Result<(), Broken> 
     lvm.tag_vg(VG, &change)
         .refused("tagging no group", HostErrorKind::Failed)?;
     lvm.remove_vg(VG).refused("removing no group", HostErrorKind::Failed)?;
-    lvm.activate_vg(VG)
+    lvm.activate_vg(VG, Activation::Complete)
         .refused("activating no group", HostErrorKind::Failed)?;
     lvm.deactivate_vg(VG)
         .refused("deactivating no group", HostErrorKind::Failed)?;
@@ -338,7 +361,7 @@ fn what_is_not_there_cannot_be_changed(bench: &Bench<'_>) -> Result<(), Broken> 
         .refused("tagging no volume", HostErrorKind::Failed)?;
     lvm.remove_lv(VG, "none")
         .refused("removing no volume", HostErrorKind::Failed)?;
-    lvm.activate_lv(VG, "none")
+    lvm.activate_lv(VG, "none", Activation::Complete)
         .refused("activating no volume", HostErrorKind::Failed)?;
     lvm.extend_lv(VG, "none", 1, &bench.nodes[..1])
         .refused("growing no volume", HostErrorKind::Failed)?;

@@ -1,6 +1,6 @@
 //! Thin pools and thin volumes.
 
-use cistern_host::{HostErrorKind, RaidLevel};
+use cistern_host::{Activation, HostErrorKind, RaidLevel};
 use cistern_model::Bytes;
 
 use crate::bench::{Bench, POOL, Promised, VG, holds, same};
@@ -115,13 +115,13 @@ fn activating_is_repeated_without_error(bench: &Bench<'_>) -> Result<(), Broken>
         holds("nothing is active", !bench.known("v")?.attributes.active)?;
     }
     for _ in 0..2 {
-        lvm.activate_lv(VG, "v").done("activating one")?;
+        lvm.activate_lv(VG, "v", Activation::Complete).done("activating one")?;
     }
     let (v, w) = (bench.known("v")?.attributes, bench.known("w")?.attributes);
     holds("one is active and the other is not", v.active && !w.active)?;
     holds("its pool is active", bench.known(POOL)?.attributes.active)?;
     for _ in 0..2 {
-        lvm.activate_vg(VG).done("activating all")?;
+        lvm.activate_vg(VG, Activation::Complete).done("activating all")?;
         holds("all are active", bench.known("w")?.attributes.active)?;
     }
     Ok(())
