@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Response;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use cistern_model::{ErrorKind, Principal};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
-use crate::routes::{alerts, disks, events, gate, jobs, orphans, pools, system, volumes};
+use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, system, volumes};
 use crate::table::{self, Access, Lookup};
 
 /// All routes. Needs [`ConnectInfo<PeerUid>`] in each request.
@@ -50,6 +50,7 @@ pub fn router(app: App) -> Router {
             "/v1/volumes/{id}/clients",
             post(volumes::add_client).delete(volumes::remove_client),
         )
+        .route("/v1/volumes/{id}/options", patch(options::change))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/events", get(events::list))

@@ -1,10 +1,10 @@
 //! One method for each route. Invariant: no logic but the route's own, and looking a volume up by its name.
 
 use cistern_model::{
-    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRequest, Disk, DiskId, EnrolRequest, Event, ImportRequest,
-    Job, JobId, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest, PowerAction, RemoveOrphanRequest,
-    ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId, TokenRequest, TopologyPlan,
-    TopologyRequest, Volume, VolumeId, VolumeName, VolumeRequest,
+    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest,
+    Event, ImportRequest, Job, JobId, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest, PowerAction,
+    RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId,
+    TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeId, VolumeName, VolumeOptionsChange, VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -249,13 +249,20 @@ impl Client {
         Ok(self.post(&path, &ClientRequest { client }).await?.1)
     }
 
-    /// Allows a client no longer to mount a volume.
-    pub async fn remove_client(&self, id: VolumeId, client: NfsClient) -> Result<Volume, ClientError> {
+    /// Allows a client no longer to mount a volume, and cuts it off.
+    pub async fn remove_client(&self, id: VolumeId, client: NfsClient) -> Result<ClientRemoved, ClientError> {
         let path = ["v1", "volumes", &id.to_string(), "clients"];
         let request = self
             .request(Method::DELETE, &path)
             .query(&[("client", client.to_string())]);
         let (_, body) = self.send(request).await?;
+        self.parse(&body)
+    }
+
+    /// Changes how a volume is served.
+    pub async fn set_options(&self, id: VolumeId, change: &VolumeOptionsChange) -> Result<Volume, ClientError> {
+        let path = ["v1", "volumes", &id.to_string(), "options"];
+        let (_, body) = self.send(self.request(Method::PATCH, &path).json(change)).await?;
         self.parse(&body)
     }
 

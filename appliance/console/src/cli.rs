@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use cistern_model::{Layout, Role};
+use cistern_model::{Layout, Role, Squash};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
@@ -355,6 +355,15 @@ pub(crate) enum Volumes {
         /// Who may mount it: an address or a network; give it once for each
         #[arg(long = "client", value_name = "CLIENT")]
         clients: Vec<String>,
+        #[command(flatten)]
+        options: Serving,
+    },
+    /// Change how one is served; its clients go on
+    Options {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        #[command(flatten)]
+        options: Serving,
     },
     /// Delete one, and all that is in it
     Delete {
@@ -364,6 +373,32 @@ pub(crate) enum Volumes {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// How a volume is served; what is not named stays, or is as usual.
+#[derive(Debug, Args)]
+pub(crate) struct Serving {
+    /// Which of its clients' users become the anonymous one: none (usual), root or all
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(Squash::ALL.iter().map(|s| s.name())))]
+    pub(crate) squash: Option<String>,
+    /// The anonymous user and group, by number (usual: 65534:65534)
+    #[arg(long, value_name = "UID:GID")]
+    pub(crate) anonymous: Option<String>,
+    /// Whether all clients may only read
+    #[arg(long, value_name = "true|false")]
+    pub(crate) read_only: Option<bool>,
+    /// Whom to give its root directory to, by number (usual: 0:0)
+    #[arg(long, value_name = "UID:GID")]
+    pub(crate) root_owner: Option<String>,
+    /// The mode to give its root directory (usual: 1777)
+    #[arg(long, value_name = "MODE")]
+    pub(crate) root_mode: Option<String>,
+    /// How clients prove who they are; give it once for each flavour (only sys in this version)
+    #[arg(long, value_name = "FLAVOUR")]
+    pub(crate) security: Vec<String>,
+    /// Whether the connection is encrypted (only none in this version)
+    #[arg(long, value_name = "none|tls|mtls")]
+    pub(crate) transport_security: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -377,7 +412,7 @@ pub(crate) enum Clients {
     Add {
         /// Its id, its name, or POOL/NAME
         volume: String,
-        /// An address (10.0.0.7) or a network (10.0.0.0/24)
+        /// An address (10.0.0.7) or a network (10.0.0.0/24); to only read: 10.0.0.7:ro
         client: String,
     },
     /// Allow a client no longer to mount a volume
@@ -531,6 +566,9 @@ mod tests {
             "alerts",
             "alerts list --all -o json",
             "alerts ack pool-degraded.pool-0f8fad5bd9cb469fa16570867728950e",
+            "clients add photos fd00::7:ro",
+            "volumes create photos --pool tank --size 10GiB --squash root --root-owner 1000:100 --root-mode 2770",
+            "volumes options photos --read-only true --squash all --anonymous 1000:100",
             "events --follow",
             "events -o json",
             "jobs list",

@@ -1,8 +1,9 @@
 //! How things look to people. Pure: from a thing to text.
 
 use cistern_model::{
-    Alert, Disk, DiskState, DiskTransport, Event, Interface, Job, JobKind, JobState, Layout, Orphan, Pool, PoolPlan,
-    ServiceState, Severity, System, Token, TopologyPlan, Volume,
+    Alert, Disk, DiskState, DiskTransport, Event, FenceMethod, FenceReport, HeldState, Interface, Job, JobKind,
+    JobState, Layout, Orphan, Pool, PoolPlan, ServiceState, Severity, Squash, System, Token, TopologyPlan, Volume,
+    VolumeOptions,
 };
 use jiff::Timestamp;
 
@@ -246,6 +247,10 @@ pub(crate) fn volume(v: &Volume, host: Option<&str>) -> String {
         ("created", time(v.created)),
         ("clients", join(&v.clients, "\n")),
     ]);
+    let options = options(&v.options);
+    if !options.is_empty() {
+        pairs.push(("served", options.join("\n")));
+    }
     let mount = mount_command(v, host.unwrap_or("ADDRESS"));
     let mut text = format!("{}\n\nmount it on a client with:\n  {mount}", fields(&pairs));
     if v.clients.is_empty() {
@@ -255,6 +260,52 @@ pub(crate) fn volume(v: &Volume, host: Option<&str>) -> String {
         ));
     }
     text
+}
+
+/// A note of what it took to cut a session off.
+pub(crate) fn fence(report: &FenceReport) -> String {
+    let held = |held: &HeldState| {
+        format!(
+            "{} open file(s), {} lock(s), {} delegation(s)",
+            held.opens, held.locks, held.delegations
+        )
+    };
+    let how = match report.method {
+        FenceMethod::None if report.held.delegations > 0 => "others may wait once for a file that was delegated to it",
+        FenceMethod::None => "nothing had to be revoked",
+        FenceMethod::ExpireClient => "its NFS session was ended",
+    };
+    let mut text = format!("note: {} was cut off ({}): {how}", report.client, held(&report.held));
+    for touched in &report.also_touched {
+        text.push_str(&format!(
+            "\nnote: that also touched {} on {}: {}",
+            touched.client,
+            touched.volume,
+            held(&touched.held)
+        ));
+    }
+    text
+}
+
+/// How a volume is served where that is not as usual.
+fn options(o: &VolumeOptions) -> Vec<String> {
+    let usual = VolumeOptions::default();
+    let mut said = Vec::new();
+    if o.read_only {
+        said.push("to read only".to_owned());
+    }
+    match o.squash {
+        Squash::None => {}
+        Squash::Root => said.push(format!("root as {}:{}", o.anonymous_uid, o.anonymous_gid)),
+        Squash::All => said.push(format!("all users as {}:{}", o.anonymous_uid, o.anonymous_gid)),
+    }
+    if (o.root_uid, o.root_gid, o.root_mode) != (usual.root_uid, usual.root_gid, usual.root_mode) {
+        said.push(format!(
+            "root directory {}:{}, mode {}",
+            o.root_uid, o.root_gid, o.root_mode
+        ));
+    }
+    said
 }
 
 /// What to paste on a client.
@@ -505,6 +556,17 @@ mod tests {
         let text = volume(&photos(), Some("10.0.0.5"));
         let mount = "  mount -t nfs -o vers=4.2 10.0.0.5:/volumes/vol-0f8fad5bd9cb469fa16570867728950e /mnt";
         assert!(text.lines().any(|l| l == mount), "{text}");
+        assert!(!text.contains("served"), "{text}");
+        let options = VolumeOptions {
+            squash: Squash::Root,
+            read_only: true,
+            ..VolumeOptions::default()
+        };
+        let text = volume(&Volume { options, ..photos() }, None);
+        assert!(
+            text.contains("to read only") && text.contains("root as 65534:65534"),
+            "{text}"
+        );
         let nobody = Volume {
             clients: Vec::new(),
             ..photos()

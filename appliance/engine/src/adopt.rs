@@ -19,9 +19,11 @@ use cistern_model::{
 use uuid::Uuid;
 
 use crate::EngineError;
+use crate::clients::refuse_twice;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::option_tags::OptionTags;
 use crate::pools::{no_pool, refuse_missing, refuse_unready};
 use crate::tags::{self, PoolTags, Stage, Unreadable, VolumeTags};
 use crate::view::{PoolView, View};
@@ -220,6 +222,7 @@ impl Engine {
     /// Takes a thin volume of one of our pools that holds an XFS as a volume.
     pub fn adopt_volume(&self, by: &Principal, request: &AdoptRequest) -> Result<Volume, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
+        refuse_twice(&request.clients)?;
         let (pool, lv) = self.orphan_volume(&request.object)?;
         let name = self.0.names.hold(volume_lock(pool, &request.name))?;
         let _one = self.0.names.hold(format!("the adoption of {}", request.object))?;
@@ -276,6 +279,7 @@ impl Engine {
             owner: by.owner.clone(),
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
+            options: OptionTags::default(),
         };
         let add = tags.write();
         let stale = found

@@ -2,7 +2,7 @@
 //! after a crash access is as was last answered, or as was last asked for.
 
 use cistern_host::TagChange;
-use cistern_model::{Client, EventKind, PoolId, Principal, Severity, Volume, VolumeId};
+use cistern_model::{Client, ClientRemoved, EventKind, PoolId, Principal, Severity, Volume, VolumeId};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -15,16 +15,17 @@ use crate::volumes::{Created, LIMIT, volume_lock};
 pub(crate) const MOST_CLIENTS: usize = 256;
 
 impl Engine {
-    /// Lets a client mount a volume.
+    /// Lets a client mount a volume. One that may already may from then on what is said now: write, or only read.
     pub fn add_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Created<Volume>, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
         let (pool, volume) = self.visible_volume(by, id)?;
         let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
         let (pool, volume) = self.visible_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
-        let created = !volume.tags.clients.contains(&client);
-        if created {
-            if volume.tags.clients.len() >= MOST_CLIENTS {
+        let old = same_peer(&volume, client);
+        let created = old.is_none();
+        if old != Some(client) {
+            if created && volume.tags.clients.len() >= MOST_CLIENTS {
                 return Err(EngineError::Invalid(format!(
                     "volume {id} has {MOST_CLIENTS} clients, which is the most; allow a network in place of single addresses"
                 )));
@@ -32,13 +33,19 @@ impl Engine {
             refuse_incomplete(&pool)?;
             let change = TagChange {
                 add: vec![client_tag(client)],
-                remove: Vec::new(),
+                remove: old.map(client_tag).into_iter().collect(),
             };
             self.retag(pool.id, id, &change, |volume| {
+                volume.tags.clients.retain(|there| !there.is_same_peer(&client));
                 volume.tags.clients.insert(client);
             })?;
-            self.publish()?;
-            let message = format!("{client} may mount volume {}", volume.tags.name);
+            self.publish_volume(id)?;
+            let may = if client.is_read_only() {
+                "mount and only read"
+            } else {
+                "mount"
+            };
+            let message = format!("{} may {may} volume {}", client.with_read_only(false), volume.tags.name);
             self.record(
                 EventKind::ClientAdded,
                 Severity::Info,
@@ -55,14 +62,15 @@ impl Engine {
         })
     }
 
-    /// No longer lets a client mount a volume. No error if it never might.
-    pub fn remove_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Volume, EngineError> {
+    /// No longer lets a client mount a volume, whether it might write or only read. No error if it never might.
+    /// When this returns it can neither read nor write there any more, and holds no lock on it.
+    pub fn remove_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<ClientRemoved, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
         let (pool, volume) = self.visible_volume(by, id)?;
         let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
         let (pool, volume) = self.visible_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
-        if volume.tags.clients.contains(&client) {
+        if let Some(client) = same_peer(&volume, client) {
             refuse_incomplete(&pool)?;
             let change = TagChange {
                 add: Vec::new(),
@@ -71,7 +79,7 @@ impl Engine {
             self.retag(pool.id, id, &change, |volume| {
                 volume.tags.clients.remove(&client);
             })?;
-            self.publish()?;
+            self.publish_volume(id)?;
             let message = format!("{client} may no longer mount volume {}", volume.tags.name);
             self.record(
                 EventKind::ClientRemoved,
@@ -83,10 +91,15 @@ impl Engine {
         } else {
             self.publish_if_stale()?;
         }
-        self.volume_model(id)
+        let fenced = self.fence(by, id, &volume.tags.name, client)?;
+        Ok(ClientRemoved {
+            volume: self.volume_model(id)?,
+            fenced,
+        })
     }
 
-    fn retag(
+    /// Changes a volume's tags.
+    pub(crate) fn retag(
         &self,
         pool: PoolId,
         id: VolumeId,
@@ -95,7 +108,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         self.change_lvm(
             pool,
-            || format!("note the clients of volume {id}"),
+            || format!("note what is new of volume {id}"),
             || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), change),
             |view| {
                 if let Some(volume) = view.volume_mut(id) {
@@ -106,7 +119,29 @@ impl Engine {
     }
 }
 
-fn refuse_unsettled(id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
+/// The client of a volume that has this address or network.
+fn same_peer(volume: &VolumeView, client: Client) -> Option<Client> {
+    volume
+        .tags
+        .clients
+        .iter()
+        .find(|there| there.is_same_peer(&client))
+        .copied()
+}
+
+/// Refuses clients of whom one is named as reading and as writing.
+pub(crate) fn refuse_twice(clients: &[Client]) -> Result<(), EngineError> {
+    for client in clients {
+        if let Some(other) = clients.iter().find(|c| c.is_same_peer(client) && *c != client) {
+            return Err(EngineError::Invalid(format!(
+                "clients: both {client} and {other} are named"
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn refuse_unsettled(id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
     match volume.tags.state {
         Stage::Ready => Ok(()),
         Stage::Creating => Err(EngineError::Conflict(format!(

@@ -1,5 +1,5 @@
 //! The engine itself: what its operations share. Invariant: LVM is changed only through [`Engine::change_lvm`], exports
-//! only through [`Engine::publish`]; both leave the view as the machine is.
+//! only through [`Engine::publish`] and [`Engine::publish_volume`]; all leave the view as the machine is.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -21,7 +21,8 @@ use crate::jobs::Jobs;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::pools::Pending;
 use crate::react::Surroundings;
-use crate::view::{Orphan, View};
+use crate::view::{Orphan, View, VolumeView};
+use crate::volume_options::{clients_of, users_of};
 
 /// What the engine is told about its surroundings.
 #[derive(Debug, Clone)]
@@ -234,17 +235,47 @@ impl Engine {
         let mut entries: Vec<ExportEntry> = Vec::new();
         for pool in self.view().pools.values().filter(|pool| !pool.releasing) {
             let served = pool.volumes.iter().filter(|(_, volume)| volume.has_export());
-            entries.extend(served.map(|(id, volume)| ExportEntry {
-                path: self.path_of(*id),
-                fsid: id.uuid(),
-                clients: volume.tags.clients.iter().copied().collect(),
-            }));
+            entries.extend(served.map(|(id, volume)| self.export_of(*id, volume)));
         }
         entries.sort();
         let exports = &self.0.host.exports;
         exports.replace(&entries).doing(|| "write the exports".to_owned())?;
         *stale = false;
         Ok(())
+    }
+
+    /// Makes one volume's export what the view says.
+    pub(crate) fn publish_volume(&self, id: VolumeId) -> Result<(), EngineError> {
+        let mut stale = locked(&self.0.exports_stale);
+        if *stale {
+            drop(stale);
+            return self.publish();
+        }
+        *stale = true;
+        let entry = {
+            let view = self.view();
+            let volume = view.volume(id).map(|(_, volume)| volume);
+            volume
+                .filter(|volume| volume.has_export())
+                .map(|volume| self.export_of(id, volume))
+        };
+        let exports = &self.0.host.exports;
+        match entry {
+            Some(entry) => exports.set(&entry),
+            None => exports.remove(&self.path_of(id)),
+        }
+        .doing(|| format!("write the export of volume {id}"))?;
+        *stale = false;
+        Ok(())
+    }
+
+    fn export_of(&self, id: VolumeId, volume: &VolumeView) -> ExportEntry {
+        ExportEntry {
+            path: self.path_of(id),
+            fsid: id.uuid(),
+            clients: clients_of(volume),
+            users: users_of(volume),
+        }
     }
 
     /// Makes the exports what the view says if that failed the last time.

@@ -19,6 +19,10 @@
 //! - **A volume's deleting**: `state=deleting`, unexport, release, unmount, remove. Once that tag is committed it is
 //!   finished, by the same request or by reconcile.
 //! - **Clients**: the tag comes before the export, both ways. If the export then failed, the same request makes up for it.
+//! - **Fencing** (`fencing`): what a client that was taken away still holds is revoked after its export is gone, by the
+//!   gentlest way that frees the volume; the answer tells what that touched. The same request again looks again.
+//! - **Options**: tags, root directory, export, in this order. The root directory is given its owner, group and mode once:
+//!   the tag `root-pending` stands from the request until that is done, by the request or by the next reconcile.
 //! - **The same request again**: for a volume, the same name, pool and size (after raising); for a pool, the same name,
 //!   layout and disks. Anything else under the name is `NameTaken`; a thing being deleted is `Conflict`.
 //! - **Sizes** are raised to 300 MiB and to whole 4 KiB blocks; the filesystem has exactly these bytes, the LV whole
@@ -57,11 +61,13 @@ mod engine;
 mod error;
 mod events;
 mod failure;
+mod fencing;
 mod fill;
 mod jobs;
 mod keeping;
 mod layout;
 mod locks;
+mod option_tags;
 mod orphans;
 mod plan;
 mod pool_settings;
@@ -77,6 +83,7 @@ mod tags;
 mod tick;
 mod topology;
 mod view;
+mod volume_options;
 mod volume_steps;
 mod volumes;
 

@@ -261,6 +261,18 @@ impl Engine {
                 Err(error) => Some(error.problem().detail),
             }
         };
+        let trouble = match trouble {
+            None => match self.give_root(pool, id) {
+                Err(error) if power_lost(&error) => return Err(error),
+                // It is served all the same; the tag stays, and the next reconcile tries again.
+                Err(error) => {
+                    tracing::warn!(%error, volume = %id, "its root directory is not as it was asked for");
+                    None
+                }
+                Ok(()) => None,
+            },
+            trouble => trouble,
+        };
         let changed = self.change_view(|view| {
             let volume = view.volume_mut(id)?;
             let changed = volume.trouble != trouble;

@@ -12,6 +12,8 @@ use cistern_host::TagChange;
 use cistern_model::{Bytes, Client, DiskId, Layout, Owner, PoolName, VolumeName};
 use jiff::Timestamp;
 
+use crate::option_tags::OptionTags;
+
 /// The version of this form. A reader refuses what is newer.
 const VERSION: &str = "1";
 const PREFIX: &str = "cistern.";
@@ -30,7 +32,9 @@ pub(crate) struct VolumeTags {
     pub(crate) size: Bytes,
     pub(crate) owner: Owner,
     pub(crate) created: Timestamp,
+    /// Each address or network once.
     pub(crate) clients: BTreeSet<Client>,
+    pub(crate) options: OptionTags,
 }
 
 /// What the tags of a pool's volume group say. Its id is the group's name.
@@ -101,6 +105,7 @@ impl VolumeTags {
             tag("created", &self.created.as_second().to_string()),
         ];
         tags.extend(self.clients.iter().map(|client| client_tag(*client)));
+        tags.extend(self.options.write());
         tags
     }
 
@@ -114,6 +119,7 @@ impl VolumeTags {
             created: Timestamp::from_second(fields.parsed("created")?)
                 .map_err(|e| Unreadable::Damaged(format!("created: {e}")))?,
             clients: fields.all("client")?.into_iter().collect(),
+            options: OptionTags::read(&fields)?,
         })
     }
 }
@@ -215,15 +221,16 @@ pub(crate) fn client_tag(client: Client) -> String {
     tag("client", &client.to_string())
 }
 
-fn tag(key: &str, value: &str) -> String {
+/// A tag of ours.
+pub(crate) fn tag(key: &str, value: &str) -> String {
     format!("{PREFIX}{key}={}", encode(value))
 }
 
 /// The values of our tags, decoded, by key.
-struct Fields(BTreeMap<String, Vec<String>>);
+pub(crate) struct Fields(BTreeMap<String, Vec<String>>);
 
 impl Fields {
-    fn read(tags: &[String], kind: &str) -> Result<Self, Unreadable> {
+    pub(crate) fn read(tags: &[String], kind: &str) -> Result<Self, Unreadable> {
         let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for text in tags {
             let Some((key, value)) = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('=')) else {
@@ -247,6 +254,14 @@ impl Fields {
             Some([value]) => Ok(value),
             Some(_) => Err(Unreadable::Damaged(format!("{key}: more than one"))),
             None => Err(Unreadable::Damaged(format!("{key}: none"))),
+        }
+    }
+
+    /// The value of a key that need not be there.
+    pub(crate) fn at_most_one(&self, key: &str) -> Result<Option<&str>, Unreadable> {
+        match self.0.get(key) {
+            None => Ok(None),
+            Some(_) => self.one(key).map(Some),
         }
     }
 
@@ -312,7 +327,11 @@ mod tests {
             size: Bytes::gib(1),
             owner: "cluster-a".parse().unwrap(),
             created: Timestamp::from_second(1_700_000_000).unwrap(),
-            clients: ["10.0.0.7", "fd00::/64"].iter().map(|c| c.parse().unwrap()).collect(),
+            clients: ["10.0.0.7:ro", "fd00::/64"]
+                .iter()
+                .map(|c| c.parse().unwrap())
+                .collect(),
+            options: OptionTags::default(),
         }
     }
 
@@ -327,7 +346,7 @@ mod tests {
                 "cistern.size=1073741824",
                 "cistern.owner=cluster-a",
                 "cistern.created=1700000000",
-                "cistern.client=10.0.0.7",
+                "cistern.client=10.0.0.7:ro",
                 "cistern.client=fd00::/64",
             ]
         );

@@ -388,6 +388,7 @@ impl VolumeView {
             reason: self.trouble.clone().filter(|_| self.tags.state == Stage::Ready),
             owner: self.tags.owner.clone(),
             clients: self.tags.clients.iter().copied().collect(),
+            options: self.tags.options.options.clone(),
             export: Export::of(id),
             created: self.tags.created,
         }

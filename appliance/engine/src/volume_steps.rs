@@ -8,6 +8,7 @@ use crate::EngineError;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::tags::Stage;
+use crate::volume_options::root_of;
 use crate::volumes::no_volume;
 
 /// How often a filesystem that is still in use is asked for again: what holds it is told to let go before each.
@@ -56,14 +57,14 @@ impl Engine {
                 .doing(|| doing("mount the filesystem"))?;
         }
         filesystems
-            .open_root(&path)
+            .set_root(&path, &root_of(&tags.options.options))
             .doing(|| doing("open the root directory"))?;
         self.change_view(|view| {
             if let Some(volume) = view.volume_mut(id) {
                 volume.exported = true;
             }
         });
-        self.publish()?;
+        self.publish_volume(id)?;
         self.change_lvm(
             pool,
             || doing("note the readiness"),
@@ -92,7 +93,7 @@ impl Engine {
                 volume.exported = false;
             }
         });
-        self.publish()?;
+        self.publish_volume(id)?;
         let path = self.path_of(id);
         // Also where nothing is mounted: the directory goes with it.
         for attempt in 1.. {

@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use cistern_host::HostError;
 use cistern_model::{
-    Bytes, EventKind, MINIMUM_VOLUME, Page, PoolId, Principal, Severity, Volume, VolumeId, VolumeName, VolumeRequest,
+    Bytes, EventKind, MINIMUM_VOLUME, Page, PoolId, Principal, Severity, Volume, VolumeId, VolumeName, VolumeOptions,
+    VolumeRequest,
 };
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::clients::MOST_CLIENTS;
+use crate::clients::{MOST_CLIENTS, refuse_twice};
 use crate::engine::Engine;
 use crate::error::Doing as _;
+use crate::option_tags::OptionTags;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, Stage, VolumeTags};
 use crate::view::{DATA, PoolView, VolumeView};
+use crate::volume_options::refuse_options;
 
 /// What came of a request to make a thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,9 @@ impl Engine {
     pub fn create_volume(&self, by: &Principal, request: &VolumeRequest) -> Result<Created<Volume>, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
         let size = size_for(request)?;
+        let options = request.options.apply(&VolumeOptions::default());
+        refuse_options(&options)?;
+        refuse_twice(&request.clients)?;
         let pool = {
             let view = self.view();
             let pool = view
@@ -75,7 +81,7 @@ impl Engine {
                 }
                 (id, false)
             }
-            None => (self.allot(by, pool, request, size)?, true),
+            None => (self.allot(by, pool, request, size, options)?, true),
         };
         if let Err(error) = self.finish_volume(pool, id, fresh) {
             // Nobody was told of it: it is taken away. If that fails too, asking again goes on with it.
@@ -212,6 +218,7 @@ impl Engine {
         pool: PoolId,
         request: &VolumeRequest,
         size: Bytes,
+        options: VolumeOptions,
     ) -> Result<VolumeId, EngineError> {
         let id = VolumeId::from_uuid(Uuid::new_v4());
         let tags = VolumeTags {
@@ -221,6 +228,10 @@ impl Engine {
             owner: by.owner.clone(),
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
+            options: OptionTags {
+                options,
+                root_pending: false,
+            },
         };
         let lvm = &self.0.host.lvm;
         let made = self.0.lvm.change(pool, || {

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cistern_host::{Activation, ExportEntry, Host, HostError, RaidLevel, Service, TagChange, XfsSpec};
-use cistern_model::Bytes;
+use cistern_host::{Activation, ExportEntry, ExportUsers, Host, HostError, RaidLevel, RootSpec, Service, TagChange, XfsSpec};
+use cistern_model::{Bytes, Mode};
 use uuid::Uuid;
 
 type Outcome = Result<(), Box<dyn Error>>;
@@ -106,6 +106,7 @@ fn exports(name: &str, clients: &[&str]) -> Result<ExportEntry, Box<dyn Error>> 
         path: Path::new("/volumes").join(name),
         fsid: Uuid::from_u128(u128::from_str_radix(name, 36)?),
         clients: clients?,
+        users: ExportUsers::default(),
     })
 }
 
@@ -127,7 +128,12 @@ fn volume(host: &Host, vg: &str, name: &str, mib: u64, clients: &[&str]) -> Outc
     step("probe", || host.filesystems.probe(&node))?;
     step("mount", || host.filesystems.mount(&node, &target))?;
     step("mount again", || host.filesystems.mount(&node, &target)).err();
-    step("open_root", || host.filesystems.open_root(&target))?;
+    let root = RootSpec {
+        uid: 0,
+        gid: 0,
+        mode: Mode::OPEN,
+    };
+    step("set_root", || host.filesystems.set_root(&target, &root))?;
     step("usage", || host.filesystems.usage(&target))?;
     let mut entries = host.exports.current()?;
     entries.push(exports(name, clients)?);

@@ -1,8 +1,9 @@
 //! What is exported over NFS, and to whom.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
-use cistern_model::Client;
+use cistern_model::{Client, HeldState, Squash};
 use uuid::Uuid;
 
 use crate::HostError;
@@ -14,20 +15,77 @@ pub struct ExportEntry {
     pub path: PathBuf,
     /// Its `fsid`.
     pub fsid: Uuid,
-    /// Its clients; with none, it is known to the server and open to nobody.
+    /// Its clients, each address or network once; with none, it is known to the server and open to nobody.
     pub clients: Vec<Client>,
+    /// Who is who on it.
+    pub users: ExportUsers,
 }
 
-/// The NFS server's exports. The options are fixed here: `rw,sync,no_subtree_check,no_root_squash,mp,fsid=...`.
+/// Which users of an export's clients become the anonymous one, and who that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExportUsers {
+    /// Which.
+    pub squash: Squash,
+    /// The anonymous user.
+    pub anonymous_uid: u32,
+    /// The anonymous user's group.
+    pub anonymous_gid: u32,
+}
+
+impl Default for ExportUsers {
+    fn default() -> Self {
+        ExportUsers {
+            squash: Squash::None,
+            anonymous_uid: 65534,
+            anonymous_gid: 65534,
+        }
+    }
+}
+
+/// A client as the NFS server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NfsSession {
+    /// What it is called until it ends.
+    pub id: String,
+    /// The address that it comes from.
+    pub address: IpAddr,
+    /// What it holds, by filesystem.
+    pub held: Vec<HeldThere>,
+}
+
+/// What a session holds on one filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldThere {
+    /// Where the filesystem is mounted.
+    pub path: PathBuf,
+    /// What.
+    pub held: HeldState,
+}
+
+/// The NFS server's exports. What an entry does not say is fixed: `sync,no_subtree_check,mp,fsid=...`. Whatever is changed,
+/// a server that starts later has it before its first client, and one that runs has it when the call returns: a client
+/// whose access was taken away is refused from then on. Clients whose access does not change are not disturbed.
 pub trait Exports: Send + Sync {
     /// What is exported now, sorted by path and client.
     fn current(&self) -> Result<Vec<ExportEntry>, HostError>;
 
-    /// Makes the list of exports exactly this, so that an NFS server that starts later has it before its first client,
-    /// and one that runs has it when this returns. Clients whose access does not change are not disturbed.
+    /// Makes the list of exports exactly this.
     fn replace(&self, entries: &[ExportEntry]) -> Result<(), HostError>;
+
+    /// Makes one export this, and leaves all others. Costs no more where there are thousands.
+    fn set(&self, entry: &ExportEntry) -> Result<(), HostError>;
+
+    /// Takes one export away, and leaves all others. No error if it is not there.
+    fn remove(&self, path: &Path) -> Result<(), HostError>;
+
+    /// The clients that the server knows now, and what each holds. None if the server is stopped.
+    fn sessions(&self) -> Result<Vec<NfsSession>, HostError>;
+
+    /// Ends a session: all that its client holds is revoked, on every export; what it was just asking for is answered
+    /// first. No error if it is not there. The client makes a new one, if it is there, and takes back what it can.
+    fn expire(&self, session: &str) -> Result<(), HostError>;
 
     /// Makes the server let go of a filesystem whose export was taken away, so that it can be unmounted: its cached
     /// entries expire, and opens and locks that clients hold on it are revoked. Does nothing if the server is stopped.
-    fn release(&self, path: &std::path::Path) -> Result<(), HostError>;
+    fn release(&self, path: &Path) -> Result<(), HostError>;
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cistern_model::{Bytes, Signature};
+use cistern_model::{Bytes, Mode, Signature};
 use uuid::Uuid;
 
 use crate::HostError;
@@ -15,6 +15,17 @@ pub struct XfsSpec {
     pub uuid: Uuid,
     /// Exactly its bytes; a multiple of its 4 KiB blocks, at most the device's size.
     pub size: Bytes,
+}
+
+/// What a filesystem's root directory is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootSpec {
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its mode.
+    pub mode: Mode,
 }
 
 /// A mount, as the kernel lists it.
@@ -59,7 +70,6 @@ pub trait Filesystems: Send + Sync {
     /// How full a mounted filesystem is.
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError>;
 
-    /// Makes a mounted filesystem's root directory open to all users with the sticky bit (mode 1777), durably: clients
-    /// are squashed or not by export options, and ownership inside a volume is its users' own.
-    fn open_root(&self, target: &Path) -> Result<(), HostError>;
+    /// Gives a mounted filesystem's root directory its owner, group and mode, durably.
+    fn set_root(&self, target: &Path, root: &RootSpec) -> Result<(), HostError>;
 }

@@ -30,8 +30,8 @@ use std::sync::Arc;
 
 pub use disks::{BlockDevice, Disks};
 pub use error::{HostError, HostErrorKind};
-pub use exports::{ExportEntry, Exports};
-pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, XfsSpec};
+pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
+pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
 pub use lvm::{
     Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinUsage, VolumeGroup,
 };

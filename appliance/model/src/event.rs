@@ -54,6 +54,8 @@ pub enum EventKind {
     ClientAdded,
     /// A client was no longer allowed to mount a volume.
     ClientRemoved,
+    /// A client that was no longer allowed was cut off from what it held.
+    ClientFenced,
     /// A service's state changed.
     ServiceChanged,
     /// A network interface's state or addresses changed.

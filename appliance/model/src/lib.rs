@@ -11,9 +11,11 @@ mod bytes;
 mod client;
 mod disk;
 mod event;
+mod fence;
 mod id;
 mod job;
 mod name;
+mod options;
 mod orphan;
 mod pool;
 mod pool_settings;
@@ -27,9 +29,11 @@ pub use bytes::{Bytes, Percent};
 pub use client::Client;
 pub use disk::{Disk, DiskState, DiskTransport, Signature};
 pub use event::{Event, EventKind, Severity};
+pub use fence::{ClientRemoved, FenceMethod, FenceReport, HeldState, Touched};
 pub use id::{DiskId, JobId, PoolId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
 pub use name::{Owner, PoolName, TokenName, VolumeName};
+pub use options::{Mode, Security, Squash, TransportSecurity, VolumeOptions, VolumeOptionsChange};
 pub use orphan::{
     AdoptRequest, ImportRequest, Orphan, OrphanKind, RemoveOrphanRequest, Skipped, Topology, TopologyCluster,
     TopologyDevice, TopologyHostnames, TopologyName, TopologyNode, TopologyPlan, TopologyRequest,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Bytes, Client, Owner, PoolId, PoolName, VolumeId, VolumeName};
+use crate::{Bytes, Client, Owner, PoolId, PoolName, VolumeId, VolumeName, VolumeOptions, VolumeOptionsChange};
 
 /// The smallest volume: mkfs.xfs (6.13) refuses anything below exactly this. A smaller request is raised to it.
 pub const MINIMUM_VOLUME: Bytes = Bytes::mib(300);
@@ -28,6 +28,9 @@ pub struct VolumeRequest {
     /// Who may mount it from the start. Nobody, if empty. Not part of what makes a repeated request the same.
     #[serde(default)]
     pub clients: Vec<Client>,
+    /// How it is to be served, where that differs from the usual. Not part of what makes a repeated request the same.
+    #[serde(default)]
+    pub options: VolumeOptionsChange,
 }
 
 /// A volume.
@@ -53,6 +56,9 @@ pub struct Volume {
     pub owner: Owner,
     /// Who may mount it.
     pub clients: Vec<Client>,
+    /// How it is served.
+    #[serde(default)]
+    pub options: VolumeOptions,
     /// What to mount.
     pub export: Export,
     /// When it was made.
@@ -117,6 +123,7 @@ impl fmt::Display for VolumeState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientRequest {
-    /// An address or a network.
+    /// An address or a network; with `:ro` behind it, to read only. One that is known already may from then on what is
+    /// said now.
     pub client: Client,
 }

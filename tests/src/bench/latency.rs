@@ -82,6 +82,7 @@ fn by_api(
             size: SIZE,
             limit: None,
             clients: vec![PEER_ADDRESS.parse()?],
+            options: Default::default(),
         };
         let (answer, took) = timed(|| runtime.block_on(client.create_volume(&request)));
         let answer = answer.context("making a volume")?;

@@ -1,6 +1,7 @@
 //! The appliance: how a machine is put together, what its console says, and a root shell on it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +29,7 @@ pub struct Machine {
     nic: NicModel,
     screen: bool,
     pool_disks: PoolDisks,
+    contract: bool,
 }
 
 /// The disks for a pool.
@@ -66,6 +68,7 @@ impl Default for Machine {
             nic: NicModel::Virtio,
             screen: false,
             pool_disks: PoolDisks::Blank,
+            contract: false,
         }
     }
 }
@@ -122,6 +125,11 @@ impl Machine {
     /// With its four blank disks on this bus.
     pub fn disks_on(self, disks: Bus) -> Self {
         Machine { disks, ..self }
+    }
+
+    /// With `cistern-contract` on a disk.
+    pub fn contract(self) -> Self {
+        Machine { contract: true, ..self }
     }
 
     /// With this card.
@@ -198,9 +206,32 @@ impl Machine {
             }
             PoolDisks::Later => vm = vm.controller(self.disks),
         }
+        if self.contract {
+            vm = vm.disk(Disk::overlay(program_disk("cistern-contract")?).serial(CONTRACT_SERIAL));
+        }
         let outside = Nic::user().restricted().forward(API).model(self.nic);
         Ok(vm.nic(outside).nic(Nic::link(switch).mac(LINK_MAC).model(self.nic)))
     }
+}
+
+/// The serial number of the disk that carries `cistern-contract`.
+pub const CONTRACT_SERIAL: &str = "CONTRACT";
+
+/// A program of ours, from beside the one that runs, as a disk of its bytes.
+fn program_disk(name: &str) -> Result<PathBuf> {
+    let built = std::env::current_exe()?.with_file_name(name);
+    let disk = built.with_extension("raw");
+    let stripped = Command::new("strip").arg("-o").arg(&disk).arg(&built).status();
+    ensure!(
+        stripped.context("running strip")?.success(),
+        "strip {} failed; `cargo build` makes it",
+        built.display()
+    );
+    let file = std::fs::OpenOptions::new().write(true).open(&disk);
+    let file = file.with_context(|| format!("opening {}", disk.display()))?;
+    let length = file.metadata()?.len();
+    file.set_len(length.next_multiple_of(1 << 20))?;
+    Ok(disk)
 }
 
 /// Kernel arguments that give the port with this hardware address a static address on the private link.

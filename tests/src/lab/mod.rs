@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cistern_model::{Disk, DiskState, Pool, Volume};
 use cistern_qemu::Switch;
+use serde::de::DeserializeOwned;
 
-pub use appliance::{Appliance, Banner, Machine, RootShell};
+pub use appliance::{Appliance, Banner, CONTRACT_SERIAL, Machine, RootShell};
 pub use peer::{Outcome, Peer};
 pub use site::{Site, Stage};
 
@@ -25,6 +26,9 @@ use crate::cli::{Answer, Cli};
 pub const APPLIANCE_ADDRESS: &str = "10.77.0.1";
 /// The peer's address there.
 pub const PEER_ADDRESS: &str = "10.77.0.2";
+/// A second client's address there.
+pub const SECOND_PEER_ADDRESS: &str = "10.77.0.3";
+const SECOND_PEER_MAC: &str = "52:54:00:77:00:03";
 /// How long the API may take to answer after a start under software emulation on a busy machine.
 pub const START_LIMIT: Duration = Duration::from_secs(180);
 
@@ -37,8 +41,9 @@ pub struct Lab {
     /// `cistern` on a laptop.
     pub cli: Cli,
     directory: PathBuf,
+    images: PathBuf,
     /// Held for as long as the machines are plugged into it.
-    _switch: Switch,
+    switch: Switch,
 }
 
 impl Lab {
@@ -126,6 +131,32 @@ impl Lab {
         Ok((status, body.to_owned()))
     }
 
+    /// Deletes what is at a path of the API, and gives the answer.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let token = self.token()?;
+        let output = Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--insecure",
+                "--fail-with-body",
+                "--max-time",
+                "60",
+            ])
+            .args([
+                "--request",
+                "DELETE",
+                "--header",
+                &format!("Authorization: Bearer {token}"),
+            ])
+            .arg(format!("{}{path}", self.appliance.url()?))
+            .output()
+            .context("running curl")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "DELETE {path}: {text}");
+        serde_json::from_str(&text).with_context(|| format!("DELETE {path}: {text}"))
+    }
+
     /// The laptop's token.
     pub fn token(&self) -> Result<String> {
         self.cli.profile_value("token")
@@ -194,6 +225,23 @@ impl Lab {
         self.peer
             .sh(&format!("umount {at} && echo 3 > /proc/sys/vm/drop_caches"))?;
         self.mount(volume, at)
+    }
+
+    /// A second client on the private link, started from nothing.
+    pub fn second_peer(&self) -> Result<Peer> {
+        let vm = site::peer(
+            &self.images,
+            &self.switch,
+            "peer2",
+            SECOND_PEER_MAC,
+            SECOND_PEER_ADDRESS,
+        )?;
+        let vm = vm.start(self.directory.join("peer2"))?;
+        vm.wait_for_agent(START_LIMIT)?;
+        let peer = Peer::new(Some(vm));
+        // An NFS server tells its clients apart by their host names.
+        peer.sh("hostname peer2")?;
+        Ok(peer)
     }
 
     /// Restarts the appliance in order, as its operator does, and waits until it serves again.

@@ -1,9 +1,11 @@
 //! The client: a second VM with a real NFS client, driven through its guest agent.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cistern_qemu::Vm;
+use data_encoding::BASE64;
 
 /// How long a command in the client may take, where nothing else is said. An NFS client that waits out a grace period
 /// of 20 s on a busy machine under software emulation stays well below.
@@ -69,6 +71,27 @@ impl Peer {
             }
             std::thread::sleep(Duration::from_millis(500));
         }
+    }
+
+    /// Puts a program of ours, from beside the one that runs, into the client's /tmp.
+    pub fn put_program(&self, name: &str) -> Result<()> {
+        let built = std::env::current_exe()?.with_file_name(name);
+        let stripped = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&built).status();
+        ensure!(
+            strip.context("running strip")?.success(),
+            "strip {} failed",
+            built.display()
+        );
+        let bytes = std::fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))?;
+        std::fs::remove_file(&stripped).with_context(|| format!("removing {}", stripped.display()))?;
+        self.sh(&format!("rm -f /tmp/{name}"))?;
+        // An argument of a command has at most 128 KiB.
+        for part in bytes.chunks(72 << 10) {
+            let text = BASE64.encode(part);
+            self.sh(&format!("echo {text} | base64 -d >> /tmp/{name}"))?;
+        }
+        self.sh(&format!("chmod +x /tmp/{name}")).map(drop)
     }
 
     /// The end of its log.

@@ -138,25 +138,10 @@ impl Site {
             .builder(&self.images, &switch)?
             .start(directory.join("appliance"))?;
         let peer = match with_peer {
-            true => Some(self.peer(&switch)?.start(directory.join("peer"))?),
+            true => Some(peer(&self.images, &switch, "peer", PEER_MAC, PEER_ADDRESS)?.start(directory.join("peer"))?),
             false => None,
         };
         self.lab(directory, vm, peer, switch)
-    }
-
-    fn peer(&self, switch: &Switch) -> Result<cistern_qemu::Builder> {
-        let images = self.images.join("peer");
-        let cmdline = format!(
-            "{} {}",
-            read(&images.join("cmdline"))?.trim(),
-            link_arguments(PEER_MAC, PEER_ADDRESS)
-        );
-        Ok(Vm::builder("peer")
-            .memory_mib(768)
-            .cpus(2)
-            .direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline)
-            .nic(Nic::link(switch).mac(PEER_MAC))
-            .guest_agent())
     }
 
     fn lab(&self, directory: &Path, vm: Vm, peer: Option<Vm>, switch: Switch) -> Result<Lab> {
@@ -167,7 +152,8 @@ impl Site {
             peer: Peer::new(peer),
             cli,
             directory: directory.to_owned(),
-            _switch: switch,
+            images: self.images.clone(),
+            switch,
         })
     }
 
@@ -223,6 +209,28 @@ impl Drop for Site {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.states);
     }
+}
+
+/// A client's description for QEMU, with this address on the private link.
+pub(super) fn peer(
+    images: &Path,
+    switch: &Switch,
+    name: &str,
+    mac: &str,
+    address: &str,
+) -> Result<cistern_qemu::Builder> {
+    let images = images.join("peer");
+    let cmdline = format!(
+        "{} {}",
+        read(&images.join("cmdline"))?.trim(),
+        link_arguments(mac, address)
+    );
+    Ok(Vm::builder(name)
+        .memory_mib(768)
+        .cpus(2)
+        .direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline)
+        .nic(Nic::link(switch).mac(mac))
+        .guest_agent())
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {

@@ -6,6 +6,7 @@ pub(crate) mod disks;
 pub(crate) mod events;
 pub(crate) mod gate;
 pub(crate) mod jobs;
+pub(crate) mod options;
 pub(crate) mod orphans;
 pub(crate) mod pools;
 pub(crate) mod system;

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_engine::VolumeFilter;
-use cistern_model::{Client, ClientRequest, ErrorKind, Page, Problem, Volume, VolumeId, VolumeName, VolumeRequest};
+use cistern_model::{
+    Client, ClientRemoved, ClientRequest, ErrorKind, Page, Problem, Volume, VolumeId, VolumeName, VolumeRequest,
+};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -127,16 +129,16 @@ pub(crate) async fn add_client(
     Ok(Json(added.object))
 }
 
-/// Allows a client no longer to mount a volume, and cuts it off. No error if it may not already.
+/// Allows a client no longer to mount a volume, and cuts it off; says what that touched. No error if it may not already.
 #[utoipa::path(delete, path = "/v1/volumes/{id}/clients", tag = "volumes", operation_id = "removeClient",
     params(("id" = String, Path, description = "The volume's id"), ClientQuery),
-    responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, body = ClientRemoved), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn remove_client(
     State(app): State<App>,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Asked(query): Asked<ClientQuery>,
-) -> Answer<Volume> {
+) -> Answer<ClientRemoved> {
     let what = format!("allowing {} no longer to mount {id}", query.client);
     app.call(&what, move |engine| engine.remove_client(&by, id, query.client))
         .await

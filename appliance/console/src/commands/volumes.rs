@@ -1,10 +1,10 @@
 //! Volumes, and who may mount them.
 
 use cistern_client::VolumeQuery;
-use cistern_model::{Bytes, MINIMUM_VOLUME, Volume, VolumeRequest};
+use cistern_model::{Bytes, Invalid, MINIMUM_VOLUME, Volume, VolumeOptionsChange, VolumeRequest};
 
 use super::Context;
-use crate::cli::{Clients, Volumes};
+use crate::cli::{Clients, Serving, Volumes};
 use crate::error::CliError;
 use crate::{ask, output::Rows, tables};
 
@@ -22,6 +22,7 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             size,
             limit,
             clients,
+            options,
         } => {
             let size: Bytes = size.parse()?;
             let request = VolumeRequest {
@@ -30,6 +31,7 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
                 size,
                 limit: limit.map(|l| l.parse()).transpose()?,
                 clients: clients.iter().map(|c| c.parse()).collect::<Result<_, _>>()?,
+                options: change(&options)?,
             };
             let made = client.create_volume(&request).await?;
             if !made.created {
@@ -46,6 +48,14 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             }
             show(context, made.object).await
         }
+        Volumes::Options { volume, options } => {
+            let change = change(&options)?;
+            if change == VolumeOptionsChange::default() {
+                return show(context, client.find_volume(&volume).await?).await;
+            }
+            let volume = client.find_volume(&volume).await?;
+            show(context, client.set_options(volume.id, &change).await?).await
+        }
         Volumes::Delete { volume, yes } => {
             let volume = client.find_volume(&volume).await?;
             let question = format!(
@@ -61,6 +71,36 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             output.note(&format!("The volume {} is deleted.", volume.name));
             Ok(())
         }
+    }
+}
+
+/// What was said of how a volume is to be served.
+fn change(said: &Serving) -> Result<VolumeOptionsChange, CliError> {
+    let (anonymous_uid, anonymous_gid) = numbers("user and group", said.anonymous.as_deref())?;
+    let (root_uid, root_gid) = numbers("owner and group", said.root_owner.as_deref())?;
+    let security: Vec<_> = said.security.iter().map(|s| s.parse()).collect::<Result<_, _>>()?;
+    Ok(VolumeOptionsChange {
+        squash: said.squash.as_ref().map(|s| s.parse()).transpose()?,
+        anonymous_uid,
+        anonymous_gid,
+        read_only: said.read_only,
+        root_uid,
+        root_gid,
+        root_mode: said.root_mode.as_ref().map(|m| m.parse()).transpose()?,
+        security: (!security.is_empty()).then_some(security),
+        transport_security: said.transport_security.as_ref().map(|t| t.parse()).transpose()?,
+    })
+}
+
+/// `UID:GID`.
+fn numbers(what: &'static str, text: Option<&str>) -> Result<(Option<u32>, Option<u32>), Invalid> {
+    let Some(text) = text else { return Ok((None, None)) };
+    let pair = text
+        .split_once(':')
+        .and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?)));
+    match pair {
+        Some((uid, gid)) => Ok((Some(uid), Some(gid))),
+        None => Err(Invalid::new(what, text, "give two numbers, as 1000:100")),
     }
 }
 
@@ -109,7 +149,12 @@ pub(crate) async fn clients(context: &Context, command: Clients) -> Result<(), C
         } => {
             let removed = removed.parse()?;
             let volume = client.find_volume(&volume).await?;
-            print(&client.remove_client(volume.id, removed).await?)
+            let gone = client.remove_client(volume.id, removed).await?;
+            for report in &gone.fenced {
+                // On the error output in every format: whoever asked should know what it touched.
+                eprintln!("{}", tables::fence(report));
+            }
+            print(&gone.volume)
         }
     }
 }

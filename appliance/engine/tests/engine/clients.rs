@@ -23,11 +23,16 @@ fn a_client_is_let_in_and_kept_out_again() {
             .created
     );
     let left = rig.engine.remove_client(&by(), volume.id, client("10.0.0.1")).unwrap();
-    assert_eq!(left.clients, [client("fd00::/64")]);
+    assert_eq!(
+        (left.volume.clients.clone(), left.fenced),
+        (vec![client("fd00::/64")], vec![])
+    );
+    let left = left.volume;
     assert_eq!(
         rig.engine
             .remove_client(&by(), volume.id, client("10.0.0.1"))
             .unwrap()
+            .volume
             .clients,
         left.clients
     );
@@ -52,7 +57,7 @@ fn with_its_last_client_a_volume_does_not_lose_its_export() {
 fn a_change_of_exports_that_failed_is_made_up_for_by_the_same_request() {
     let rig = Rig::with_pool();
     let volume = rig.make_volume("v", Bytes::gib(1));
-    rig.machine.fail_next("exports.replace", MemoryHost::failure("replace"));
+    rig.machine.fail_next("exports.set", MemoryHost::failure("set"));
     refused(
         rig.engine.add_client(&by(), volume.id, client("10.0.0.2")),
         ErrorKind::Internal,
@@ -66,7 +71,7 @@ fn a_change_of_exports_that_failed_is_made_up_for_by_the_same_request() {
     );
     assert_eq!(exported(&rig), [client("10.0.0.1"), client("10.0.0.2")]);
 
-    rig.machine.fail_next("exports.replace", MemoryHost::failure("replace"));
+    rig.machine.fail_next("exports.set", MemoryHost::failure("set"));
     refused(
         rig.engine.remove_client(&by(), volume.id, client("10.0.0.2")),
         ErrorKind::Internal,

@@ -32,7 +32,7 @@ enum Mishap {
 }
 
 /// Calls that can fail.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 17] = [
     "lvm.create_vg",
     "lvm.create_lv",
     "lvm.extend_lv",
@@ -45,6 +45,10 @@ const CALLS: [&str; 13] = [
     "filesystems.mount",
     "filesystems.unmount",
     "exports.replace",
+    "exports.set",
+    "exports.remove",
+    "filesystems.set_root",
+    "exports.sessions",
     "exports.release",
 ];
 

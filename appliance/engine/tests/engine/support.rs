@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cistern_engine::{Config, Created, Engine, EngineError, PoolCreation, VolumeFilter};
-use cistern_host::ExportEntry;
 use cistern_host::memory::{MemoryHost, disk, signature};
+use cistern_host::{ExportEntry, ExportUsers, RootSpec};
 use cistern_model::{
     Bytes, Client, DiskId, ErrorKind, Job, JobState, Layout, Pool, PoolRequest, PoolState, Principal, Role, Volume,
-    VolumeId, VolumeRequest, VolumeState,
+    VolumeId, VolumeOptionsChange, VolumeRequest, VolumeState,
 };
 
 pub(crate) struct Rig {
@@ -67,6 +67,7 @@ pub(crate) fn volume_request(name: &str, size: Bytes) -> VolumeRequest {
         size,
         limit: None,
         clients: vec![client("10.0.0.1")],
+        options: VolumeOptionsChange::default(),
     }
 }
 
@@ -203,11 +204,28 @@ impl Rig {
                 "{volume:?} is not mounted"
             );
             objects.insert(format!("{vg}/{lv}"));
+            let options = &volume.options;
+            let read_only = |client: &Client| client.with_read_only(options.read_only || client.is_read_only());
             exports.push(ExportEntry {
                 path: path(volume.id),
                 fsid: volume.id.uuid(),
-                clients: volume.clients.clone(),
+                clients: volume.clients.iter().map(read_only).collect(),
+                users: ExportUsers {
+                    squash: options.squash,
+                    anonymous_uid: options.anonymous_uid,
+                    anonymous_gid: options.anonymous_gid,
+                },
             });
+            let root = RootSpec {
+                uid: options.root_uid,
+                gid: options.root_gid,
+                mode: options.root_mode,
+            };
+            // One that was adopted was never given to anybody here.
+            let given = self.machine.root(&vg, &lv);
+            assert!(given.is_none_or(|given| given == root), "{given:?} {volume:?}");
+            let tags = self.machine.tags(&vg, &lv);
+            assert!(!tags.contains(&"cistern.root-pending=yes".to_owned()), "{tags:?}");
         }
         exports.sort();
         assert_eq!(self.machine.exports(), exports);
@@ -226,7 +244,9 @@ impl Rig {
         let at_start = self.machine.exports_at_nfs_start().pop().unwrap();
         let at_start: BTreeMap<PathBuf, Vec<Client>> = at_start.into_iter().map(|e| (e.path, e.clients)).collect();
         for volume in self.volumes() {
-            assert_eq!(at_start.get(&path(volume.id)), Some(&volume.clients), "{volume:?}");
+            let access = |client: &Client| client.with_read_only(volume.options.read_only || client.is_read_only());
+            let clients: Vec<Client> = volume.clients.iter().map(access).collect();
+            assert_eq!(at_start.get(&path(volume.id)), Some(&clients), "{volume:?}");
         }
     }
 }

@@ -49,8 +49,8 @@ fn a_create_changes_lvm_twice_and_asks_for_no_report() {
             "lvm.create_thin",
             "filesystems.make_xfs",
             "filesystems.mount",
-            "filesystems.open_root",
-            "exports.replace",
+            "filesystems.set_root",
+            "exports.set",
             "lvm.tag_lv",
             "filesystems.usage",
         ]
@@ -242,8 +242,8 @@ fn a_create_that_fails_at_any_step_leaves_nothing_and_can_be_asked_again() {
         "lvm.create_thin",
         "filesystems.make_xfs",
         "filesystems.mount",
-        "filesystems.open_root",
-        "exports.replace",
+        "filesystems.set_root",
+        "exports.set",
         "lvm.tag_lv",
     ] {
         let rig = Rig::with_pool();
@@ -263,8 +263,8 @@ fn a_create_whose_outcome_is_not_known_is_there_whole_or_not_at_all() {
         "lvm.create_thin",
         "filesystems.make_xfs",
         "filesystems.mount",
-        "filesystems.open_root",
-        "exports.replace",
+        "filesystems.set_root",
+        "exports.set",
         "lvm.tag_lv",
     ] {
         let rig = Rig::with_pool();
@@ -353,7 +353,7 @@ fn a_volume_that_the_machine_itself_holds_is_deleted_once_it_is_let_go() {
 #[test]
 fn a_delete_that_fails_at_any_step_is_finished_by_the_same_request_or_by_reconciling() {
     for call in [
-        "exports.replace",
+        "exports.remove",
         "exports.release",
         "filesystems.unmount",
         "lvm.remove_lv",

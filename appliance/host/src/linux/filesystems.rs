@@ -1,7 +1,7 @@
 //! XFS and mounts. mkfs.xfs is run; mounting, unmounting and counting are system calls.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::run::Run;
 use super::{disks, file, mounts, signatures};
-use crate::{FilesystemUsage, Filesystems, HostError, MountEntry, XfsSpec};
+use crate::{FilesystemUsage, Filesystems, HostError, MountEntry, RootSpec, XfsSpec};
 
 /// Making a filesystem writes its log, some 64 MiB, to disks that may be busy.
 const MKFS_LIMIT: Duration = Duration::from_secs(180);
@@ -80,6 +80,19 @@ fn is_mounted(target: &Path) -> Result<bool, HostError> {
     Ok(mounts::all()?.iter().any(|mount| mount.entry.target == target))
 }
 
+/// Of a directory where nothing is mounted the filesystem under it would answer. A mount is another device than the
+/// directory above; to read all mounts would cost more the more there are.
+fn refuse_unmounted(what: &str, target: &Path) -> Result<(), HostError> {
+    let operation = || format!("{what} {}", target.display());
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+    let above = target.parent().unwrap_or(target);
+    match device(target).and_then(|there| Ok((there, device(above)?))) {
+        Ok((there, above)) if there != above => Ok(()),
+        Ok(_) => Err(failed(operation(), Errno::EINVAL)),
+        Err(source) => Err(file::io(&operation(), target, source)),
+    }
+}
+
 impl Filesystems for LinuxFilesystems {
     fn probe(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
         signatures::read(node)
@@ -145,6 +158,7 @@ impl Filesystems for LinuxFilesystems {
     }
 
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError> {
+        refuse_unmounted("count", target)?;
         let counts = statvfs(target).map_err(|errno| failed(format!("count {}", target.display()), errno))?;
         let unit = counts.fragment_size();
         Ok(FilesystemUsage {
@@ -154,12 +168,15 @@ impl Filesystems for LinuxFilesystems {
         })
     }
 
-    fn open_root(&self, target: &Path) -> Result<(), HostError> {
-        let open = || {
-            fs::set_permissions(target, Permissions::from_mode(0o1777))?;
+    fn set_root(&self, target: &Path, root: &RootSpec) -> Result<(), HostError> {
+        refuse_unmounted("give away the root directory of", target)?;
+        let set = || {
+            // In this order: a change of owner may take bits away.
+            std::os::unix::fs::chown(target, Some(root.uid), Some(root.gid))?;
+            fs::set_permissions(target, Permissions::from_mode(root.mode.bits()))?;
             File::open(target)?.sync_all()
         };
-        open().map_err(|source| file::io("open the volume to all users", target, source))
+        set().map_err(|source| file::io("give the volume's root directory its owner and mode", target, source))
     }
 }
 

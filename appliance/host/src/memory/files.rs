@@ -1,12 +1,12 @@
-//! Filesystems, mounts and exports.
+//! Filesystems and mounts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cistern_model::{Bytes, Signature};
 
 use super::Running;
 use super::state::{Kind, State, Xfs, busy, failed, lv_of_node};
-use crate::{ExportEntry, Exports, FilesystemUsage, Filesystems, HostError, MountEntry, XfsSpec};
+use crate::{FilesystemUsage, Filesystems, HeldThere, HostError, MountEntry, RootSpec, XfsSpec};
 
 const BLOCK: u64 = 4096;
 const SMALLEST_XFS: Bytes = Bytes::mib(300);
@@ -59,7 +59,7 @@ impl Filesystems for Running {
                 uuid: spec.uuid,
                 size: spec.size,
                 complete: !state.midway,
-                open: false,
+                root: None,
                 damaged: false,
                 files: Default::default(),
             };
@@ -79,7 +79,7 @@ impl Filesystems for Running {
         self.change("filesystems.mount", &target.display().to_string(), |state| {
             let (vg, lv, _) = device(state, "mount", node)?;
             if state.mounts.contains_key(target) {
-                return Err(failed("mount", "something is mounted there"));
+                return Err(busy("mount", &target.display().to_string()));
             }
             if !state.xfs(&vg, &lv).is_some_and(|xfs| xfs.complete && !xfs.damaged) {
                 return Err(failed("mount", "Structure needs cleaning"));
@@ -91,7 +91,9 @@ impl Filesystems for Running {
 
     fn unmount(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.unmount", &target.display().to_string(), |state| {
-            let in_use = state.held.contains(target) || state.pinned.contains(target);
+            let open = |there: &HeldThere| there.path == target;
+            let served = state.sessions.iter().any(|session| session.held.iter().any(open));
+            let in_use = served || state.held.contains(target) || state.pinned.contains(target);
             if state.mounts.contains_key(target) && in_use {
                 return Err(busy("unmount", &target.display().to_string()));
             }
@@ -102,7 +104,10 @@ impl Filesystems for Running {
 
     fn mounts_below(&self, directory: &Path) -> Result<Vec<MountEntry>, HostError> {
         self.look("filesystems.mounts_below", &directory.display().to_string(), |state| {
-            let below = state.mounts.iter().filter(|(target, _)| target.starts_with(directory));
+            let below = state
+                .mounts
+                .iter()
+                .filter(|(target, _)| target.starts_with(directory) && *target != directory);
             Ok(below
                 .map(|(target, source)| MountEntry {
                     source: source.clone(),
@@ -126,42 +131,12 @@ impl Filesystems for Running {
         })
     }
 
-    fn open_root(&self, target: &Path) -> Result<(), HostError> {
-        self.change("filesystems.open_root", &target.display().to_string(), |state| {
+    fn set_root(&self, target: &Path, root: &RootSpec) -> Result<(), HostError> {
+        self.change("filesystems.set_root", &target.display().to_string(), |state| {
             let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
-            let (vg, lv) = source.ok_or_else(|| failed("open_root", "nothing is mounted there"))?;
+            let (vg, lv) = source.ok_or_else(|| failed("set_root", "nothing is mounted there"))?;
             if let Some(xfs) = state.xfs_mut(&vg, &lv) {
-                xfs.open = true;
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Exports for Running {
-    fn current(&self) -> Result<Vec<ExportEntry>, HostError> {
-        self.look("exports.current", "", |state| Ok(state.exports.clone()))
-    }
-
-    fn replace(&self, entries: &[ExportEntry]) -> Result<(), HostError> {
-        self.change("exports.replace", &entries.len().to_string(), |state| {
-            let mut sorted = entries.to_vec();
-            sorted.sort();
-            let mut paths: Vec<&PathBuf> = sorted.iter().map(|entry| &entry.path).collect();
-            paths.dedup();
-            if paths.len() != sorted.len() {
-                return Err(failed("replace", "a path is there twice"));
-            }
-            state.exports = sorted;
-            Ok(())
-        })
-    }
-
-    fn release(&self, path: &Path) -> Result<(), HostError> {
-        self.change("exports.release", &path.display().to_string(), |state| {
-            // What is still exported is opened again by the client at once.
-            if !state.exports.iter().any(|entry| entry.path == path) {
-                state.held.remove(path);
+                xfs.root = Some(*root);
             }
             Ok(())
         })

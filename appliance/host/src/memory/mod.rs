@@ -6,6 +6,7 @@
 //!
 //! Not here: time that passes, bytes of files, NFS itself.
 
+mod exports;
 mod files;
 mod lvm;
 mod machine;
@@ -19,10 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cistern_model::{Bytes, DiskId, DiskTransport, Percent, Signature};
+use cistern_model::{Bytes, DiskId, DiskTransport, HeldState, Percent, Signature};
 
 use self::state::{DiskRecord, State, failed, lv_of_node};
-use crate::{BlockDevice, ExportEntry, Host, HostError};
+use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, RootSpec};
 
 /// When the power goes, seen from a call that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,11 +313,16 @@ impl MemoryHost {
         Some(xfs.files.iter().map(|(name, size)| (name.clone(), *size)).collect())
     }
 
-    /// The UUID and size of a volume's filesystem, if it was made to its end, and whether its root is open to all.
+    /// The UUID and size of a volume's filesystem, if it was made to its end, and whether its root was given to somebody.
     pub fn filesystem(&self, vg: &str, lv: &str) -> Option<(uuid::Uuid, Bytes, bool)> {
         let state = self.lock();
         let xfs = state.xfs(vg, lv)?;
-        xfs.complete.then_some((xfs.uuid, xfs.size, xfs.open))
+        xfs.complete.then_some((xfs.uuid, xfs.size, xfs.root.is_some()))
+    }
+
+    /// Whom the root directory of a volume's filesystem was given to.
+    pub fn root(&self, vg: &str, lv: &str) -> Option<RootSpec> {
+        self.lock().xfs(vg, lv)?.root
     }
 
     /// What is mounted, sorted.
@@ -349,6 +355,32 @@ impl MemoryHost {
     /// A client holds files open there: unmounting is busy until they are released after the export was taken away.
     pub fn hold(&self, path: &Path) {
         self.lock().held.insert(path.to_owned());
+    }
+
+    /// A client at this address opens and locks files there; a number is a sum, and replaces what it held.
+    pub fn client_holds(&self, address: &str, path: &Path, held: HeldState) {
+        let Ok(address) = address.parse::<std::net::IpAddr>() else {
+            return;
+        };
+        let mut state = self.lock();
+        let there = HeldThere {
+            path: path.to_owned(),
+            held,
+        };
+        match state.sessions.iter_mut().find(|session| session.address == address) {
+            Some(session) => {
+                session.held.retain(|there| there.path != path);
+                session.held.push(there);
+            }
+            None => {
+                let session = NfsSession {
+                    id: address.to_string(),
+                    address,
+                    held: vec![there],
+                };
+                state.sessions.push(session);
+            }
+        }
     }
 
     /// Something on the machine itself holds the mount; `false` lets it go.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::records::Record;
-use crate::{BlockDevice, ExportEntry, HostError, RaidLevel, Service};
+use crate::{BlockDevice, ExportEntry, HostError, NfsSession, RaidLevel, RootSpec, Service};
 
 pub(super) const SYSTEM_ID: &str = "memory";
 pub(super) const EXTENT: Bytes = Bytes::mib(4);
@@ -28,6 +28,7 @@ pub(super) struct State {
     pub(super) exports: Vec<ExportEntry>,
     pub(super) services: HashMap<Service, ServiceState>,
     pub(super) held: BTreeSet<PathBuf>,
+    pub(super) sessions: Vec<NfsSession>,
     pub(super) pinned: BTreeSet<PathBuf>,
     // From here on, the test's.
     pub(super) boot: u64,
@@ -127,7 +128,7 @@ pub(super) struct Xfs {
     pub(super) uuid: Uuid,
     pub(super) size: Bytes,
     pub(super) complete: bool,
-    pub(super) open: bool,
+    pub(super) root: Option<RootSpec>,
     pub(super) damaged: bool,
     pub(super) files: BTreeMap<String, Bytes>,
 }
@@ -211,6 +212,7 @@ impl State {
             exports: Vec::new(),
             services: HashMap::new(),
             held: BTreeSet::new(),
+            sessions: Vec::new(),
             pinned: BTreeSet::new(),
             boot: 1,
             dark: false,
@@ -243,6 +245,7 @@ impl State {
         self.exports.clear();
         self.services.clear();
         self.held.clear();
+        self.sessions.clear();
         self.pinned.clear();
         self.failures.clear();
         self.blocked.clear();

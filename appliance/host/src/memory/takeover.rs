@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use cistern_model::Bytes;
+use cistern_model::{Bytes, Mode};
 use uuid::Uuid;
 
 use super::state::{Kind, SYSTEM_ID, Xfs, busy, failed, lv_of_node};
 use super::{MemoryHost, Running};
-use crate::{HostError, Takeover, XfsFound};
+use crate::{HostError, RootSpec, Takeover, XfsFound};
 
 impl Takeover for Running {
     fn take_group(&self, vg: &str, from: &str) -> Result<(), HostError> {
@@ -113,7 +113,11 @@ impl MemoryHost {
                 uuid,
                 size,
                 complete: true,
-                open: true,
+                root: Some(RootSpec {
+                    uid: 0,
+                    gid: 0,
+                    mode: Mode::OPEN,
+                }),
                 damaged: false,
                 files: [(file.to_owned(), Bytes::mib(1))].into(),
             });

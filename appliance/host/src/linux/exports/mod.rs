@@ -1,90 +1,221 @@
-//! What is exported: one file in exports.d, made effective by exportfs(8).
+//! What is exported: one file in exports.d, and exportfs' table beside it.
 //!
-//! The truth is exportfs' own table: mountd answers the kernel out of it, it is there whether the server runs or not,
-//! and the server's unit empties it when it stops. The kernel's list holds only what clients have asked for.
+//! The truth is that table: mountd answers the kernel out of it, it is there whether the server runs or not, and the
+//! server's unit empties it when it stops and fills it from the file when it starts. Both are written here, whole, from
+//! lines that are kept; then the kernel forgets the answers that changed, and no others. exportfs itself would need more
+//! than half a second for each change where there are thousands of exports, and make every client ask again.
 
+mod kernel;
+mod sessions;
 mod table;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::run::Run;
+use cistern_model::Client;
+
+use self::kernel::Stale;
+use self::table::Table;
 use super::{file, mounts};
-use crate::{ExportEntry, Exports, HostError};
+use crate::{ExportEntry, Exports, HostError, NfsSession};
 
 const FILE: &str = "/run/cistern/exports.d/cistern.exports";
 const TABLE: &str = "/var/lib/nfs/etab";
 const THREADS: &str = "/proc/fs/nfsd/threads";
 const UNLOCK: &str = "/proc/fs/nfsd/unlock_filesystem";
 /// The kernel's caches of answers about exports.
-const CACHES: [&str; 3] = ["nfsd.fh", "nfsd.export", "auth.unix.ip"];
-const LIMIT: Duration = Duration::from_secs(60);
+const CACHES: [&str; 3] = [HANDLES, EXPORTS, ADDRESSES];
+const EXPORTS: &str = "nfsd.export";
+const HANDLES: &str = "nfsd.fh";
+const ADDRESSES: &str = "auth.unix.ip";
 
 /// This machine's exports.
 #[derive(Debug, Default)]
 pub(super) struct LinuxExports {
-    /// One change at a time: file and table belong together.
-    change: Mutex<()>,
+    /// The table as it was last read or written, and by what to see whether anybody else has written it. One change at a
+    /// time: file and table belong together.
+    known: Mutex<Option<(Stamp, Table)>>,
+}
+
+/// What tells one version of a file from the next: a file that is replaced has another inode, one that is rewritten
+/// another time.
+type Stamp = (u64, i64, i64, u64);
+
+impl LinuxExports {
+    fn known(&self) -> MutexGuard<'_, Option<(Stamp, Table)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, operation: &str, change: impl FnOnce(&Table) -> Table) -> Result<(), HostError> {
+        let mut known = self.known();
+        let stamp = stamp(operation)?;
+        let old = match known.take() {
+            Some((then, table)) if Some(then) == stamp => table,
+            Some(_) | None => read(operation)?,
+        };
+        let new = change(&old);
+        let changes = old.changes(&new);
+        let text = new.exports();
+        let written = file::read_if_there(operation, FILE)?.is_some_and(|there| there == text);
+        if !written {
+            // exportfs, when the server starts, fails over a directory that is not there.
+            for entry in new.entries().filter(|entry| !entry.path.exists()) {
+                fs::create_dir_all(&entry.path).map_err(|source| file::io(operation, &entry.path, source))?;
+            }
+            file::replace(operation, Path::new(FILE), &text)?;
+        }
+        if !changes.is_empty() {
+            file::replace(operation, Path::new(TABLE), &new.etab())?;
+        }
+        // From here on mountd gives the new answers; what the kernel knows from before must go.
+        forget(operation, &old, &new, &changes)?;
+        *known = self::stamp(operation)?.map(|stamp| (stamp, new));
+        Ok(())
+    }
 }
 
 impl Exports for LinuxExports {
     fn current(&self) -> Result<Vec<ExportEntry>, HostError> {
-        let text = file::read_if_there("list exports", TABLE)?;
-        Ok(table::parse(&text.unwrap_or_default()))
+        Ok(read("list exports")?.entries().cloned().collect())
     }
 
     fn replace(&self, entries: &[ExportEntry]) -> Result<(), HostError> {
-        let operation = "export volumes";
-        let _one = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = table::render(entries);
-        let wanted = table::served(entries);
-        let written = file::read_if_there(operation, FILE)?.is_some_and(|there| there == text);
-        if written && self.current()? == wanted {
-            // exportfs makes the kernel forget all answers, and every client pays for asking again.
-            return Ok(());
-        }
-        // Over a directory that is not there exportfs fails, and with it the start of the server.
-        for entry in &wanted {
-            std::fs::create_dir_all(&entry.path).map_err(|source| file::io(operation, &entry.path, source))?;
-        }
-        file::replace(operation, Path::new(FILE), &text)?;
-        let args = ["-r".to_owned()];
-        let run = Run {
-            operation,
-            program: "exportfs",
-            args: &args,
-            limit: LIMIT,
-        };
-        let output = run.finished()?;
-        // It fails over a path that it cannot look at, having exported it nevertheless: the table decides.
-        if self.current()? == wanted {
-            return Ok(());
-        }
-        if output.status.success() {
-            return Err(HostError::Unexpected {
-                operation: operation.to_owned(),
-                detail: format!("exportfs was content, but {TABLE} is not what was asked for"),
-            });
-        }
-        Err(run.failed(&output))
+        self.change("export volumes", |_| Table::new(entries))
+    }
+
+    fn set(&self, entry: &ExportEntry) -> Result<(), HostError> {
+        self.change(&format!("export {}", entry.path.display()), |old| {
+            let mut new = old.clone();
+            new.set(entry);
+            new
+        })
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), HostError> {
+        self.change(&format!("no longer export {}", path.display()), |old| {
+            let mut new = old.clone();
+            new.remove(path);
+            new
+        })
+    }
+
+    fn sessions(&self) -> Result<Vec<NfsSession>, HostError> {
+        sessions::all()
+    }
+
+    fn expire(&self, session: &str) -> Result<(), HostError> {
+        sessions::expire(session)
     }
 
     fn release(&self, path: &Path) -> Result<(), HostError> {
         let operation = format!("make the NFS server let go of {}", path.display());
-        // Revoking while the server is stopped can crash the kernel.
-        let threads = file::read_if_there(&operation, THREADS)?;
-        let running = threads
-            .and_then(|text| text.trim().parse::<u32>().ok())
-            .is_some_and(|threads| threads > 0);
-        let mounted = mounts::all()?.iter().any(|mount| mount.entry.target == path);
-        if !running || !mounted {
+        if !can_revoke(&operation, path)? {
             return Ok(());
         }
-        for cache in CACHES {
-            // Whatever number is written, everything in the cache expires.
-            file::tell(&operation, format!("/proc/net/rpc/{cache}/flush"), "1\n")?;
-        }
+        // All of them: an answer that is past its time holds its path until the whole cache is cleaned.
+        flush(&operation)?;
         file::tell(&operation, UNLOCK, &format!("{}\n", path.display()))
     }
+}
+
+/// Whether something is mounted there and the server runs: revoking while it is stopped can crash the kernel.
+fn can_revoke(operation: &str, path: &Path) -> Result<bool, HostError> {
+    let threads = file::read_if_there(operation, THREADS)?;
+    let running = threads
+        .and_then(|text| text.trim().parse::<u32>().ok())
+        .is_some_and(|threads| threads > 0);
+    Ok(running && mounts::all()?.iter().any(|mount| mount.entry.target == path))
+}
+
+fn read(operation: &str) -> Result<Table, HostError> {
+    let text = file::read_if_there(operation, TABLE)?;
+    Ok(table::parse(&text.unwrap_or_default()))
+}
+
+fn stamp(operation: &str) -> Result<Option<Stamp>, HostError> {
+    match fs::metadata(TABLE) {
+        Ok(meta) => Ok(Some((meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(file::io(operation, TABLE, source)),
+    }
+}
+
+/// Makes the kernel forget the answers that changed.
+fn forget(operation: &str, old: &Table, new: &Table, changes: &table::Changes) -> Result<(), HostError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let mut forgotten = Ok(());
+    for (path, (before, after)) in changes {
+        let same_users = match (before, after) {
+            (Some(before), Some(after)) => before.users == after.users && before.fsid == after.fsid,
+            (Some(_), None) | (None, Some(_)) | (None, None) => true,
+        };
+        let clients = |entry: &Option<ExportEntry>| entry.as_ref().map_or(Vec::new(), |entry| entry.clients.clone());
+        let (before_clients, after_clients) = (clients(before), clients(after));
+        let differing: Vec<Client> = before_clients
+            .iter()
+            .filter(|client| !after_clients.contains(client))
+            .chain(after_clients.iter().filter(|client| !before_clients.contains(client)))
+            .copied()
+            .collect();
+        for entry in [before, after].into_iter().flatten() {
+            let stale = Stale {
+                path: Some(path),
+                fsid: Some(entry.fsid),
+                peers: same_users.then_some(differing.as_slice()),
+            };
+            let exports = tell_cache(operation, EXPORTS, |content| kernel::exports(content, &stale));
+            let handles = tell_cache(operation, HANDLES, |content| kernel::handles(content, &stale));
+            forgotten = forgotten.and(exports).and(handles);
+        }
+    }
+    // Who is known at all decides under what name an address asks, and whether it sees the way to its exports.
+    let (old, new) = (old.peers(), new.peers());
+    let differing: Vec<Client> = old.symmetric_difference(&new).copied().collect();
+    if !differing.is_empty() {
+        for way in ways(changes.keys()) {
+            let stale = Stale {
+                path: Some(way),
+                fsid: None,
+                peers: None,
+            };
+            forgotten = forgotten.and(tell_cache(operation, EXPORTS, |content| {
+                kernel::exports(content, &stale)
+            }));
+        }
+        let addresses = tell_cache(operation, ADDRESSES, |content| kernel::addresses(content, &differing));
+        forgotten = forgotten.and(addresses);
+    }
+    // What cannot be told one by one is told as a whole.
+    forgotten.or_else(|error: HostError| {
+        tracing::warn!(%error, "single answers could not be taken back; all are");
+        flush(operation)
+    })
+}
+
+/// The directories above these.
+fn ways<'a>(paths: impl Iterator<Item = &'a std::path::PathBuf>) -> std::collections::BTreeSet<&'a Path> {
+    paths.flat_map(|path| path.ancestors().skip(1)).collect()
+}
+
+/// Gives a cache lines that are made from its content. A kernel whose server was never started has no caches.
+fn tell_cache(operation: &str, cache: &str, lines: impl FnOnce(&str) -> Vec<String>) -> Result<(), HostError> {
+    let Some(content) = file::read_if_there(operation, format!("/proc/net/rpc/{cache}/content"))? else {
+        return Ok(());
+    };
+    for line in lines(&content) {
+        file::tell(operation, format!("/proc/net/rpc/{cache}/channel"), &line)?;
+    }
+    Ok(())
+}
+
+fn flush(operation: &str) -> Result<(), HostError> {
+    for cache in CACHES {
+        // Whatever number is written, everything in the cache expires.
+        file::tell(operation, format!("/proc/net/rpc/{cache}/flush"), "1\n")?;
+    }
+    Ok(())
 }

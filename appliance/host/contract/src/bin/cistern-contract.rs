@@ -1,0 +1,54 @@
+//! Holds the contracts against Linux, on disks that are named and that nobody needs.
+//!
+//!     cistern-contract NODE NODE NODE NODE [--only NAME]
+//!
+//! A line for each, `ok NAME` or `BROKEN NAME: WHY`; the last line is `contract: N held, N broken`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cistern_contract::{LinuxMachine, all, hold};
+
+fn main() -> ExitCode {
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let only = words.iter().position(|word| word == "--only").map(|at| {
+        let names = words.split_off(at);
+        names.into_iter().skip(1).collect::<Vec<_>>()
+    });
+    if words.len() < 4 {
+        eprintln!("cistern-contract: name four disks that may be used up");
+        return ExitCode::from(2);
+    }
+    let machine = match LinuxMachine::new(words.into_iter().map(PathBuf::from).collect()) {
+        Ok(machine) => machine,
+        Err(error) => {
+            eprintln!("cistern-contract: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (mut held, mut broken) = (0, 0);
+    for contract in all() {
+        if only
+            .as_ref()
+            .is_some_and(|names| !names.iter().any(|name| name == contract.name))
+        {
+            continue;
+        }
+        match hold(&machine, contract) {
+            Ok(()) => {
+                held += 1;
+                println!("ok {}", contract.name);
+            }
+            Err(why) => {
+                broken += 1;
+                println!("BROKEN {}: {}", contract.name, why.replace('\n', " | "));
+            }
+        }
+    }
+    println!("contract: {held} held, {broken} broken");
+    if broken == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,370 @@
+//! Groups and plain volumes.
+
+use std::path::PathBuf;
+
+use cistern_host::{Activation, HostErrorKind, RaidLevel, TagChange};
+use cistern_model::Bytes;
+
+use crate::bench::{Bench, OTHER, POOL, Promised, VG, holds, same};
+use crate::{Broken, contracts};
+
+contracts! {
+    a_group_is_made_of_blank_disks_with_its_tags_and_this_machine_s_id,
+    a_group_is_not_made_of_a_disk_that_carries_anything,
+    a_group_is_not_made_twice_nor_of_a_device_that_is_not_there,
+    a_removed_group_leaves_labels_that_are_taken_off_one_by_one,
+    the_label_of_a_disk_in_a_group_stays,
+    a_group_with_volumes_is_not_removed,
+    tags_are_added_and_taken_away_in_one_commit_and_one_that_is_not_there_is_no_error,
+    a_tag_that_lvm_does_not_know_how_to_write_is_refused_and_changes_nothing,
+    a_plain_volume_lies_inactive_on_the_disks_that_were_named,
+    a_plain_volume_that_does_not_fit_is_not_made,
+    a_mirror_takes_as_much_of_each_disk,
+    a_plain_volume_grows_by_what_was_asked,
+    a_group_that_lacks_a_disk_is_told_and_not_changed,
+    volumes_on_a_disk_that_is_gone_are_not_activated_and_come_back_with_it,
+    what_is_not_there_cannot_be_changed,
+}
+
+fn tags(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn sorted(mut tags: Vec<String>) -> Vec<String> {
+    tags.sort();
+    tags
+}
+
+fn a_group_is_made_of_blank_disks_with_its_tags_and_this_machine_s_id(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    lvm.create_vg(VG, &bench.nodes[..2], &tags(&["a=1", "b=x#2c/y"]))
+        .done("making a group")?;
+    let vg = bench.vg(VG)?.ok_or("the group is not there")?;
+    same("its tags", sorted(vg.tags), tags(&["a=1", "b=x#2c/y"]))?;
+    same(
+        "whose it is",
+        vg.system_id,
+        lvm.system_id().done("asking for the system id")?,
+    )?;
+    holds("it is ours and lacks nothing", vg.ours && vg.missing == 0)?;
+    same("its extents", vg.extent, Bytes::mib(4))?;
+    let state = lvm.state().done("reading LVM's state")?;
+    let mut members: Vec<Option<PathBuf>> = state
+        .pvs
+        .iter()
+        .filter(|pv| pv.vg.as_deref() == Some(VG))
+        .map(|pv| pv.node.clone())
+        .collect();
+    members.sort();
+    let mut promised: Vec<Option<PathBuf>> = bench.nodes[..2].iter().cloned().map(Some).collect();
+    promised.sort();
+    same("its disks", members, promised)
+}
+
+fn a_group_is_not_made_of_a_disk_that_carries_anything(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0])?;
+    let both = [bench.nodes[1].clone(), bench.nodes[0].clone()];
+    lvm.create_vg(OTHER, &both, &[])
+        .refused("a group of a disk that is in one", HostErrorKind::Failed)?;
+    let found = bench
+        .host
+        .disks
+        .signatures(&bench.nodes[1])
+        .done("reading signatures")?;
+    same("what is on the disk beside it", found, Vec::new())?;
+    holds("the other group is not there", bench.vg(OTHER)?.is_none())
+}
+
+fn a_group_is_not_made_twice_nor_of_a_device_that_is_not_there(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0])?;
+    lvm.create_vg(VG, &bench.nodes[1..2], &[])
+        .refused("a group under a name that is there", HostErrorKind::Failed)?;
+    lvm.create_vg(OTHER, &["/dev/no-such-disk".into()], &[])
+        .refused("a group of nothing", HostErrorKind::Failed)?;
+    let found = bench
+        .host
+        .disks
+        .signatures(&bench.nodes[1])
+        .done("reading signatures")?;
+    same("what is on the disk that was named", found, Vec::new())
+}
+
+fn a_removed_group_leaves_labels_that_are_taken_off_one_by_one(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    lvm.remove_vg(VG).done("removing a group")?;
+    holds("it is gone", bench.vg(VG)?.is_none())?;
+    lvm.remove_pv(&bench.nodes[0]).done("taking a label off")?;
+    let state = lvm.state().done("reading LVM's state")?;
+    let left: Vec<_> = state.pvs.iter().filter_map(|pv| pv.node.clone()).collect();
+    holds(
+        "one label is off, the other is not",
+        !left.contains(&bench.nodes[0]) && left.contains(&bench.nodes[1]),
+    )?;
+    let found = bench
+        .host
+        .disks
+        .signatures(&bench.nodes[0])
+        .done("reading signatures")?;
+    same("what is on it", found, Vec::new())?;
+    lvm.remove_pv(&bench.nodes[0])
+        .refused("taking off what is not there", HostErrorKind::Failed)
+}
+
+fn the_label_of_a_disk_in_a_group_stays(bench: &Bench<'_>) -> Result<(), Broken> {
+    bench.group(&[0])?;
+    bench
+        .host
+        .lvm
+        .remove_pv(&bench.nodes[0])
+        .refused("taking off the label of a disk in a group", HostErrorKind::Failed)?;
+    same("what it lacks", bench.vg(VG)?.map(|vg| vg.missing), Some(0))
+}
+
+fn a_group_with_volumes_is_not_removed(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0])?;
+    lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[..1], &[])
+        .done("making a volume")?;
+    lvm.remove_vg(VG)
+        .refused("removing a group with a volume", HostErrorKind::Failed)?;
+    bench.known("plain").map(drop)
+}
+
+fn tags_are_added_and_taken_away_in_one_commit_and_one_that_is_not_there_is_no_error(
+    bench: &Bench<'_>,
+) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0])?;
+    lvm.create_lv(
+        VG,
+        "plain",
+        RaidLevel::Linear,
+        5,
+        &bench.nodes[..1],
+        &tags(&["old=1", "kept=1"]),
+    )
+    .done("making a volume")?;
+    let change = TagChange {
+        add: tags(&["new=1"]),
+        remove: tags(&["old=1", "contract=1", "never=1"]),
+    };
+    for again in [false, true] {
+        lvm.tag_lv(VG, "plain", &change).done("changing a volume's tags")?;
+        lvm.tag_vg(VG, &change).done("changing a group's tags")?;
+        same(
+            "a volume's tags",
+            sorted(bench.known("plain")?.tags),
+            tags(&["kept=1", "new=1"]),
+        )?;
+        let vg = bench.vg(VG)?.ok_or("the group is gone")?;
+        same(
+            if again {
+                "a group's tags, again"
+            } else {
+                "a group's tags"
+            },
+            vg.tags,
+            tags(&["new=1"]),
+        )?;
+    }
+    Ok(())
+}
+
+fn a_tag_that_lvm_does_not_know_how_to_write_is_refused_and_changes_nothing(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0])?;
+    for bad in ["a,b", "50%", "a b", "-a", "a\"b", "\u{fc}", ""] {
+        let change = TagChange {
+            add: tags(&[bad]),
+            remove: tags(&["contract=1"]),
+        };
+        lvm.tag_vg(VG, &change)
+            .refused(&format!("the tag {bad:?}"), HostErrorKind::Failed)?;
+        let vg = bench.vg(VG)?.ok_or("the group is gone")?;
+        same("its tags", vg.tags, tags(&["contract=1"]))?;
+    }
+    let longest = "x".repeat(1024);
+    let change = TagChange {
+        add: vec![longest.clone()],
+        remove: Vec::new(),
+    };
+    lvm.tag_vg(VG, &change).done("a tag of 1024 characters")?;
+    let change = TagChange {
+        add: vec![longest + "x"],
+        remove: Vec::new(),
+    };
+    lvm.tag_vg(VG, &change).refused("a tag of 1025", HostErrorKind::Failed)
+}
+
+fn a_plain_volume_lies_inactive_on_the_disks_that_were_named(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    lvm.create_lv(VG, "plain", RaidLevel::Linear, 10, &bench.nodes[1..2], &tags(&["a=1"]))
+        .done("making a volume")?;
+    let lv = bench.known("plain")?;
+    same("its size", lv.size, Bytes::mib(40))?;
+    same("its tags", lv.tags, tags(&["a=1"]))?;
+    let attributes = lv.attributes;
+    holds(
+        "it is inactive, whole and no thin one",
+        !attributes.active && !attributes.partial && !attributes.thin_pool && !attributes.thin_volume,
+    )?;
+    let state = lvm.state().done("reading LVM's state")?;
+    let taken = |node: &PathBuf| {
+        let pv = state.pvs.iter().find(|pv| pv.node.as_ref() == Some(node));
+        pv.map(|pv| pv.size.saturating_sub(pv.free))
+    };
+    same(
+        "what is taken of the disk that was not named",
+        taken(&bench.nodes[0]),
+        Some(Bytes::ZERO),
+    )?;
+    same(
+        "what is taken of the one that was",
+        taken(&bench.nodes[1]),
+        Some(Bytes::mib(40)),
+    )?;
+    lvm.create_lv(VG, "plain", RaidLevel::Linear, 1, &bench.nodes[..1], &[])
+        .refused("another of that name", HostErrorKind::Failed)
+}
+
+fn a_plain_volume_that_does_not_fit_is_not_made(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    let free = bench.vg(VG)?.ok_or("the group is not there")?.free.get() / Bytes::mib(4).get();
+    // The group has room for it; the disk that is named has not.
+    lvm.create_lv(VG, "plain", RaidLevel::Linear, free / 2 + 1, &bench.nodes[..1], &[])
+        .refused("more than its disk has", HostErrorKind::Failed)?;
+    lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[2..3], &[])
+        .refused("one on a disk that is not in the group", HostErrorKind::Failed)?;
+    lvm.create_lv(
+        VG,
+        "plain",
+        RaidLevel::Mirror { copies: 2 },
+        free / 2 + 1,
+        &bench.nodes[..2],
+        &[],
+    )
+    .refused("a mirror larger than a disk", HostErrorKind::Failed)?;
+    holds("there is none", bench.lv("plain")?.is_none())
+}
+
+fn a_mirror_takes_as_much_of_each_disk(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    lvm.create_lv(
+        VG,
+        "mirror",
+        RaidLevel::Mirror { copies: 2 },
+        10,
+        &bench.nodes[..2],
+        &[],
+    )
+    .done("making a mirror")?;
+    same("its size", bench.known("mirror")?.size, Bytes::mib(40))?;
+    let state = lvm.state().done("reading LVM's state")?;
+    for node in &bench.nodes[..2] {
+        let pv = state.pvs.iter().find(|pv| pv.node.as_ref() == Some(node));
+        let taken = pv.map(|pv| pv.size.saturating_sub(pv.free));
+        // One extent more, for what says which copy is the newer.
+        same("what is taken of a disk", taken, Some(Bytes::mib(44)))?;
+    }
+    lvm.create_lv(VG, "lame", RaidLevel::Mirror { copies: 2 }, 10, &bench.nodes[..1], &[])
+        .refused("a mirror on one disk", HostErrorKind::Failed)
+}
+
+fn a_plain_volume_grows_by_what_was_asked(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1, 2, 3])?;
+    lvm.create_lv(
+        VG,
+        "mirror",
+        RaidLevel::Mirror { copies: 2 },
+        10,
+        &bench.nodes[..2],
+        &[],
+    )
+    .done("making a mirror")?;
+    lvm.extend_lv(VG, "mirror", 5, &bench.nodes[2..4])
+        .done("growing it on two others")?;
+    same("its size", bench.known("mirror")?.size, Bytes::mib(60))?;
+    lvm.extend_lv(VG, "mirror", 100_000, &bench.nodes[2..4])
+        .refused("growing it beyond its disks", HostErrorKind::Failed)?;
+    same("its size still", bench.known("mirror")?.size, Bytes::mib(60))
+}
+
+fn a_group_that_lacks_a_disk_is_told_and_not_changed(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    bench.machine.attach(&bench.nodes[1], false)?;
+    let state = lvm.state().done("reading LVM's state")?;
+    let lacking = state.vgs.iter().find(|vg| vg.name == VG).map(|vg| vg.missing);
+    same("what it lacks", lacking, Some(1))?;
+    let without: Vec<_> = state
+        .pvs
+        .iter()
+        .filter(|pv| pv.vg.as_deref() == Some(VG) && pv.node.is_none())
+        .collect();
+    same("disks with no node", without.len(), 1)?;
+    let change = TagChange {
+        add: tags(&["new=1"]),
+        remove: Vec::new(),
+    };
+    lvm.tag_vg(VG, &change).refused("tagging it", HostErrorKind::Failed)?;
+    lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[..1], &[])
+        .refused("making a volume in it", HostErrorKind::Failed)?;
+    lvm.remove_vg(VG).refused("removing it", HostErrorKind::Failed)?;
+    bench.machine.attach(&bench.nodes[1], true)?;
+    lvm.tag_vg(VG, &change).done("tagging it when the disk is back")
+}
+
+fn volumes_on_a_disk_that_is_gone_are_not_activated_and_come_back_with_it(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    for (name, node) in [("here", 0), ("gone", 1)] {
+        lvm.create_lv(VG, name, RaidLevel::Linear, 5, &bench.nodes[node..=node], &[])
+            .done("making a volume")?;
+    }
+    bench.machine.attach(&bench.nodes[1], false)?;
+    lvm.activate_vg(VG, Activation::Complete)
+        .refused("activating all", HostErrorKind::Failed)?;
+    let (here, gone) = (bench.known("here")?.attributes, bench.known("gone")?.attributes);
+    holds("the other one is active", here.active && !here.partial)?;
+    holds("the one without its disk is not", !gone.active && gone.partial)?;
+    lvm.activate_lv(VG, "gone", Activation::Complete)
+        .refused("activating it alone", HostErrorKind::Failed)?;
+    bench.machine.attach(&bench.nodes[1], true)?;
+    lvm.activate_vg(VG, Activation::Complete)
+        .done("activating all when the disk is back")?;
+    let gone = bench.known("gone")?.attributes;
+    holds("it is active and whole", gone.active && !gone.partial)
+}
+
+fn what_is_not_there_cannot_be_changed(bench: &Bench<'_>) -> Result<(), Broken> {
+    let (lvm, nothing) = (&bench.host.lvm, TagChange::default());
+    let change = TagChange {
+        add: tags(&["a=1"]),
+        ..nothing
+    };
+    lvm.tag_vg(VG, &change)
+        .refused("tagging no group", HostErrorKind::Failed)?;
+    lvm.remove_vg(VG).refused("removing no group", HostErrorKind::Failed)?;
+    lvm.activate_vg(VG, Activation::Complete)
+        .refused("activating no group", HostErrorKind::Failed)?;
+    lvm.deactivate_vg(VG)
+        .refused("deactivating no group", HostErrorKind::Failed)?;
+    bench.group(&[0])?;
+    lvm.tag_lv(VG, "none", &change)
+        .refused("tagging no volume", HostErrorKind::Failed)?;
+    lvm.remove_lv(VG, "none")
+        .refused("removing no volume", HostErrorKind::Failed)?;
+    lvm.activate_lv(VG, "none", Activation::Complete)
+        .refused("activating no volume", HostErrorKind::Failed)?;
+    lvm.extend_lv(VG, "none", 1, &bench.nodes[..1])
+        .refused("growing no volume", HostErrorKind::Failed)?;
+    lvm.create_thin(VG, POOL, "v", Bytes::gib(1), &[])
+        .refused("a thin volume in no pool", HostErrorKind::Failed)
+}
