@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::pools::refuse_incomplete;
 use crate::tags::{Stage, client_tag};
 use crate::view::VolumeView;
-use crate::volumes::{Created, LIMIT, volume_lock};
+use crate::volumes::{Created, LIMIT};
 
 /// The most clients of one volume; more than this is a network, and can be given as one.
 pub(crate) const MOST_CLIENTS: usize = 256;
@@ -18,9 +18,7 @@ impl Engine {
     /// Lets a client mount a volume.
     pub fn add_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Created<Volume>, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let (pool, volume) = self.visible_volume(by, id)?;
-        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
-        let (pool, volume) = self.visible_volume(by, id)?;
+        let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
         let created = !volume.tags.clients.contains(&client);
         if created {
@@ -58,9 +56,7 @@ impl Engine {
     /// No longer lets a client mount a volume. No error if it never might.
     pub fn remove_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Volume, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let (pool, volume) = self.visible_volume(by, id)?;
-        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
-        let (pool, volume) = self.visible_volume(by, id)?;
+        let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
         if volume.tags.clients.contains(&client) {
             refuse_incomplete(&pool)?;
@@ -106,12 +102,15 @@ impl Engine {
     }
 }
 
-fn refuse_unsettled(id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
+pub(crate) fn refuse_unsettled(id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
     match volume.tags.state {
         Stage::Ready => Ok(()),
         Stage::Creating => Err(EngineError::Conflict(format!(
             "volume {id} is being made; ask again when that is done"
         ))),
-        Stage::Deleting => Err(EngineError::Conflict(format!("volume {id} is being deleted"))),
+        Stage::RollingBack => Err(EngineError::Conflict(format!(
+            "volume {id} is being rolled back; ask again when that is done"
+        ))),
+        Stage::Deleting | Stage::Trash => Err(EngineError::Conflict(format!("volume {id} is being deleted"))),
     }
 }

@@ -21,6 +21,7 @@ use crate::jobs::Jobs;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::pools::Pending;
 use crate::react::Surroundings;
+use crate::schedules::Chores;
 use crate::view::{Orphan, View};
 
 /// What the engine is told about its surroundings.
@@ -79,6 +80,7 @@ pub(crate) struct Inner {
     read_at: Mutex<Option<Instant>>,
     pub(crate) changes: OnceLock<mpsc::Sender<Change>>,
     pub(crate) surroundings: Mutex<Surroundings>,
+    pub(crate) chores: Mutex<Chores>,
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +111,7 @@ impl Engine {
             read_at: Mutex::default(),
             changes: OnceLock::new(),
             surroundings: Mutex::default(),
+            chores: Mutex::default(),
         }))
     }
 
@@ -238,6 +241,12 @@ impl Engine {
                 path: self.path_of(*id),
                 fsid: id.uuid(),
                 clients: volume.tags.clients.iter().copied().collect(),
+            }));
+            let shown = pool.snapshots.iter().filter(|(_, snapshot)| snapshot.has_export());
+            entries.extend(shown.map(|(id, snapshot)| ExportEntry {
+                path: self.snapshot_path(*id),
+                fsid: id.uuid(),
+                clients: snapshot.tags.clients.iter().copied().collect(),
             }));
         }
         entries.sort();

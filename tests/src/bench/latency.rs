@@ -82,6 +82,8 @@ fn by_api(
             size: SIZE,
             limit: None,
             clients: vec![PEER_ADDRESS.parse()?],
+            labels: cistern_model::Labels::default(),
+            source: None,
         };
         let (answer, took) = timed(|| runtime.block_on(client.create_volume(&request)));
         let answer = answer.context("making a volume")?;

@@ -29,6 +29,10 @@ pub(super) struct State {
     pub(super) services: HashMap<Service, ServiceState>,
     pub(super) held: BTreeSet<PathBuf>,
     pub(super) pinned: BTreeSet<PathBuf>,
+    /// What is mounted so that nobody can write to it.
+    pub(super) read_only: BTreeSet<PathBuf>,
+    /// Filesystems to which writes are held back.
+    pub(super) frozen: BTreeSet<PathBuf>,
     // From here on, the test's.
     pub(super) boot: u64,
     pub(super) dark: bool,
@@ -95,6 +99,8 @@ pub(super) struct Vg {
 pub(super) struct Lv {
     pub(super) tags: BTreeSet<String>,
     pub(super) active: bool,
+    /// It is not activated with its group.
+    pub(super) skipped: bool,
     pub(super) kind: Kind,
 }
 
@@ -130,6 +136,8 @@ pub(super) struct Xfs {
     pub(super) open: bool,
     pub(super) damaged: bool,
     pub(super) files: BTreeMap<String, Bytes>,
+    /// What files took that were deleted, and is not given back yet.
+    pub(super) deleted: BTreeSet<(String, Bytes)>,
 }
 
 impl Plain {
@@ -179,6 +187,17 @@ impl Lv {
 }
 
 impl Xfs {
+    /// What is written, as pieces that copies of it share: its first contents, and each file.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (String, Bytes)> + '_ {
+        let uuid = self.uuid;
+        let empty = (uuid.to_string(), EMPTY_XFS.min(self.size));
+        let files = self
+            .files
+            .iter()
+            .map(move |(name, size)| (format!("{uuid}/{name}"), *size));
+        std::iter::once(empty).chain(files)
+    }
+
     pub(super) fn used(&self) -> Bytes {
         EMPTY_XFS
             .min(self.size)
@@ -212,6 +231,8 @@ impl State {
             services: HashMap::new(),
             held: BTreeSet::new(),
             pinned: BTreeSet::new(),
+            read_only: BTreeSet::new(),
+            frozen: BTreeSet::new(),
             boot: 1,
             dark: false,
             cut: None,
@@ -244,6 +265,8 @@ impl State {
         self.services.clear();
         self.held.clear();
         self.pinned.clear();
+        self.read_only.clear();
+        self.frozen.clear();
         self.failures.clear();
         self.blocked.clear();
         self.records.values_mut().for_each(Record::cut);
@@ -427,7 +450,12 @@ impl State {
     /// What is written in a group's thin pool.
     pub(super) fn written(&self, vg: &str) -> Bytes {
         let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.keys());
-        lvs.filter_map(|lv| self.xfs(vg, lv)).map(Xfs::used).sum()
+        // What copies have in common is there once; what was deleted is there until it is trimmed.
+        let pieces: BTreeSet<(String, Bytes)> = lvs
+            .filter_map(|lv| self.xfs(vg, lv))
+            .flat_map(|xfs| xfs.pieces().chain(xfs.deleted.iter().cloned()))
+            .collect();
+        pieces.into_iter().map(|(_, size)| size).sum()
     }
 
     pub(super) fn pool_size(&self, vg: &str) -> Bytes {
@@ -517,6 +545,7 @@ impl State {
         let strange = Lv {
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             active: false,
+            skipped: false,
             kind,
         };
         group.lvs.insert(lv.to_owned(), strange);

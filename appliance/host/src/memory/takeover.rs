@@ -116,6 +116,7 @@ impl MemoryHost {
                 open: true,
                 damaged: false,
                 files: [(file.to_owned(), Bytes::mib(1))].into(),
+                deleted: Default::default(),
             });
         }
     }
