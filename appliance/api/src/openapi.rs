@@ -4,7 +4,7 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, system, volumes};
+use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, snapshots, system, trash, volumes};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,8 +17,11 @@ use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, 
         disks::list, disks::show, disks::wipe,
         pools::list, pools::create, pools::plan, pools::show, pools::change, pools::remove,
         pools::replace, pools::add_spare, pools::remove_spare, pools::scrub,
-        volumes::list, volumes::create, volumes::show, volumes::remove, volumes::add_client, volumes::remove_client,
+        volumes::list, volumes::create, volumes::show, volumes::change, volumes::remove, volumes::add_client, volumes::remove_client,
         options::change,
+        snapshots::create, snapshots::roll_back, snapshots::list, snapshots::create_group, snapshots::show,
+        snapshots::remove, snapshots::serve,
+        trash::list, trash::purge, trash::undelete,
         jobs::list, jobs::show, events::list,
         alerts::list, alerts::acknowledge,
         orphans::list, orphans::adopt, orphans::remove, orphans::import, orphans::release, orphans::plan_topology,

@@ -9,7 +9,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::Response;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, patch, post};
+use axum::routing::{delete, get, patch, post, put};
 use cistern_model::{ErrorKind, Principal};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
-use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, system, volumes};
+use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, snapshots, system, trash, volumes};
 use crate::table::{self, Access, Lookup};
 
 /// All routes. Needs [`ConnectInfo<PeerUid>`] in each request.
@@ -45,12 +45,23 @@ pub fn router(app: App) -> Router {
         )
         .route("/v1/pools/{pool}/scrub", post(pools::scrub))
         .route("/v1/volumes", get(volumes::list).post(volumes::create))
-        .route("/v1/volumes/{id}", get(volumes::show).delete(volumes::remove))
+        .route(
+            "/v1/volumes/{id}",
+            get(volumes::show).patch(volumes::change).delete(volumes::remove),
+        )
         .route(
             "/v1/volumes/{id}/clients",
             post(volumes::add_client).delete(volumes::remove_client),
         )
         .route("/v1/volumes/{id}/options", patch(options::change))
+        .route("/v1/volumes/{id}/snapshots", post(snapshots::create))
+        .route("/v1/volumes/{id}/rollback", post(snapshots::roll_back))
+        .route("/v1/snapshots", get(snapshots::list).post(snapshots::create_group))
+        .route("/v1/snapshots/{id}", get(snapshots::show).delete(snapshots::remove))
+        .route("/v1/snapshots/{id}/clients", put(snapshots::serve))
+        .route("/v1/trash", get(trash::list))
+        .route("/v1/trash/{id}", delete(trash::purge))
+        .route("/v1/trash/{id}/undelete", post(trash::undelete))
         .route("/v1/jobs", get(jobs::list))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/events", get(events::list))

@@ -94,10 +94,21 @@ pub const ROUTES: &[Route] = &[
     supervisor("GET", "/v1/volumes", READ_OWN),
     supervisor("POST", "/v1/volumes", VOLUMES),
     supervisor("GET", "/v1/volumes/{id}", READ_OWN),
+    supervisor("PATCH", "/v1/volumes/{id}", VOLUMES),
     supervisor("DELETE", "/v1/volumes/{id}", VOLUMES),
     supervisor("POST", "/v1/volumes/{id}/clients", VOLUMES),
     supervisor("DELETE", "/v1/volumes/{id}/clients", VOLUMES),
     supervisor("PATCH", "/v1/volumes/{id}/options", VOLUMES),
+    supervisor("POST", "/v1/volumes/{id}/snapshots", VOLUMES),
+    supervisor("POST", "/v1/volumes/{id}/rollback", VOLUMES),
+    supervisor("GET", "/v1/snapshots", READ_OWN),
+    supervisor("POST", "/v1/snapshots", VOLUMES),
+    supervisor("GET", "/v1/snapshots/{id}", READ_OWN),
+    supervisor("DELETE", "/v1/snapshots/{id}", VOLUMES),
+    supervisor("PUT", "/v1/snapshots/{id}/clients", VOLUMES),
+    supervisor("GET", "/v1/trash", READ_OWN),
+    supervisor("DELETE", "/v1/trash/{id}", VOLUMES),
+    supervisor("POST", "/v1/trash/{id}/undelete", VOLUMES),
     supervisor("GET", "/v1/jobs", READ_OWN),
     supervisor("GET", "/v1/jobs/{id}", READ_OWN),
     supervisor("GET", "/v1/events", READ),
@@ -232,7 +243,7 @@ mod tests {
         }
         assert_eq!(
             find("PUT", "/v1/volumes/x"),
-            Lookup::OtherMethods(vec!["GET", "DELETE"])
+            Lookup::OtherMethods(vec!["GET", "PATCH", "DELETE"])
         );
     }
 
@@ -262,10 +273,21 @@ mod tests {
             ("GET /v1/volumes", "vpoa"),
             ("POST /v1/volumes", "-poa"),
             ("GET /v1/volumes/{id}", "vpoa"),
+            ("PATCH /v1/volumes/{id}", "-poa"),
             ("DELETE /v1/volumes/{id}", "-poa"),
             ("POST /v1/volumes/{id}/clients", "-poa"),
             ("DELETE /v1/volumes/{id}/clients", "-poa"),
             ("PATCH /v1/volumes/{id}/options", "-poa"),
+            ("POST /v1/volumes/{id}/snapshots", "-poa"),
+            ("POST /v1/volumes/{id}/rollback", "-poa"),
+            ("GET /v1/snapshots", "vpoa"),
+            ("POST /v1/snapshots", "-poa"),
+            ("GET /v1/snapshots/{id}", "vpoa"),
+            ("DELETE /v1/snapshots/{id}", "-poa"),
+            ("PUT /v1/snapshots/{id}/clients", "-poa"),
+            ("GET /v1/trash", "vpoa"),
+            ("DELETE /v1/trash/{id}", "-poa"),
+            ("POST /v1/trash/{id}/undelete", "-poa"),
             ("GET /v1/jobs", "vpoa"),
             ("GET /v1/jobs/{id}", "vpoa"),
             ("GET /v1/events", "v-oa"),

@@ -17,7 +17,8 @@ async fn a_pool_and_a_volume_from_making_to_deleting() {
     let api = Fixture::with_pool().await;
     let pool = api.get("/v1/pools/tank").await.json();
     assert_eq!(pool["state"], "ready");
-    let body = serde_json::json!({"name": "tank", "layout": "mirror", "disks": api.disks}).to_string();
+    let body =
+        serde_json::json!({"name": "tank", "layout": "mirror", "disks": api.disks, "trash_seconds": 0}).to_string();
     let again = api.post("/v1/pools", &body).await;
     assert_eq!((again.status, again.json()["id"].clone()), (200, pool["id"].clone()));
 
@@ -317,4 +318,83 @@ async fn a_token_that_the_gate_made_is_among_the_events() {
         (EventKind::TokenChanged, Some(id.as_str()), Some("laptop"))
     );
     assert_eq!(api.send(ROOT, tell()).await.problem().kind, ErrorKind::Forbidden);
+}
+
+#[tokio::test]
+async fn a_volume_grows_is_snapshotted_cloned_rolled_back_deleted_and_had_back() {
+    let api = Fixture::with_pool().await;
+    let change = r#"{"trash_seconds":600}"#;
+    assert_eq!(
+        api.ask("PATCH", "/v1/pools/tank", change).await.json()["trash_seconds"],
+        600
+    );
+    let id = api.volume("pictures").await;
+    let volume = format!("/v1/volumes/{id}");
+    let change = r#"{"name":"photos","size":2147483648,"labels":{"team":"media"},"schedule":{"daily":7}}"#;
+    let changed = api.ask("PATCH", &volume, change).await.json();
+    assert_eq!(
+        (changed["name"].clone(), changed["size"].clone()),
+        ("photos".into(), (2u64 << 30).into())
+    );
+    assert_eq!(
+        (changed["labels"]["team"].clone(), changed["schedule"]["daily"].clone()),
+        ("media".into(), 7.into())
+    );
+    for (query, count) in [
+        ("label=team%3Dmedia", 1),
+        ("label=team%3Dmedia%0Atier%3D1", 0),
+        ("name=pictures", 0),
+    ] {
+        let found = api.get(&format!("/v1/volumes?{query}")).await.json();
+        assert_eq!(found["items"].as_array().unwrap().len(), count, "{query}");
+    }
+
+    let made = api.post(&format!("{volume}/snapshots"), r#"{"name":"monday"}"#).await;
+    assert_eq!(made.status, 201);
+    let again = api.post(&format!("{volume}/snapshots"), r#"{"name":"monday"}"#).await;
+    assert_eq!(
+        (again.status, again.json()["id"].clone()),
+        (200, made.json()["id"].clone())
+    );
+    let snapshot = made.json()["id"].as_str().unwrap().to_owned();
+    let group = serde_json::json!({"name": "group", "volumes": [id]}).to_string();
+    assert_eq!(api.post("/v1/snapshots", &group).await.status, 201);
+    let listed = api.get(&format!("/v1/snapshots?volume={id}&sizes=true")).await.json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    assert!(listed["items"][0]["exclusive"].is_u64());
+    let served = api
+        .ask(
+            "PUT",
+            &format!("/v1/snapshots/{snapshot}/clients"),
+            r#"{"clients":["10.0.0.7"]}"#,
+        )
+        .await;
+    assert_eq!(served.json()["export"]["path"], format!("/volumes/{snapshot}"));
+    let clone = serde_json::json!({"name": "copy", "pool": "tank", "size": 2u64 << 30, "source": snapshot}).to_string();
+    let clone = api.post("/v1/volumes", &clone).await;
+    assert_eq!(
+        (clone.status, clone.json()["source"].clone()),
+        (201, snapshot.clone().into())
+    );
+    let back = serde_json::json!({"snapshot": snapshot, "discard": true}).to_string();
+    assert_eq!(
+        api.post(&format!("{volume}/rollback"), &back).await.json()["state"],
+        "ready"
+    );
+    assert_eq!(
+        api.ask("DELETE", &format!("/v1/snapshots/{snapshot}"), "").await.status,
+        204
+    );
+
+    assert_eq!(api.ask("DELETE", &volume, "").await.status, 204);
+    assert_eq!(api.get(&volume).await.problem().kind, ErrorKind::NotFound);
+    assert_eq!(api.get("/v1/trash").await.json()[0]["id"], id.as_str());
+    let undeleted = api.post(&format!("/v1/trash/{id}/undelete"), "{}").await;
+    assert_eq!(
+        (undeleted.status, undeleted.json()["name"].clone()),
+        (200, "photos".into())
+    );
+    assert_eq!(api.ask("DELETE", &volume, "").await.status, 204);
+    assert_eq!(api.ask("DELETE", &format!("/v1/trash/{id}"), "").await.status, 204);
+    assert_eq!(api.get("/v1/trash").await.json(), serde_json::json!([]));
 }

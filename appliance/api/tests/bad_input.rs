@@ -24,6 +24,8 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
     let full = full["id"].as_str().unwrap();
     let pool =
         |name: &str, layout: &str, disks: &[&str]| json!({"name": name, "layout": layout, "disks": disks}).to_string();
+    let here = format!("/v1/volumes/{id}");
+    let no_snapshot = format!("snap-{}", "0".repeat(32));
     let missing = format!("/v1/volumes/vol-{}", "0".repeat(32));
     let wipe = format!("/v1/disks/{full}/wipe");
     let before = api.everything().await;
@@ -100,6 +102,113 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
             ErrorKind::Invalid,
         ),
         ("DELETE", &clients, String::new(), ErrorKind::Invalid),
+        ("PATCH", &here, r#"{"size":1}"#.to_owned(), ErrorKind::Invalid),
+        ("PATCH", &here, r#"{"size":"2GiB"}"#.to_owned(), ErrorKind::Invalid),
+        ("PATCH", &here, r#"{"name":""}"#.to_owned(), ErrorKind::Invalid),
+        (
+            "PATCH",
+            &here,
+            r#"{"labels":{"a b":"c"}}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "PATCH",
+            &here,
+            r#"{"schedule":{"daily":501}}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "PATCH",
+            &here,
+            r#"{"schedule":{"yearly":1}}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("PATCH", &here, r#"{"colour":"red"}"#.to_owned(), ErrorKind::Invalid),
+        (
+            "PATCH",
+            &here,
+            r#"{"size":1152921504606846976}"#.to_owned(),
+            ErrorKind::NoSpace,
+        ),
+        ("PATCH", &missing, "{}".to_owned(), ErrorKind::NotFound),
+        (
+            "PATCH",
+            "/v1/pools/tank",
+            r#"{"trash_seconds":-1}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("PATCH", "/v1/pools/nopool", "{}".to_owned(), ErrorKind::NotFound),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": 1 << 30, "source": "x"}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": 1 << 30, "source": no_snapshot}).to_string(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
+            json!({"name": "a", "pool": "tank", "size": 1 << 20, "source": id}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            &format!("{here}/snapshots"),
+            r#"{"name":" "}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            &format!("{missing}/snapshots"),
+            r#"{"name":"s"}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "POST",
+            "/v1/snapshots",
+            r#"{"name":"s","volumes":[]}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/snapshots",
+            json!({"name": "s", "volumes": [id, id]}).to_string(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            &format!("{here}/rollback"),
+            json!({"snapshot": no_snapshot}).to_string(),
+            ErrorKind::NotFound,
+        ),
+        ("GET", "/v1/snapshots?limit=0", String::new(), ErrorKind::Invalid),
+        ("GET", "/v1/snapshots?sizes=maybe", String::new(), ErrorKind::Invalid),
+        (
+            "GET",
+            &format!("/v1/snapshots/{no_snapshot}"),
+            String::new(),
+            ErrorKind::NotFound,
+        ),
+        ("GET", &format!("/v1/snapshots/{id}"), String::new(), ErrorKind::Invalid),
+        (
+            "DELETE",
+            &format!("/v1/snapshots/{no_snapshot}"),
+            String::new(),
+            ErrorKind::NotFound,
+        ),
+        (
+            "PUT",
+            &format!("/v1/snapshots/{no_snapshot}/clients"),
+            r#"{"clients":["nobody"]}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        ("DELETE", &format!("/v1/trash/{id}"), String::new(), ErrorKind::NotFound),
+        ("GET", "/v1/volumes?label=x", String::new(), ErrorKind::Invalid),
         ("GET", &missing, String::new(), ErrorKind::NotFound),
         ("DELETE", &missing, String::new(), ErrorKind::NotFound),
         ("GET", "/v1/volumes/..", String::new(), ErrorKind::Invalid),

@@ -10,10 +10,12 @@ mod error;
 mod events;
 mod pin;
 mod routes;
+mod snapshots;
 mod transport;
 
 pub use error::ClientError;
 pub use events::EventStream;
 pub use pin::{BadFingerprint, Fingerprint};
 pub use routes::{Created, PoolCreation, VolumeQuery};
+pub use snapshots::SnapshotQuery;
 pub use transport::{Client, Endpoint, SOCKET, Timeouts, presented_fingerprint};

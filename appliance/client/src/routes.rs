@@ -1,10 +1,11 @@
 //! One method for each route. Invariant: no logic but the route's own, and looking a volume up by its name.
 
 use cistern_model::{
-    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest,
-    Event, ImportRequest, Job, JobId, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest, PowerAction,
+    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest, Event,
+    ImportRequest, Job, JobId, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest, PowerAction,
     RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId,
-    TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeId, VolumeName, VolumeOptionsChange, VolumeRequest,
+    TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeChange, VolumeId, VolumeName, VolumeOptionsChange,
+    VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -36,6 +37,8 @@ pub struct VolumeQuery {
     pub pool: Option<String>,
     /// Those of this name.
     pub name: Option<String>,
+    /// Those with all of these labels: `KEY=VALUE`, line feeds between them.
+    pub label: Option<String>,
 }
 
 /// The most that one page gives.
@@ -154,6 +157,7 @@ impl Client {
         let pairs = [
             ("pool", query.pool.as_deref()),
             ("name", query.name.as_deref()),
+            ("label", query.label.as_deref()),
             ("limit", Some(limit.as_str())),
             ("continue", from),
         ];
@@ -233,8 +237,16 @@ impl Client {
         let query = VolumeQuery {
             pool: pool.map(str::to_owned),
             name: Some(name.to_string()),
+            label: None,
         };
         self.all_volumes(&query).await
+    }
+
+    /// Changes what is given of a volume.
+    pub async fn change_volume(&self, id: VolumeId, change: &VolumeChange) -> Result<Volume, ClientError> {
+        let request = self.request(Method::PATCH, &["v1", "volumes", &id.to_string()]);
+        let (_, body) = self.send(request.json(change)).await?;
+        self.parse(&body)
     }
 
     /// Deletes a volume; one that is not there is an error of kind `NotFound`.

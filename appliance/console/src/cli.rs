@@ -99,6 +99,12 @@ pub(crate) enum Command {
     /// Volumes
     #[command(subcommand)]
     Volumes(Volumes),
+    /// Snapshots of volumes
+    #[command(subcommand)]
+    Snapshots(Snapshots),
+    /// Deleted volumes that can be had back
+    #[command(subcommand)]
+    Trash(Trash),
     /// Who may mount a volume
     #[command(subcommand)]
     Clients(Clients),
@@ -236,16 +242,19 @@ pub(crate) enum Pools {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Change how a pool's space is given out
+    /// Change how a pool's space is given out, and how long deleted volumes are kept
     Set {
         /// Its name or id
         pool: String,
         /// How much may be promised to volumes, in percent of what is not reserved; above 100 a full pool fails writes
-        #[arg(long, value_name = "PERCENT", required_unless_present = "reserve")]
+        #[arg(long, value_name = "PERCENT", required_unless_present_any = ["reserve", "trash"])]
         overcommit: Option<String>,
         /// How much is kept for snapshots and trash, in percent of the pool
         #[arg(long, value_name = "PERCENT")]
         reserve: Option<String>,
+        /// How long deleted volumes stay in the trash: 7d, 12h, 30m, 90s; 0: they are gone at once
+        #[arg(long, value_name = "TIME")]
+        trash: Option<String>,
     },
     /// Take in a pool that another appliance made, with all its volumes; `orphans list` shows them
     Import {
@@ -296,6 +305,9 @@ pub(crate) struct NewPool {
     /// Take every blank disk
     #[arg(long, conflicts_with = "disks")]
     pub(crate) all_blank_disks: bool,
+    /// How long deleted volumes stay in the trash: 7d, 12h, 30m, 90s; 0: they are gone at once. A day if not given
+    #[arg(long, value_name = "TIME")]
+    pub(crate) trash: Option<String>,
     /// Take the devices that heketi's topology.json names for this appliance
     #[arg(long, value_name = "FILE", conflicts_with_all = ["disks", "all_blank_disks"])]
     pub(crate) topology: Option<PathBuf>,
@@ -333,6 +345,9 @@ pub(crate) enum Volumes {
         /// Only those in this pool
         #[arg(long)]
         pool: Option<String>,
+        /// Only those with this label; give it once for each
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
     },
     /// Show one, and how to mount it
     Show {
@@ -346,9 +361,12 @@ pub(crate) enum Volumes {
         /// Its pool
         #[arg(long)]
         pool: String,
-        /// How much it holds: 10GiB, 1.5TiB, 20GB
-        #[arg(long)]
-        size: String,
+        /// How much it holds: 10GiB, 1.5TiB, 20GB. With --from it is as large as that if not given
+        #[arg(long, required_unless_present = "from")]
+        size: Option<String>,
+        /// What it holds from the start: a snapshot (by id or VOLUME@NAME) or another volume
+        #[arg(long, value_name = "SOURCE")]
+        from: Option<String>,
         /// Refuse instead of making it larger than this
         #[arg(long)]
         limit: Option<String>,
@@ -357,6 +375,9 @@ pub(crate) enum Volumes {
         clients: Vec<String>,
         #[command(flatten)]
         options: Serving,
+        /// A label; give it once for each
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<String>,
     },
     /// Change how one is served; its clients go on
     Options {
@@ -364,6 +385,56 @@ pub(crate) enum Volumes {
         volume: String,
         #[command(flatten)]
         options: Serving,
+    },
+    /// Make one larger, while it is served
+    Expand {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// How much it holds then, in all: 20GiB
+        #[arg(long)]
+        size: String,
+    },
+    /// Have snapshots made of one by themselves
+    Schedule {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// How many are kept of each period: hourly=24,daily=7,weekly=4; or none
+        schedule: String,
+    },
+    /// Make one again what one of its snapshots is; its clients are cut off for the moment
+    Rollback {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// The snapshot's name or id
+        snapshot: String,
+        /// Do not keep what it holds now as a snapshot
+        #[arg(long)]
+        discard: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Give one another name
+    Rename {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// Its new name
+        name: String,
+    },
+    /// Show or change one's labels
+    Label {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// KEY=VALUE puts one in, KEY- takes it out
+        #[arg(value_name = "LABEL")]
+        changes: Vec<String>,
+    },
+    /// Give one to another owner
+    Chown {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// The new owner: a token's name
+        owner: String,
     },
     /// Delete one, and all that is in it
     Delete {
@@ -399,6 +470,81 @@ pub(crate) struct Serving {
     /// Whether the connection is encrypted (only none in this version)
     #[arg(long, value_name = "none|tls|mtls")]
     pub(crate) transport_security: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Snapshots {
+    /// List them
+    List {
+        /// Only those of this volume, by its id, its name, or POOL/NAME
+        volume: Option<String>,
+        /// Only those in this pool
+        #[arg(long)]
+        pool: Option<String>,
+        /// Also what each takes of its pool, and what deleting it would give back; takes longer
+        #[arg(long)]
+        sizes: bool,
+    },
+    /// Show one
+    Show {
+        /// Its id, or VOLUME@NAME
+        snapshot: String,
+    },
+    /// Make one, or several at one moment
+    Create {
+        /// Its name
+        name: String,
+        /// The volume: its id, its name, or POOL/NAME; with several, all snapshots are made at one moment or none is
+        #[arg(required = true, value_name = "VOLUME")]
+        volumes: Vec<String>,
+    },
+    /// Serve one, read-only, to these clients and no others
+    Serve {
+        /// Its id, or VOLUME@NAME
+        snapshot: String,
+        /// Who may mount it: an address or a network; give it once for each
+        #[arg(long = "client", value_name = "CLIENT", required = true)]
+        clients: Vec<String>,
+    },
+    /// Serve one no longer
+    Unserve {
+        /// Its id, or VOLUME@NAME
+        snapshot: String,
+    },
+    /// Delete one
+    Delete {
+        /// Its id, or VOLUME@NAME
+        snapshot: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Trash {
+    /// List it, the oldest first
+    List,
+    /// Take a volume back out of it
+    Undelete {
+        /// Its id, or its name if that is there once
+        volume: String,
+        /// What it is to be called, if its name was taken meanwhile
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Remove a volume from it, for good
+    Purge {
+        /// Its id, or its name if that is there once
+        #[arg(required_unless_present = "all")]
+        volume: Option<String>,
+        /// All that is in it
+        #[arg(long, conflicts_with = "volume")]
+        all: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -562,6 +708,24 @@ mod tests {
             "pools delete tank --yes",
             "volumes create photos --pool tank --size 10GiB --client 10.0.0.0/24 --client fd00::7",
             "volumes show tank/photos",
+            "volumes list --label team=media --label tier=1",
+            "volumes expand photos --size 20GiB",
+            "volumes rename tank/photos pictures",
+            "volumes create copy --pool tank --from photos@monday",
+            "volumes schedule photos hourly=24,daily=7",
+            "volumes rollback photos monday --discard --yes",
+            "snapshots list photos --sizes",
+            "snapshots create monday photos music",
+            "snapshots serve photos@monday --client 10.0.0.7",
+            "snapshots unserve photos@monday",
+            "snapshots delete photos@monday -y",
+            "trash list",
+            "trash undelete photos --name photos-again",
+            "trash purge --all --yes",
+            "pools set tank --trash 7d",
+            "pools create tank --layout mirror --all-blank-disks --trash 0",
+            "volumes label photos team=media old-",
+            "volumes chown photos cluster-a",
             "clients add photos 10.0.0.7",
             "alerts",
             "alerts list --all -o json",
@@ -586,6 +750,8 @@ mod tests {
             "pools set tank",
             "pools create t --layout raid5 --disk a",
             "volumes create x",
+            "snapshots create x",
+            "trash purge",
         ] {
             let words = std::iter::once("cistern").chain(line.split(' ').filter(|w| !w.is_empty()));
             assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");

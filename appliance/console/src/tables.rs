@@ -2,8 +2,8 @@
 
 use cistern_model::{
     Alert, Disk, DiskState, DiskTransport, Event, FenceMethod, FenceReport, HeldState, Interface, Job, JobKind,
-    JobState, Layout, Orphan, Pool, PoolPlan, ServiceState, Severity, Squash, System, Token, TopologyPlan, Volume,
-    VolumeOptions,
+    JobState, Layout, Orphan, Pool, PoolPlan, ServiceState, Severity, Snapshot, Squash, System, Token, TopologyPlan,
+    TrashedVolume, Volume, VolumeOptions,
 };
 use jiff::Timestamp;
 
@@ -214,6 +214,99 @@ fn command(line: &[String]) -> String {
     words.join(" ")
 }
 
+pub(crate) fn snapshots(snapshots: &[Snapshot]) -> Rows {
+    Rows::new(
+        [
+            "VOLUME",
+            "SNAPSHOT",
+            "POOL",
+            "SIZE",
+            "EXCLUSIVE",
+            "CREATED",
+            "MADE",
+            "STATE",
+            "ID",
+        ],
+        snapshots.iter().map(|s| {
+            [
+                s.volume_name.to_string(),
+                s.name.to_string(),
+                s.pool_name.to_string(),
+                s.size.to_string(),
+                or_none(s.exclusive),
+                time(s.created),
+                made(s),
+                s.state.to_string(),
+                s.id.to_string(),
+            ]
+        }),
+    )
+}
+
+fn made(s: &Snapshot) -> String {
+    if s.scheduled.is_empty() {
+        "by hand".to_owned()
+    } else {
+        join(&s.scheduled, ", ")
+    }
+}
+
+pub(crate) fn snapshot(s: &Snapshot) -> String {
+    let gone = if s.volume_exists { "" } else { ", which is gone" };
+    let mut pairs = vec![
+        ("snapshot", s.name.to_string()),
+        ("id", s.id.to_string()),
+        ("of", format!("{} ({}){gone}", s.volume_name, s.volume)),
+        ("pool", s.pool_name.to_string()),
+        ("size", format!("{} ({} bytes)", s.size, s.size.get())),
+        ("refers to", or_none(s.referenced)),
+        ("exclusive", or_none(s.exclusive)),
+        ("state", s.state.to_string()),
+    ];
+    pairs.extend(s.reason.as_ref().map(|reason| ("reason", reason.clone())));
+    pairs.extend([
+        ("made", made(s)),
+        ("created", time(s.created)),
+        ("owner", s.owner.to_string()),
+        ("clients", join(&s.clients, "\n")),
+    ]);
+    pairs.extend(s.group.map(|group| ("group", group.to_string())));
+    let mut text = fields(&pairs);
+    if let Some(export) = &s.export {
+        text.push_str(&format!(
+            "\n\nmount it on a client, read-only, with:\n  mount -t nfs -o vers=4.2,ro ADDRESS:{} /mnt",
+            export.path
+        ));
+    }
+    text
+}
+
+pub(crate) fn trash(volumes: &[TrashedVolume]) -> Rows {
+    Rows::new(
+        ["VOLUME", "POOL", "SIZE", "DELETED", "GONE FOR GOOD", "ID"],
+        volumes.iter().map(|v| {
+            [
+                v.name.to_string(),
+                v.pool_name.to_string(),
+                v.size.to_string(),
+                time(v.deleted),
+                time(v.purged),
+                v.id.to_string(),
+            ]
+        }),
+    )
+}
+
+/// Seconds, in the largest unit of which they are a whole number.
+pub(crate) fn duration(seconds: u32) -> String {
+    for (unit, length) in [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)] {
+        if seconds > 0 && seconds.is_multiple_of(length) {
+            return format!("{} {unit}", seconds / length);
+        }
+    }
+    format!("{seconds} s")
+}
+
 pub(crate) fn volumes(volumes: &[Volume]) -> Rows {
     Rows::new(
         ["VOLUME", "POOL", "SIZE", "USED", "STATE", "CLIENTS", "ID"],
@@ -239,12 +332,19 @@ pub(crate) fn volume(v: &Volume, host: Option<&str>) -> String {
         ("pool", v.pool_name.to_string()),
         ("size", format!("{} ({} bytes)", v.size, v.size.get())),
         ("used", or_none(v.used)),
+        (
+            "files",
+            v.inodes
+                .map_or_else(|| NONE.to_owned(), |i| format!("{} of {}", i.used, i.total)),
+        ),
         ("state", v.state.to_string()),
     ];
     pairs.extend(v.reason.as_ref().map(|reason| ("reason", reason.clone())));
     pairs.extend([
         ("owner", v.owner.to_string()),
         ("created", time(v.created)),
+        ("snapshots", v.schedule.to_string()),
+        ("labels", join(&v.labels.iter().collect::<Vec<_>>(), "\n")),
         ("clients", join(&v.clients, "\n")),
     ]);
     let options = options(&v.options);

@@ -188,6 +188,9 @@ impl Engine {
                 }
             }
         }
+        for (id, _) in pool.snapshots.iter().filter(|(_, snapshot)| snapshot.active) {
+            self.let_go(&self.snapshot_path(*id))?;
+        }
         self.change_lvm(
             pool.id,
             || format!("deactivate pool {name}"),
@@ -280,6 +283,11 @@ impl Engine {
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
             options: OptionTags::default(),
+            labels: Default::default(),
+            schedule: Default::default(),
+            source: None,
+            deleted: None,
+            rollback: None,
         };
         let add = tags.write();
         let stale = found

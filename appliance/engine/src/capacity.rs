@@ -12,10 +12,11 @@ use crate::EngineError;
 use crate::alerts::Subject;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
-use crate::fill::{self, DATA_LIMIT, METADATA_LIMIT, SHED_LIMIT, Sheddable, THRESHOLDS};
+use crate::fill::{self, DATA_LIMIT, METADATA_LIMIT, SHED_LIMIT, ShedKind, Sheddable, THRESHOLDS};
 use crate::pools::{no_pool, power_lost};
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
+use crate::volumes::bare;
 
 /// How many things are given up in one round, each followed by a look at what it gave.
 const SHED_AT_ONCE: usize = 50;
@@ -76,15 +77,7 @@ impl Engine {
     fn named(&self, id: PoolId) -> Result<PoolView, EngineError> {
         let view = self.view();
         let pool = view.pools.get(&id).ok_or_else(|| no_pool(&id.to_string()))?;
-        Ok(PoolView {
-            tags: pool.tags.clone(),
-            nodes: Vec::new(),
-            returned: Vec::new(),
-            raids: pool.raids.clone(),
-            trouble: pool.trouble.clone(),
-            volumes: Default::default(),
-            ..*pool
-        })
+        Ok(bare(pool))
     }
 
     /// Enlarges the metadata while there is room for it.
@@ -222,7 +215,6 @@ impl Engine {
     }
 
     /// Refuses a snapshot in a pool that has no room for one more: what it will hold cannot be known beforehand.
-    #[expect(dead_code, reason = "for snapshots, which ask this before they are made")]
     pub(crate) fn refuse_full_for_snapshot(&self, id: PoolId) -> Result<(), EngineError> {
         let status = self.refuse_full_pool(id, "snapshots")?;
         let pool = self.named(id)?;
@@ -246,12 +238,31 @@ impl Engine {
     }
 
     /// What of a pool may be given up.
-    fn sheddable(&self, _: PoolId) -> Vec<Sheddable<String>> {
-        Vec::new()
+    fn sheddable(&self, id: PoolId) -> Vec<Sheddable<()>> {
+        let view = self.view();
+        let Some(pool) = view.pools.get(&id) else {
+            return Vec::new();
+        };
+        let trash = pool.trash.values().map(|volume| Sheddable {
+            kind: ShedKind::Trash,
+            since: volume.tags.deleted.unwrap_or(volume.tags.created),
+            what: (),
+        });
+        let scheduled = pool.snapshots.values().filter(|snapshot| snapshot.can_be_shed());
+        let scheduled = scheduled.map(|snapshot| Sheddable {
+            kind: ShedKind::Scheduled,
+            since: snapshot.tags.created,
+            what: (),
+        });
+        trash.chain(scheduled).collect()
     }
 
-    fn shed_one(&self, _: PoolId, _: &Sheddable<String>, _: &str) -> Result<(), EngineError> {
-        Ok(())
+    /// Gives the oldest of this kind up.
+    fn shed_one(&self, pool: PoolId, first: &Sheddable<()>, why: &str) -> Result<(), EngineError> {
+        match first.kind {
+            ShedKind::Trash => self.purge_oldest(pool, why).map(drop),
+            ShedKind::Scheduled => self.shed_scheduled_snapshot(pool, why).map(drop),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::pools::refuse_incomplete;
 use crate::tags::{Stage, client_tag};
 use crate::view::VolumeView;
-use crate::volumes::{Created, LIMIT, volume_lock};
+use crate::volumes::{Created, LIMIT};
 
 /// The most clients of one volume; more than this is a network, and can be given as one.
 pub(crate) const MOST_CLIENTS: usize = 256;
@@ -18,9 +18,7 @@ impl Engine {
     /// Lets a client mount a volume. One that may already may from then on what is said now: write, or only read.
     pub fn add_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<Created<Volume>, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let (pool, volume) = self.visible_volume(by, id)?;
-        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
-        let (pool, volume) = self.visible_volume(by, id)?;
+        let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
         let old = same_peer(&volume, client);
         let created = old.is_none();
@@ -66,9 +64,7 @@ impl Engine {
     /// When this returns it can neither read nor write there any more, and holds no lock on it.
     pub fn remove_client(&self, by: &Principal, id: VolumeId, client: Client) -> Result<ClientRemoved, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let (pool, volume) = self.visible_volume(by, id)?;
-        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
-        let (pool, volume) = self.visible_volume(by, id)?;
+        let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
         if let Some(client) = same_peer(&volume, client) {
             refuse_incomplete(&pool)?;
@@ -147,6 +143,9 @@ pub(crate) fn refuse_unsettled(id: VolumeId, volume: &VolumeView) -> Result<(), 
         Stage::Creating => Err(EngineError::Conflict(format!(
             "volume {id} is being made; ask again when that is done"
         ))),
-        Stage::Deleting => Err(EngineError::Conflict(format!("volume {id} is being deleted"))),
+        Stage::RollingBack => Err(EngineError::Conflict(format!(
+            "volume {id} is being rolled back; ask again when that is done"
+        ))),
+        Stage::Deleting | Stage::Trash => Err(EngineError::Conflict(format!("volume {id} is being deleted"))),
     }
 }

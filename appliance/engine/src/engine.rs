@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::time::{Duration, Instant};
 
-use cistern_host::{BlockDevice, Change, ExportEntry, Host, HostError, HostErrorKind};
+use cistern_host::{BlockDevice, Change, ExportEntry, ExportUsers, Host, HostError, HostErrorKind};
 use cistern_model::{Event, EventKind, PoolId, Principal, Severity, VolumeId};
 use tokio::sync::broadcast;
 
@@ -21,6 +21,7 @@ use crate::jobs::Jobs;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::pools::Pending;
 use crate::react::Surroundings;
+use crate::schedules::Chores;
 use crate::view::{Orphan, View, VolumeView};
 use crate::volume_options::{clients_of, users_of};
 
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     read_at: Mutex<Option<Instant>>,
     pub(crate) changes: OnceLock<mpsc::Sender<Change>>,
     pub(crate) surroundings: Mutex<Surroundings>,
+    pub(crate) chores: Mutex<Chores>,
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -110,6 +112,7 @@ impl Engine {
             read_at: Mutex::default(),
             changes: OnceLock::new(),
             surroundings: Mutex::default(),
+            chores: Mutex::default(),
         }))
     }
 
@@ -236,6 +239,13 @@ impl Engine {
         for pool in self.view().pools.values().filter(|pool| !pool.releasing) {
             let served = pool.volumes.iter().filter(|(_, volume)| volume.has_export());
             entries.extend(served.map(|(id, volume)| self.export_of(*id, volume)));
+            let shown = pool.snapshots.iter().filter(|(_, snapshot)| snapshot.has_export());
+            entries.extend(shown.map(|(id, snapshot)| ExportEntry {
+                path: self.snapshot_path(*id),
+                fsid: id.uuid(),
+                clients: snapshot.tags.clients.iter().copied().collect(),
+                users: ExportUsers::default(),
+            }));
         }
         entries.sort();
         let exports = &self.0.host.exports;

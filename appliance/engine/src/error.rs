@@ -21,6 +21,9 @@ pub enum EngineError {
         /// Its name or id, as it was given.
         name: String,
     },
+    /// The caller's role does not allow this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The name is in use by an object that differs from what was asked for.
     #[error("{0}")]
     NameTaken(String),
@@ -58,6 +61,7 @@ impl EngineError {
         match self {
             EngineError::Invalid(_) => ErrorKind::Invalid,
             EngineError::NotFound { .. } => ErrorKind::NotFound,
+            EngineError::Forbidden(_) => ErrorKind::Forbidden,
             EngineError::NameTaken(_) => ErrorKind::NameTaken,
             EngineError::Conflict(_) => ErrorKind::Conflict,
             EngineError::DiskInUse { .. } => ErrorKind::DiskInUse,

@@ -68,7 +68,6 @@ pub(crate) struct Sheddable<T> {
 
 /// In the order in which they go. A snapshot made by hand is none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(test), expect(dead_code, reason = "until there is a trash, and snapshots"))]
 pub(crate) enum ShedKind {
     /// A deleted volume.
     Trash,

@@ -18,6 +18,16 @@
 //!   undoing fails too, the same request goes on with it. mkfs runs only on an LV whose tag says `creating`.
 //! - **A volume's deleting**: `state=deleting`, unexport, release, unmount, remove. Once that tag is committed it is
 //!   finished, by the same request or by reconcile.
+//! - **A volume's change**: name, labels, owner and schedule are one commit. Growth is device, size tag, filesystem: from the
+//!   tag on reconcile finishes it.
+//! - **A snapshot** is one commit, whole. Those of a group are `creating` until the last is made, while all their volumes are
+//!   frozen; if one is `ready` all are finished, else all are taken away. What is frozen is thawed by a guard, and by the
+//!   next start. One that is served is activated and mounted read-only; no other is active.
+//! - **A clone** is a thin snapshot with a volume's tags, made as a volume is but never formatted.
+//! - **Rolling back** (`rollback`): from `state=rolling-back` on it is finished; the volume's LV is removed only when what
+//!   replaces it is there with all of its tags.
+//! - **The trash**: `state=trash` is the deletion; then unexport, release, unmount. Removal is one commit.
+//! - **Several locks** are taken in the order of their names' text: `snapshot ...`, `trash ...`, `volume ...`.
 //! - **Clients**: the tag comes before the export, both ways. If the export then failed, the same request makes up for it.
 //! - **Fencing** (`fencing`): what a client that was taken away still holds is revoked after its export is gone, by the
 //!   gentlest way that frees the volume; the answer tells what that touched. The same request again looks again.
@@ -55,7 +65,9 @@ mod adopt;
 mod alerts;
 mod capacity;
 mod causes;
+mod changes;
 mod clients;
+mod clones;
 mod disks;
 mod engine;
 mod error;
@@ -76,12 +88,18 @@ mod pools;
 mod react;
 mod reconcile;
 mod replace;
+mod rollback;
+mod schedules;
 mod scrub;
+mod snapshot_steps;
+mod snapshot_tags;
+mod snapshots;
 mod spares;
 mod status;
 mod tags;
 mod tick;
 mod topology;
+mod trash;
 mod view;
 mod volume_options;
 mod volume_steps;
@@ -90,5 +108,6 @@ mod volumes;
 pub use engine::{Config, Engine};
 pub use error::EngineError;
 pub use pools::PoolCreation;
+pub use snapshots::SnapshotFilter;
 pub use status::{Health, Metrics};
 pub use volumes::{Created, VolumeFilter};

@@ -81,6 +81,9 @@ impl Engine {
                 message,
             );
         }
+        if let Some(seconds) = change.trash_seconds {
+            self.change_trash_time(by, &pool, seconds)?;
+        }
         let pool = self.visible_pool(by, &id.to_string())?;
         Ok(self.pool_model(&pool))
     }

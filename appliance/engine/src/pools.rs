@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cistern_host::{BlockDevice, HostErrorKind};
 use cistern_model::{
-    DiskId, EventKind, Job, JobId, JobKind, Layout, Percent, Pool, PoolId, PoolName, PoolPlan, PoolRequest, PoolState,
-    Principal, Severity,
+    DEFAULT_TRASH_SECONDS, DiskId, EventKind, Job, JobId, JobKind, Layout, Percent, Pool, PoolId, PoolName, PoolPlan,
+    PoolRequest, PoolState, Principal, Severity,
 };
 use uuid::Uuid;
 
@@ -97,6 +97,7 @@ impl Engine {
                     "pool {} is being deleted; ask again when that is done",
                     request.name
                 ))),
+                Stage::RollingBack | Stage::Trash => Err(name_taken(&request.name)),
             };
         }
         let (devices, plan) = self.judge(request)?;
@@ -367,6 +368,7 @@ fn tags_of(request: &PoolRequest, plan: &Plan) -> PoolTags {
         left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
         spares: request.spares.clone(),
         replacing: None,
+        trash_seconds: request.trash_seconds.unwrap_or(DEFAULT_TRASH_SECONDS),
     }
 }
 
@@ -397,15 +399,18 @@ pub(crate) fn busy_with(pool: &PoolView, pending: &Pending) -> EngineError {
     ))
 }
 
-/// A pool that holds volumes is not deleted.
+/// A pool that holds volumes, snapshots or deleted volumes is not deleted.
 pub(crate) fn refuse_volumes(pool: &PoolView) -> Result<(), EngineError> {
-    match pool.volumes.len() {
-        0 => Ok(()),
-        count => Err(EngineError::Conflict(format!(
-            "pool {} holds {count} volume(s); delete them first",
-            pool.tags.name
-        ))),
-    }
+    let held = match (pool.volumes.len(), pool.snapshots.len(), pool.trash.len()) {
+        (0, 0, 0) => return Ok(()),
+        (0, 0, trash) => format!("{trash} deleted volume(s) in its trash; purge them"),
+        (0, snapshots, _) => format!("{snapshots} snapshot(s); delete them"),
+        (count, _, _) => format!("{count} volume(s); delete them"),
+    };
+    Err(EngineError::Conflict(format!(
+        "pool {} holds {held} first",
+        pool.tags.name
+    )))
 }
 
 /// LVM changes no group that lacks a disk.

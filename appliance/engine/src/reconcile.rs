@@ -31,6 +31,7 @@ impl Engine {
     /// started; single pools and volumes that fail are said in their state.
     pub fn start(&self) -> Result<(), EngineError> {
         self.recall();
+        self.thaw_all()?;
         self.reconcile()?;
         self.remember_surroundings();
         self.watch_raids();
@@ -65,6 +66,7 @@ impl Engine {
         for pool in pools {
             self.settle_pool(pool)?;
         }
+        self.finish_rollbacks()?;
         // In this order: what is ready before the mounts are listed is mounted by then, if anybody has mounted it.
         let ready = self.volumes_in(|stage| stage == Stage::Ready);
         let mounts = self.0.host.filesystems.mounts_below(&self.0.config.volumes_dir);
@@ -76,16 +78,19 @@ impl Engine {
         for (pool, id) in ready {
             self.serve(pool, id, &mounted)?;
         }
+        self.serve_snapshots(&mounted)?;
         self.publish()?;
+        self.withdraw_trash(&mounted)?;
         let nfs = self.0.host.services.ensure_started(Service::NfsServer);
-        for (pool, id) in self.volumes_in(|stage| stage != Stage::Ready) {
+        for (pool, id) in self.volumes_in(|stage| matches!(stage, Stage::Creating | Stage::Deleting)) {
             self.clear(pool, id)?;
         }
+        self.clear_snapshots()?;
         nfs.doing(|| "start the NFS server".to_owned())?;
         Ok(())
     }
 
-    fn volumes_in(&self, which: impl Fn(Stage) -> bool) -> Vec<(PoolId, VolumeId)> {
+    pub(crate) fn volumes_in(&self, which: impl Fn(Stage) -> bool) -> Vec<(PoolId, VolumeId)> {
         let view = self.view();
         let mut found = Vec::new();
         for pool in view.pools.values() {
@@ -109,6 +114,8 @@ impl Engine {
                     Ok(()) | Err(_) => self.activate(id).and(back),
                 }
             }
+            // No pool is.
+            Stage::RollingBack | Stage::Trash => Ok(()),
             Stage::Creating | Stage::Deleting => {
                 let Some(_disks) = self.0.names.try_hold(DISKS.to_owned()) else {
                     return Ok(());
@@ -186,7 +193,8 @@ impl Engine {
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
                     pool.active = true;
-                    pool.volumes.values_mut().for_each(|volume| volume.active = true);
+                    let volumes = pool.volumes.values_mut().chain(pool.trash.values_mut());
+                    volumes.for_each(|volume| volume.active = true);
                 }
             },
         )
@@ -222,20 +230,34 @@ impl Engine {
 
     /// Mounts a ready volume. Fails only if the machine is gone.
     fn serve(&self, pool: PoolId, id: VolumeId, mounted: &HashSet<PathBuf>) -> Result<(), EngineError> {
-        let Ok((view, volume)) = self.visible_volume(&Principal::local(), id) else {
+        let Ok((_, volume)) = self.visible_volume(&Principal::local(), id) else {
             return Ok(());
         };
         let Some(_name) = self.0.names.try_hold(volume_lock(pool, &volume.tags.name)) else {
             return Ok(());
         };
+        self.bring_up(pool, id, mounted)
+    }
+
+    /// Mounts a volume whose name is held, if it is ready. Fails only if the machine is gone.
+    pub(crate) fn bring_up(&self, pool: PoolId, id: VolumeId, mounted: &HashSet<PathBuf>) -> Result<(), EngineError> {
+        let Ok((view, volume)) = self.visible_volume(&Principal::local(), id) else {
+            return Ok(());
+        };
         // Whoever had the name may have begun to delete it.
-        if self.view().volume(id).map(|(_, v)| v.tags.state) != Some(Stage::Ready) {
+        if volume.tags.state != Stage::Ready {
             return Ok(());
         }
         if view.releasing {
             return Ok(());
         }
         let path = self.path_of(id);
+        // An expansion may have stopped between its promise and its filesystem.
+        let fill = || match self.fill_device(id, &volume) {
+            Ok(()) => Ok(None),
+            Err(error) if power_lost(&error) => Err(error),
+            Err(error) => Ok(Some(error.problem().detail)),
+        };
         let trouble = if view.state() == PoolState::Incomplete {
             let why = view
                 .trouble
@@ -244,7 +266,7 @@ impl Engine {
                 .unwrap_or_default();
             Some(format!("pool {} is not complete: {why}", view.tags.name))
         } else if mounted.contains(&path) {
-            None
+            fill()?
         } else if !volume.active {
             Some("its device could not be activated".to_owned())
         } else {
@@ -256,7 +278,7 @@ impl Engine {
                 .mount(&node, &path)
                 .doing(|| "its filesystem cannot be mounted".to_owned())
             {
-                Ok(()) => None,
+                Ok(()) => fill()?,
                 Err(error) if power_lost(&error) => return Err(error),
                 Err(error) => Some(error.problem().detail),
             }

@@ -9,13 +9,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_host::TagChange;
-use cistern_model::{Bytes, Client, DiskId, Layout, Owner, PoolName, VolumeName};
+use cistern_model::{
+    Bytes, Client, DEFAULT_TRASH_SECONDS, DiskId, Keep, Label, Labels, Layout, Owner, Period, PoolName, Schedule,
+    SnapshotId, VolumeName, VolumeSource,
+};
 use jiff::Timestamp;
 
 use crate::option_tags::OptionTags;
 
 /// The version of this form. A reader refuses what is newer.
-const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "1";
 const PREFIX: &str = "cistern.";
 
 /// A time as a tag keeps it, in whole seconds: what is answered before a restart is what is read after it.
@@ -35,6 +38,26 @@ pub(crate) struct VolumeTags {
     /// Each address or network once.
     pub(crate) clients: BTreeSet<Client>,
     pub(crate) options: OptionTags,
+    pub(crate) labels: Labels,
+    pub(crate) schedule: Schedule,
+    /// What it was made of. Such a volume is never formatted.
+    pub(crate) source: Option<VolumeSource>,
+    /// When it was put into the trash, while it is there.
+    pub(crate) deleted: Option<Timestamp>,
+    /// While it is rolled back.
+    pub(crate) rollback: Option<Rollback>,
+}
+
+/// How far the rolling back of a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rollback {
+    /// It is to become this snapshot, and what it holds is to be kept as that one, or not at all.
+    To {
+        snapshot: SnapshotId,
+        keep: Option<SnapshotId>,
+    },
+    /// This LV holds what it is to hold.
+    Done,
 }
 
 /// What the tags of a pool's volume group say. Its id is the group's name.
@@ -51,6 +74,8 @@ pub(crate) struct PoolTags {
     pub(crate) spares: Vec<DiskId>,
     /// The disk whose place another one is taking, and that one.
     pub(crate) replacing: Option<(DiskId, DiskId)>,
+    /// How long deleted volumes stay in the trash; 0: not at all.
+    pub(crate) trash_seconds: u32,
 }
 
 /// How far the making or deleting of a thing is.
@@ -59,20 +84,32 @@ pub(crate) enum Stage {
     Creating,
     Ready,
     Deleting,
+    /// A volume that becomes what one of its snapshots is.
+    RollingBack,
+    /// A volume that was deleted and can be had back.
+    Trash,
 }
 
 impl Stage {
-    const ALL: [Stage; 3] = [Stage::Creating, Stage::Ready, Stage::Deleting];
+    const ALL: [Stage; 5] = [
+        Stage::Creating,
+        Stage::Ready,
+        Stage::Deleting,
+        Stage::RollingBack,
+        Stage::Trash,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Stage::Creating => "creating",
             Stage::Ready => "ready",
             Stage::Deleting => "deleting",
+            Stage::RollingBack => "rolling-back",
+            Stage::Trash => "trash",
         }
     }
 
-    fn tag(self) -> String {
+    pub(crate) fn tag(self) -> String {
         tag("state", self.name())
     }
 
@@ -106,7 +143,31 @@ impl VolumeTags {
         ];
         tags.extend(self.clients.iter().map(|client| client_tag(*client)));
         tags.extend(self.options.write());
+        tags.extend(self.labels.iter().map(|label| label_tag(&label)));
+        for period in Period::ALL {
+            let kept = self.schedule.kept(period);
+            tags.extend((kept > 0).then(|| tag("keep", &format!("{period}/{kept}"))));
+        }
+        tags.extend(self.source.map(|source| tag("source", &source.to_string())));
+        tags.extend(self.deleted.map(|at| tag("deleted", &at.as_second().to_string())));
+        match &self.rollback {
+            None => {}
+            Some(Rollback::Done) => tags.push(tag("rollback", "done")),
+            Some(Rollback::To { snapshot, keep }) => {
+                tags.push(tag("rollback", &snapshot.to_string()));
+                tags.extend(keep.map(|keep| tag("rollback-keep", &keep.to_string())));
+            }
+        }
         tags
+    }
+
+    /// What makes these tags of those, in one commit. Tags that neither knows are left where they are.
+    pub(crate) fn change_to(&self, new: &VolumeTags) -> TagChange {
+        let (old, new) = (self.write(), new.write());
+        TagChange {
+            add: new.iter().filter(|tag| !old.contains(tag)).cloned().collect(),
+            remove: old.into_iter().filter(|tag| !new.contains(tag)).collect(),
+        }
     }
 
     pub(crate) fn read(tags: &[String]) -> Result<Self, Unreadable> {
@@ -116,10 +177,14 @@ impl VolumeTags {
             state: fields.stage()?,
             size: Bytes::new(fields.parsed("size")?),
             owner: fields.parsed("owner")?,
-            created: Timestamp::from_second(fields.parsed("created")?)
-                .map_err(|e| Unreadable::Damaged(format!("created: {e}")))?,
+            created: fields.moment("created")?,
             clients: fields.all("client")?.into_iter().collect(),
             options: OptionTags::read(&fields)?,
+            labels: fields.labels()?,
+            schedule: fields.schedule()?,
+            source: fields.optional("source")?,
+            deleted: fields.optional_moment("deleted")?,
+            rollback: fields.rollback()?,
         })
     }
 }
@@ -131,6 +196,7 @@ impl PoolTags {
             tag("name", self.name.as_str()),
             tag("layout", self.layout.name()),
             self.state.tag(),
+            trash_tag(self.trash_seconds),
         ];
         for (number, disks) in self.groups.iter().enumerate() {
             tags.extend(disks.iter().map(|disk| disk_tag(number, disk)));
@@ -174,7 +240,15 @@ impl PoolTags {
         Ok(PoolTags {
             name: fields.parsed("name")?,
             layout: fields.parsed("layout")?,
-            state: fields.stage()?,
+            state: match fields.stage()? {
+                state @ (Stage::Creating | Stage::Ready | Stage::Deleting) => state,
+                state @ (Stage::RollingBack | Stage::Trash) => {
+                    return Err(Unreadable::Damaged(format!(
+                        "state: {:?}, which is no pool's",
+                        state.name()
+                    )));
+                }
+            },
             groups,
             left_out,
             spares: fields.all("spare")?,
@@ -182,6 +256,7 @@ impl PoolTags {
                 let (old, new): (Vec<DiskId>, Vec<DiskId>) = (fields.all("replace-old")?, fields.all("replace-new")?);
                 old.into_iter().next().zip(new.into_iter().next())
             },
+            trash_seconds: fields.optional("trash-seconds")?.unwrap_or(DEFAULT_TRASH_SECONDS),
         })
     }
 
@@ -222,6 +297,15 @@ pub(crate) fn client_tag(client: Client) -> String {
 }
 
 /// A tag of ours.
+/// The tag that says how long a pool's deleted volumes stay in the trash.
+pub(crate) fn trash_tag(seconds: u32) -> String {
+    tag("trash-seconds", &seconds.to_string())
+}
+
+fn label_tag(label: &Label) -> String {
+    tag("label", &label.to_string())
+}
+
 pub(crate) fn tag(key: &str, value: &str) -> String {
     format!("{PREFIX}{key}={}", encode(value))
 }
@@ -265,12 +349,12 @@ impl Fields {
         }
     }
 
-    fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<T, Unreadable> {
+    pub(crate) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<T, Unreadable> {
         let parsed = self.one(key)?.parse();
         parsed.map_err(|e: T::Err| Unreadable::Damaged(format!("{key}: {e}")))
     }
 
-    fn all<T: std::str::FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<Vec<T>, Unreadable> {
+    pub(crate) fn all<T: std::str::FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<Vec<T>, Unreadable> {
         let values = self.0.get(key).into_iter().flatten();
         values
             .map(|value| {
@@ -281,7 +365,64 @@ impl Fields {
             .collect()
     }
 
-    fn stage(&self) -> Result<Stage, Unreadable> {
+    pub(crate) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, Unreadable> {
+        match self.0.contains_key(key) {
+            true => self.parsed(key).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    pub(crate) fn moment(&self, key: &str) -> Result<Timestamp, Unreadable> {
+        Timestamp::from_second(self.parsed(key)?).map_err(|e| Unreadable::Damaged(format!("{key}: {e}")))
+    }
+
+    fn optional_moment(&self, key: &str) -> Result<Option<Timestamp>, Unreadable> {
+        match self.0.contains_key(key) {
+            true => self.moment(key).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn schedule(&self) -> Result<Schedule, Unreadable> {
+        let damaged = |text: &str| Unreadable::Damaged(format!("keep: {text:?}"));
+        let mut keep = Keep::default();
+        for text in self.all::<String>("keep")? {
+            let (period, count) = text.split_once('/').ok_or_else(|| damaged(&text))?;
+            let count: u32 = count.parse().map_err(|_| damaged(&text))?;
+            match period.parse::<Period>().map_err(|_| damaged(&text))? {
+                Period::Hourly => keep.hourly = count,
+                Period::Daily => keep.daily = count,
+                Period::Weekly => keep.weekly = count,
+            }
+        }
+        Schedule::try_from(keep).map_err(|e| Unreadable::Damaged(format!("keep: {e}")))
+    }
+
+    fn rollback(&self) -> Result<Option<Rollback>, Unreadable> {
+        match self.optional::<String>("rollback")?.as_deref() {
+            None => Ok(None),
+            Some("done") => Ok(Some(Rollback::Done)),
+            Some(_) => Ok(Some(Rollback::To {
+                snapshot: self.parsed("rollback")?,
+                keep: self.optional("rollback-keep")?,
+            })),
+        }
+    }
+
+    fn labels(&self) -> Result<Labels, Unreadable> {
+        let mut labels = Labels::default();
+        for label in self.all::<Label>("label")? {
+            labels
+                .set(label)
+                .map_err(|e| Unreadable::Damaged(format!("label: {e}")))?;
+        }
+        Ok(labels)
+    }
+
+    pub(crate) fn stage(&self) -> Result<Stage, Unreadable> {
         let text = self.one("state")?;
         let stage = Stage::ALL.into_iter().find(|stage| stage.name() == text);
         stage.ok_or_else(|| Unreadable::Damaged(format!("state: {text:?}")))
@@ -332,6 +473,16 @@ mod tests {
                 .map(|c| c.parse().unwrap())
                 .collect(),
             options: OptionTags::default(),
+            labels: [("team", "media, 50%")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into_iter()
+                .collect::<BTreeMap<_, _>>()
+                .try_into()
+                .unwrap(),
+            schedule: "hourly=24,weekly=4".parse().unwrap(),
+            source: Some("snap-0f8fad5bd9cb469fa16570867728950e".parse().unwrap()),
+            deleted: None,
+            rollback: None,
         }
     }
 
@@ -348,6 +499,10 @@ mod tests {
                 "cistern.created=1700000000",
                 "cistern.client=10.0.0.7:ro",
                 "cistern.client=fd00::/64",
+                "cistern.label=team=media#2c#2050#25",
+                "cistern.keep=hourly/24",
+                "cistern.keep=weekly/4",
+                "cistern.source=snap-0f8fad5bd9cb469fa16570867728950e",
             ]
         );
     }
@@ -366,6 +521,7 @@ mod tests {
             left_out: ids(&["serial-z"]),
             spares: ids(&["serial-s"]),
             replacing: Some(("serial-a".parse().unwrap(), "serial-s".parse().unwrap())),
+            trash_seconds: 7,
         };
         assert_eq!(PoolTags::read(&pool.write()), Ok(pool.clone()));
         let change = pool.replaced(&"serial-a".parse().unwrap(), &"serial-s".parse().unwrap());
@@ -420,7 +576,46 @@ mod tests {
     fn a_change_of_state_takes_away_every_other() {
         let change = Stage::Ready.change();
         assert_eq!(change.add, ["cistern.state=ready"]);
-        assert_eq!(change.remove, ["cistern.state=creating", "cistern.state=deleting"]);
+        let others = ["creating", "deleting", "rolling-back", "trash"].map(|s| format!("cistern.state={s}"));
+        assert_eq!(change.remove, others);
+    }
+
+    #[test]
+    fn what_a_volume_is_on_its_way_to_reads_back() {
+        let snapshot: SnapshotId = "snap-0f8fad5bd9cb469fa16570867728950e".parse().unwrap();
+        for (state, deleted, rollback) in [
+            (Stage::Trash, Some(Timestamp::from_second(1_700_000_001).unwrap()), None),
+            (Stage::RollingBack, None, Some(Rollback::To { snapshot, keep: None })),
+            (
+                Stage::RollingBack,
+                None,
+                Some(Rollback::To {
+                    snapshot,
+                    keep: Some(snapshot),
+                }),
+            ),
+            (Stage::RollingBack, None, Some(Rollback::Done)),
+        ] {
+            let tags = VolumeTags {
+                state,
+                deleted,
+                rollback,
+                ..volume()
+            };
+            assert_eq!(VolumeTags::read(&tags.write()), Ok(tags));
+        }
+    }
+
+    #[test]
+    fn a_change_of_tags_names_only_what_differs() {
+        let new = VolumeTags {
+            name: "other".parse().unwrap(),
+            ..volume()
+        };
+        let change = volume().change_to(&new);
+        assert_eq!(change.add, ["cistern.name=other"]);
+        assert_eq!(change.remove, ["cistern.name=pvc-1#2c#2050#25#20of#20it#20#231"]);
+        assert_eq!(volume().change_to(&volume()), TagChange::default());
     }
 
     proptest! {

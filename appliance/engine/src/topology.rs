@@ -53,6 +53,7 @@ impl Engine {
             layout: request.layout,
             disks,
             spares: Vec::new(),
+            trash_seconds: None,
         };
         Ok(TopologyPlan {
             node: names(node).join(", "),

@@ -7,12 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use cistern_host::{LvmState, RaidVolume, VolumeGroup};
-use cistern_model::{Bytes, Export, Percent, Pool, PoolId, PoolName, PoolState, Volume, VolumeId, VolumeState};
+use cistern_host::{LogicalVolume, LvmState, RaidVolume, ThinSize, VolumeGroup};
+use cistern_model::{
+    Bytes, Export, Inodes, Percent, Pool, PoolId, PoolName, PoolState, Snapshot, SnapshotId, SnapshotState,
+    TrashedVolume, Volume, VolumeId, VolumeState,
+};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::adopt::tell_apart;
 use crate::pool_settings::PoolSettings;
-use crate::tags::{PoolTags, Stage, Unreadable, VolumeTags};
+use crate::snapshot_tags::SnapshotTags;
+use crate::tags::{PoolTags, Rollback, Stage, Unreadable, VolumeTags};
 
 /// The thin pool in each group, which is also its data before it is one.
 pub(crate) const DATA: &str = "data";
@@ -55,18 +60,66 @@ pub(crate) struct PoolView {
     /// Why it is not as it should be, as the last reconcile found.
     pub(crate) trouble: Option<String>,
     pub(crate) volumes: BTreeMap<VolumeId, VolumeView>,
+    pub(crate) snapshots: BTreeMap<SnapshotId, SnapshotView>,
+    /// Deleted volumes, which are no volumes to anybody else.
+    pub(crate) trash: BTreeMap<VolumeId, VolumeView>,
 }
 
 /// A volume.
 #[derive(Debug, Clone)]
 pub(crate) struct VolumeView {
     pub(crate) tags: VolumeTags,
+    /// The bytes of its LV.
+    pub(crate) device: Bytes,
     /// Whether its LV is active.
     pub(crate) active: bool,
     /// While it is being made: whether it has its export already.
     pub(crate) exported: bool,
     /// Why it cannot be served.
     pub(crate) trouble: Option<String>,
+    /// While it is rolled back: where what it is to hold lies.
+    pub(crate) copy: Copied,
+}
+
+/// Where the copy lies that a volume is replaced by while it is rolled back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// There is none.
+    No,
+    /// Beside the volume, under a name of its own.
+    Beside,
+    /// Under that name, and the volume's own LV is gone.
+    Alone,
+}
+
+/// A snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotView {
+    pub(crate) tags: SnapshotTags,
+    /// The bytes of its LV.
+    pub(crate) device: Bytes,
+    /// Whether its LV is active.
+    pub(crate) active: bool,
+    /// Why it cannot be served.
+    pub(crate) trouble: Option<String>,
+}
+
+/// The name of the LV that a volume is replaced by while it is rolled back.
+pub(crate) fn copy_name(id: VolumeId) -> String {
+    format!("next-{}", id.uuid().simple())
+}
+
+/// The volume that an LV of this name is to replace.
+fn copy_of(name: &str) -> Option<VolumeId> {
+    let hex = name.strip_prefix("next-")?;
+    format!("vol-{hex}").parse().ok()
+}
+
+/// What a mounted filesystem says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filled {
+    pub(crate) used: Bytes,
+    pub(crate) inodes: Inodes,
 }
 
 /// Something that cannot be explained.
@@ -122,6 +175,22 @@ impl View {
         Some((pool, pool.volumes.get(&id)?))
     }
 
+    /// A deleted volume and its pool.
+    pub(crate) fn trashed(&self, id: VolumeId) -> Option<(&PoolView, &VolumeView)> {
+        let pool = self.pools.values().find(|pool| pool.trash.contains_key(&id))?;
+        Some((pool, pool.trash.get(&id)?))
+    }
+
+    /// A snapshot and its pool.
+    pub(crate) fn snapshot(&self, id: SnapshotId) -> Option<(&PoolView, &SnapshotView)> {
+        let pool = self.pools.values().find(|pool| pool.snapshots.contains_key(&id))?;
+        Some((pool, pool.snapshots.get(&id)?))
+    }
+
+    pub(crate) fn snapshot_mut(&mut self, id: SnapshotId) -> Option<&mut SnapshotView> {
+        self.pools.values_mut().find_map(|pool| pool.snapshots.get_mut(&id))
+    }
+
     pub(crate) fn volume_mut(&mut self, id: VolumeId) -> Option<&mut VolumeView> {
         self.pools.values_mut().find_map(|pool| pool.volumes.get_mut(&id))
     }
@@ -136,6 +205,36 @@ fn identify(vg: &VolumeGroup) -> Result<Option<(PoolId, PoolTags)>, String> {
         (Ok(_), Err(Unreadable::NotOurs)) => Err("it has a pool's name and no pool's tags".to_owned()),
         (_, Err(Unreadable::Damaged(why))) => Err(format!("its tags cannot be read: {why}")),
         (Err(_), Ok(_)) => Err("it has a pool's tags and is not named as one".to_owned()),
+    }
+}
+
+/// What a logical volume in a pool is.
+enum Thing {
+    Volume(VolumeId, VolumeTags),
+    /// What a volume is replaced by while it is rolled back.
+    Copy(VolumeId, VolumeTags),
+    Snapshot(SnapshotId, SnapshotTags),
+}
+
+impl Thing {
+    /// The error says why it is none of these.
+    fn read(lv: &LogicalVolume) -> Result<Thing, String> {
+        let (name, thin) = (lv.name.as_str(), lv.attributes.thin_volume);
+        match (VolumeTags::read(&lv.tags), SnapshotTags::read(&lv.tags)) {
+            (Ok(tags), _) => match (name.parse(), copy_of(name)) {
+                (Ok(id), _) if thin => Ok(Thing::Volume(id, tags)),
+                (_, Some(id)) if thin && tags.rollback == Some(Rollback::Done) => Ok(Thing::Copy(id, tags)),
+                _ => Err("it has a volume's tags and is none".to_owned()),
+            },
+            (Err(Unreadable::NotOurs), Ok(tags)) => match name.parse() {
+                Ok(id) if thin => Ok(Thing::Snapshot(id, tags)),
+                _ => Err("it has a snapshot's tags and is none".to_owned()),
+            },
+            (Err(Unreadable::Damaged(why)), _) | (_, Err(Unreadable::Damaged(why))) => {
+                Err(format!("its tags cannot be read: {why}"))
+            }
+            (Err(Unreadable::NotOurs), Err(Unreadable::NotOurs)) => Err("it has no volume's tags".to_owned()),
+        }
     }
 }
 
@@ -178,7 +277,10 @@ impl PoolView {
             releasing: old.is_some_and(|old| old.releasing),
             trouble: old.and_then(|old| old.trouble.clone()),
             volumes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            trash: BTreeMap::new(),
         };
+        let mut copies = Vec::new();
         for lv in state.lvs.iter().filter(|lv| lv.vg == vg.name) {
             let orphan = |why: String| Orphan {
                 object: format!("{}/{}", vg.name, lv.name),
@@ -194,20 +296,44 @@ impl PoolView {
                 }
                 continue;
             }
-            match (lv.name.parse::<VolumeId>(), VolumeTags::read(&lv.tags)) {
-                (Ok(volume), Ok(tags)) if lv.attributes.thin_volume => {
-                    let before = old.and_then(|old| old.volumes.get(&volume));
-                    let known = VolumeView {
-                        tags,
-                        active: lv.attributes.active,
-                        exported: before.is_some_and(|v| v.exported),
-                        trouble: before.and_then(|v| v.trouble.clone()),
-                    };
-                    pool.volumes.insert(volume, known);
+            let volume = |id: VolumeId, tags: VolumeTags, copy: Copied| {
+                let before = old.and_then(|old| old.volumes.get(&id));
+                VolumeView {
+                    tags,
+                    device: lv.size,
+                    active: lv.attributes.active,
+                    exported: before.is_some_and(|v| v.exported),
+                    trouble: before.and_then(|v| v.trouble.clone()),
+                    copy,
                 }
-                (_, Err(Unreadable::Damaged(why))) => orphans.push(orphan(format!("its tags cannot be read: {why}"))),
-                (_, Err(Unreadable::NotOurs)) => orphans.push(orphan("it has no volume's tags".to_owned())),
-                (_, Ok(_)) => orphans.push(orphan("it has a volume's tags and is none".to_owned())),
+            };
+            match Thing::read(lv) {
+                Ok(Thing::Volume(id, tags)) if tags.state == Stage::Trash => {
+                    pool.trash.insert(id, volume(id, tags, Copied::No));
+                }
+                Ok(Thing::Volume(id, tags)) => {
+                    pool.volumes.insert(id, volume(id, tags, Copied::No));
+                }
+                Ok(Thing::Copy(id, tags)) => copies.push((id, volume(id, tags, Copied::Alone))),
+                Ok(Thing::Snapshot(id, tags)) => {
+                    let before = old.and_then(|old| old.snapshots.get(&id));
+                    let known = SnapshotView {
+                        tags,
+                        device: lv.size,
+                        active: lv.attributes.active,
+                        trouble: before.and_then(|s| s.trouble.clone()),
+                    };
+                    pool.snapshots.insert(id, known);
+                }
+                Err(why) => orphans.push(orphan(why)),
+            }
+        }
+        for (id, copy) in copies {
+            match pool.volumes.get_mut(&id) {
+                Some(volume) => volume.copy = Copied::Beside,
+                None => {
+                    pool.volumes.insert(id, copy);
+                }
             }
         }
         pool
@@ -224,8 +350,11 @@ impl PoolView {
         }
         pool.missing = disks.try_into().unwrap_or(u32::MAX);
         pool.active = false;
-        for volume in pool.volumes.values_mut() {
+        for volume in pool.volumes.values_mut().chain(pool.trash.values_mut()) {
             volume.active = false;
+        }
+        for snapshot in pool.snapshots.values_mut() {
+            snapshot.active = false;
         }
         pool
     }
@@ -266,6 +395,8 @@ impl PoolView {
             Stage::Ready if !self.has_all_data() => PoolState::Incomplete,
             Stage::Ready if self.missing == 0 && self.whole() => PoolState::Ready,
             Stage::Ready => PoolState::Degraded,
+            // No pool's.
+            Stage::RollingBack | Stage::Trash => PoolState::Incomplete,
         }
     }
 
@@ -324,6 +455,9 @@ impl PoolView {
             metadata_percent: self.metadata,
             sync_percent: self.sync,
             volumes: self.volumes.len().try_into().unwrap_or(u32::MAX),
+            snapshots: self.snapshots.len().try_into().unwrap_or(u32::MAX),
+            trashed: self.trash.len().try_into().unwrap_or(u32::MAX),
+            trash_seconds: self.tags.trash_seconds,
             spares: disks
                 .iter()
                 .filter(|disk| self.tags.spares.contains(disk))
@@ -361,7 +495,8 @@ impl VolumeView {
     pub(crate) fn state(&self) -> VolumeState {
         match (self.tags.state, &self.trouble) {
             (Stage::Creating, _) => VolumeState::Creating,
-            (Stage::Deleting, _) => VolumeState::Deleting,
+            (Stage::Deleting | Stage::Trash, _) => VolumeState::Deleting,
+            (Stage::RollingBack, _) => VolumeState::RollingBack,
             (Stage::Ready, None) => VolumeState::Ready,
             (Stage::Ready, Some(_)) => VolumeState::Failed,
         }
@@ -371,26 +506,97 @@ impl VolumeView {
     pub(crate) fn has_export(&self) -> bool {
         match self.tags.state {
             Stage::Ready => true,
-            Stage::Creating => self.exported,
-            Stage::Deleting => false,
+            Stage::Creating | Stage::RollingBack => self.exported,
+            Stage::Deleting | Stage::Trash => false,
         }
     }
 
-    pub(crate) fn to_model(&self, id: VolumeId, pool: &PoolView, used: Option<Bytes>) -> Volume {
+    pub(crate) fn to_model(&self, id: VolumeId, pool: &PoolView, filled: Option<Filled>) -> Volume {
         Volume {
             id,
             name: self.tags.name.clone(),
             pool: pool.id,
             pool_name: pool.tags.name.clone(),
             size: self.tags.size,
-            used,
+            used: filled.map(|filled| filled.used),
+            inodes: filled.map(|filled| filled.inodes),
             state: self.state(),
             reason: self.trouble.clone().filter(|_| self.tags.state == Stage::Ready),
             owner: self.tags.owner.clone(),
+            labels: self.tags.labels.clone(),
+            schedule: self.tags.schedule,
+            source: self.tags.source,
             clients: self.tags.clients.iter().copied().collect(),
             options: self.tags.options.options.clone(),
             export: Export::of(id),
             created: self.tags.created,
+        }
+    }
+}
+
+impl VolumeView {
+    /// A volume in the trash.
+    pub(crate) fn to_trashed(&self, id: VolumeId, pool: &PoolView) -> TrashedVolume {
+        let deleted = self.tags.deleted.unwrap_or(self.tags.created);
+        TrashedVolume {
+            id,
+            name: self.tags.name.clone(),
+            pool: pool.id,
+            pool_name: pool.tags.name.clone(),
+            size: self.tags.size,
+            owner: self.tags.owner.clone(),
+            labels: self.tags.labels.clone(),
+            created: self.tags.created,
+            deleted,
+            purged: pool.purged_at(deleted),
+        }
+    }
+}
+
+impl PoolView {
+    /// When what was deleted then is gone for good.
+    pub(crate) fn purged_at(&self, deleted: Timestamp) -> Timestamp {
+        let stay = SignedDuration::from_secs(i64::from(self.tags.trash_seconds));
+        deleted.checked_add(stay).unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl SnapshotView {
+    /// Whether it may go when space is short: a schedule made it, and nobody reads it.
+    pub(crate) fn can_be_shed(&self) -> bool {
+        !self.tags.scheduled.is_empty() && self.tags.state == Stage::Ready && self.tags.clients.is_empty()
+    }
+
+    /// Whether the NFS server is to know it.
+    pub(crate) fn has_export(&self) -> bool {
+        self.tags.state == Stage::Ready && !self.tags.clients.is_empty()
+    }
+
+    pub(crate) fn to_model(&self, id: SnapshotId, pool: &PoolView, size: Option<ThinSize>) -> Snapshot {
+        let volume = self.tags.volume;
+        Snapshot {
+            id,
+            name: self.tags.name.clone(),
+            pool: pool.id,
+            pool_name: pool.tags.name.clone(),
+            volume,
+            volume_name: self.tags.volume_name.clone(),
+            volume_exists: pool.volumes.contains_key(&volume) || pool.trash.contains_key(&volume),
+            size: self.tags.size,
+            state: match self.tags.state {
+                Stage::Creating => SnapshotState::Creating,
+                Stage::Ready => SnapshotState::Ready,
+                Stage::Deleting | Stage::RollingBack | Stage::Trash => SnapshotState::Deleting,
+            },
+            reason: self.trouble.clone(),
+            owner: self.tags.owner.clone(),
+            created: self.tags.created,
+            scheduled: self.tags.scheduled.iter().copied().collect(),
+            group: self.tags.group,
+            clients: self.tags.clients.iter().copied().collect(),
+            export: self.has_export().then(|| Export::of_snapshot(id)),
+            referenced: size.map(|size| size.mapped),
+            exclusive: size.map(|size| size.exclusive),
         }
     }
 }

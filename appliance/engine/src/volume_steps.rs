@@ -1,5 +1,8 @@
 //! The steps by which a volume is made and taken away, once its LV is there. Invariant: each can be repeated; a
-//! filesystem is made only on an LV whose tags say that it is being made, and the word that it is ready comes last.
+//! filesystem is made only on an LV whose tags say that it is being made, and of nothing; the word that it is ready comes
+//! last.
+
+use std::path::Path;
 
 use cistern_host::{HostErrorKind, XfsSpec};
 use cistern_model::{PoolId, VolumeId};
@@ -42,23 +45,35 @@ impl Engine {
                         }
                     },
                 )?;
-                let found = filesystems.probe(&node).doing(|| doing("look at the device"))?;
-                overwrite = !found.is_empty();
             }
-            let spec = XfsSpec {
-                uuid: id.uuid(),
-                size: tags.size,
-            };
-            filesystems
-                .make_xfs(&node, &spec, overwrite)
-                .doing(|| doing("make the filesystem"))?;
+            if tags.source.is_some() {
+                self.enlarge_device(pool, id)?;
+            } else {
+                if !fresh {
+                    let found = filesystems.probe(&node).doing(|| doing("look at the device"))?;
+                    overwrite = !found.is_empty();
+                }
+                let spec = XfsSpec {
+                    uuid: id.uuid(),
+                    size: tags.size,
+                };
+                filesystems
+                    .make_xfs(&node, &spec, overwrite)
+                    .doing(|| doing("make the filesystem"))?;
+            }
             filesystems
                 .mount(&node, &path)
                 .doing(|| doing("mount the filesystem"))?;
         }
-        filesystems
-            .set_root(&path, &root_of(&tags.options.options))
-            .doing(|| doing("open the root directory"))?;
+        if tags.source.is_some() {
+            // Its root stays as its source's is.
+            let grown = filesystems.grow_xfs(&path, tags.size);
+            grown.doing(|| doing("grow the filesystem"))?;
+        } else {
+            filesystems
+                .set_root(&path, &root_of(&tags.options.options))
+                .doing(|| doing("open the root directory"))?;
+        }
         self.change_view(|view| {
             if let Some(volume) = view.volume_mut(id) {
                 volume.exported = true;
@@ -85,8 +100,11 @@ impl Engine {
             .volume(id)
             .map(|(_, volume)| volume.tags.state)
             .ok_or_else(|| no_volume(id))?;
-        if stage == Stage::Ready {
+        if !matches!(stage, Stage::Creating | Stage::Deleting) {
             return Err(EngineError::Conflict(format!("volume {id} is not being deleted")));
+        }
+        if stage == Stage::Deleting {
+            self.drop_scheduled(pool, id)?;
         }
         self.change_view(|view| {
             if let Some(volume) = view.volume_mut(id) {
@@ -94,17 +112,7 @@ impl Engine {
             }
         });
         self.publish_volume(id)?;
-        let path = self.path_of(id);
-        // Also where nothing is mounted: the directory goes with it.
-        for attempt in 1.. {
-            let released = self.0.host.exports.release(&path);
-            released.doing(|| format!("release volume {id}"))?;
-            match self.0.host.filesystems.unmount(&path) {
-                Ok(()) => break,
-                Err(error) if error.kind() == HostErrorKind::Busy && attempt < ATTEMPTS => {}
-                Err(error) => return Err(error).doing(|| format!("unmount volume {id}")),
-            }
-        }
+        self.let_go(&self.path_of(id))?;
         let removed = self.change_lvm(
             pool,
             || format!("remove volume {id}"),
@@ -120,10 +128,45 @@ impl Engine {
         }
     }
 
+    /// Makes the NFS server let go of what it no longer exports, and unmounts it. Also where nothing is mounted: the
+    /// directory goes with it.
+    pub(crate) fn let_go(&self, path: &Path) -> Result<(), EngineError> {
+        for attempt in 1.. {
+            let released = self.0.host.exports.release(path);
+            released.doing(|| format!("release {}", path.display()))?;
+            match self.0.host.filesystems.unmount(path) {
+                Ok(()) => break,
+                Err(error) if error.kind() == HostErrorKind::Busy && attempt < ATTEMPTS => {}
+                Err(error) => return Err(error).doing(|| format!("unmount {}", path.display())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a volume's device as large as its tags say. Nothing happens if it is.
+    pub(crate) fn enlarge_device(&self, pool: PoolId, id: VolumeId) -> Result<(), EngineError> {
+        let found = {
+            let view = self.view();
+            view.volume(id)
+                .map(|(pool, volume)| (pool.extent, volume.device, volume.tags.size))
+        };
+        let (extent, device, size) = found.ok_or_else(|| no_volume(id))?;
+        if size.round_up(extent) <= device {
+            return Ok(());
+        }
+        self.change_lvm(
+            pool,
+            || format!("grow the device of volume {id}"),
+            || self.0.host.lvm.extend_thin(&pool.to_string(), &id.to_string(), size),
+            |view| {
+                if let Some(volume) = view.volume_mut(id) {
+                    volume.device = size.round_up(extent);
+                }
+            },
+        )
+    }
+
     fn is_mounted(&self, id: VolumeId) -> Result<bool, EngineError> {
-        let path = self.path_of(id);
-        let mounts = self.0.host.filesystems.mounts_below(&self.0.config.volumes_dir);
-        let mounts = mounts.doing(|| "list the mounts".to_owned())?;
-        Ok(mounts.iter().any(|mount| mount.target == path))
+        self.mounted(&self.path_of(id))
     }
 }

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use cistern_host::HostError;
 use cistern_model::{
-    Bytes, EventKind, MINIMUM_VOLUME, Page, PoolId, Principal, Severity, Volume, VolumeId, VolumeName, VolumeOptions,
-    VolumeRequest,
+    Bytes, EventKind, Inodes, Label, MINIMUM_VOLUME, Page, PoolId, Principal, Schedule, Severity, Volume, VolumeId,
+    VolumeName, VolumeOptions, VolumeRequest,
 };
 use uuid::Uuid;
 
 use crate::EngineError;
 use crate::clients::{MOST_CLIENTS, refuse_twice};
+use crate::clones::Origin;
 use crate::engine::Engine;
 use crate::error::Doing as _;
+use crate::locks::Held;
 use crate::option_tags::OptionTags;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, Stage, VolumeTags};
-use crate::view::{DATA, PoolView, VolumeView};
+use crate::view::{Copied, DATA, Filled, PoolView, VolumeView};
 use crate::volume_options::refuse_options;
 
 /// What came of a request to make a thing.
@@ -37,10 +39,12 @@ pub struct VolumeFilter {
     pub pool: Option<String>,
     /// Those of this name.
     pub name: Option<VolumeName>,
+    /// Those that carry all of these labels.
+    pub labels: Vec<Label>,
 }
 
 /// The blocks of XFS.
-const BLOCK: Bytes = Bytes::new(4096);
+pub(crate) const BLOCK: Bytes = Bytes::new(4096);
 /// The longest that a request on a volume can take: a few commands, each with a limit of its own.
 pub(crate) const LIMIT: Duration = Duration::from_secs(1200);
 
@@ -60,7 +64,7 @@ impl Engine {
                 .filter(|pool| by.may_use_pool(&pool.tags.name));
             pool.ok_or_else(|| no_pool(request.pool.as_str()))?.id
         };
-        let _name = self.0.names.hold(volume_lock(pool, &request.name))?;
+        let _names = self.hold_for_creation(by, pool, request)?;
         let existing = {
             let view = self.view();
             let volumes = view.pools.get(&pool).map(|pool| &pool.volumes);
@@ -81,7 +85,10 @@ impl Engine {
                 }
                 (id, false)
             }
-            None => (self.allot(by, pool, request, size, options)?, true),
+            None => {
+                let origin = self.origin(by, pool, request, size)?;
+                (self.allot(by, pool, request, size, options, origin)?, true)
+            }
         };
         if let Err(error) = self.finish_volume(pool, id, fresh) {
             // Nobody was told of it: it is taken away. If that fails too, asking again goes on with it.
@@ -144,6 +151,7 @@ impl Engine {
                     after.is_none_or(|after| **id > after)
                         && visible(by, pool, volume)
                         && filter.name.as_ref().is_none_or(|name| volume.tags.name == *name)
+                        && filter.labels.iter().all(|label| volume.tags.labels.contains(label))
                 })
                 .collect();
             all.sort_by_key(|(id, _, _)| **id);
@@ -157,7 +165,7 @@ impl Engine {
         }
         let items: Vec<Volume> = page
             .iter()
-            .map(|(id, pool, volume)| volume.to_model(*id, pool, self.used_by(*id, volume)))
+            .map(|(id, pool, volume)| volume.to_model(*id, pool, self.filled(*id, volume)))
             .collect();
         let next = if more {
             items.last().map(|volume| volume.id.to_string())
@@ -174,14 +182,22 @@ impl Engine {
         self.volume_model(id)
     }
 
-    /// Deletes a volume and what is in it, whoever has it mounted.
+    /// Deletes a volume, whoever has it mounted: into its pool's trash, or for good where that keeps nothing.
     pub fn delete_volume(&self, by: &Principal, id: VolumeId) -> Result<(), EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let (pool, volume) = self.visible_volume(by, id)?;
-        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
-        // It may have gone while its name was waited for.
-        let (pool, volume) = self.visible_volume(by, id)?;
+        if self.trash_again(by, id)? {
+            return Ok(());
+        }
+        let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_missing(&pool)?;
+        if volume.tags.state == Stage::RollingBack {
+            return Err(EngineError::Conflict(format!(
+                "volume {id} is being rolled back; ask again when that is done"
+            )));
+        }
+        if volume.tags.state == Stage::Ready && pool.tags.trash_seconds > 0 {
+            return self.put_into_trash(by, &pool, id, &volume);
+        }
         if volume.tags.state != Stage::Deleting {
             self.change_lvm(
                 pool.id,
@@ -219,6 +235,7 @@ impl Engine {
         request: &VolumeRequest,
         size: Bytes,
         options: VolumeOptions,
+        origin: Option<Origin>,
     ) -> Result<VolumeId, EngineError> {
         let id = VolumeId::from_uuid(Uuid::new_v4());
         let tags = VolumeTags {
@@ -232,6 +249,11 @@ impl Engine {
                 options,
                 root_pending: false,
             },
+            labels: request.labels.clone(),
+            schedule: Schedule::default(),
+            source: request.source,
+            deleted: None,
+            rollback: None,
         };
         let lvm = &self.0.host.lvm;
         let made = self.0.lvm.change(pool, || {
@@ -239,18 +261,24 @@ impl Engine {
                 let view = self.view();
                 let pool = view.pools.get(&pool).ok_or_else(|| no_pool(request.pool.as_str()))?;
                 refuse_unready(pool)?;
-                self.refuse_beyond(pool, size)?;
+                self.refuse_beyond(pool, pool.taken_by(size))?;
             }
             self.refuse_full_pool(pool, "volumes")?;
             let vg = pool.to_string();
-            let made: Result<(), HostError> = lvm.create_thin(&vg, DATA, &id.to_string(), size, &tags.write());
+            let made: Result<(), HostError> = match &origin {
+                None => lvm.create_thin(&vg, DATA, &id.to_string(), size, &tags.write()),
+                Some(origin) => lvm.create_thin_snapshot(&vg, &origin.lv, &id.to_string(), &tags.write(), true),
+            };
             made.doing(|| format!("make the volume {} in pool {}", request.name, request.pool))?;
             self.change_view(|view| {
+                let extent = view.pools.get(&pool).map_or(Bytes::ZERO, |pool| pool.extent);
                 let known = VolumeView {
                     tags,
+                    device: origin.map_or(size.round_up(extent), |origin| origin.device),
                     active: true,
                     exported: false,
                     trouble: None,
+                    copy: Copied::No,
                 };
                 view.pools.get_mut(&pool).map(|pool| pool.volumes.insert(id, known));
             });
@@ -267,17 +295,36 @@ impl Engine {
         Ok(id)
     }
 
-    fn refuse_beyond(&self, pool: &PoolView, size: Bytes) -> Result<(), EngineError> {
+    /// Refuses to promise so much more than is promised.
+    pub(crate) fn refuse_beyond(&self, pool: &PoolView, more: Bytes) -> Result<(), EngineError> {
         let available = pool.available(self.0.config.overcommit_percent);
-        if pool.taken_by(size) <= available {
+        if more <= available {
             return Ok(());
         }
         Err(EngineError::NoSpace(format!(
-            "pool {} has {available:#} left for volumes ({:#} in all, {:#} promised), and {size:#} were asked for",
+            "pool {} has {available:#} left for volumes ({:#} in all, {:#} promised), and {more:#} were asked for",
             pool.tags.name,
             pool.promisable(self.0.config.overcommit_percent),
             pool.promised(),
         )))
+    }
+
+    /// A volume that the caller may see, and its pool, while nobody else works on it.
+    pub(crate) fn hold_volume(
+        &self,
+        by: &Principal,
+        id: VolumeId,
+    ) -> Result<(Held<'_>, PoolView, VolumeView), EngineError> {
+        let (mut pool, mut volume) = self.visible_volume(by, id)?;
+        loop {
+            let held = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
+            // It may have gone, or been given another name, while this one was waited for.
+            let (pool_now, now) = self.visible_volume(by, id)?;
+            if now.tags.name == volume.tags.name {
+                return Ok((held, pool_now, now));
+            }
+            (pool, volume) = (pool_now, now);
+        }
     }
 
     /// A volume that the caller may see, and its pool.
@@ -290,21 +337,27 @@ impl Engine {
 
     pub(crate) fn volume_model(&self, id: VolumeId) -> Result<Volume, EngineError> {
         let (pool, volume) = self.visible_volume(&Principal::local(), id)?;
-        Ok(volume.to_model(id, &pool, self.used_by(id, &volume)))
+        Ok(volume.to_model(id, &pool, self.filled(id, &volume)))
     }
 
     /// What a volume's files take, where that can be asked.
-    fn used_by(&self, id: VolumeId, volume: &VolumeView) -> Option<Bytes> {
+    fn filled(&self, id: VolumeId, volume: &VolumeView) -> Option<Filled> {
         if volume.tags.state != Stage::Ready || volume.trouble.is_some() {
             return None;
         }
         let usage = self.0.host.filesystems.usage(&self.path_of(id)).ok()?;
-        Some(usage.total.saturating_sub(usage.free))
+        Some(Filled {
+            used: usage.total.saturating_sub(usage.free),
+            inodes: Inodes {
+                used: usage.inodes,
+                total: usage.inodes_total,
+            },
+        })
     }
 }
 
 /// The pool without its other volumes, which may be thousands.
-fn bare(pool: &PoolView) -> PoolView {
+pub(crate) fn bare(pool: &PoolView) -> PoolView {
     PoolView {
         tags: pool.tags.clone(),
         nodes: Vec::new(),
@@ -312,11 +365,13 @@ fn bare(pool: &PoolView) -> PoolView {
         raids: pool.raids.clone(),
         trouble: pool.trouble.clone(),
         volumes: std::collections::BTreeMap::new(),
+        snapshots: std::collections::BTreeMap::new(),
+        trash: std::collections::BTreeMap::new(),
         ..*pool
     }
 }
 
-fn visible(by: &Principal, pool: &PoolView, volume: &VolumeView) -> bool {
+pub(crate) fn visible(by: &Principal, pool: &PoolView, volume: &VolumeView) -> bool {
     by.may_use_pool(&pool.tags.name) && by.may_touch(&volume.tags.owner)
 }
 
@@ -364,10 +419,22 @@ fn same_request(by: &Principal, request: &VolumeRequest, size: Bytes, volume: &V
             request.name, request.pool
         )));
     }
-    if volume.tags.state == Stage::Deleting {
+    if matches!(volume.tags.state, Stage::Deleting | Stage::RollingBack) {
         return Err(EngineError::Conflict(format!(
-            "volume {} of pool {} is being deleted; ask again when that is done",
-            request.name, request.pool
+            "volume {} of pool {} is {}; ask again when that is done",
+            request.name,
+            request.pool,
+            if volume.tags.state == Stage::Deleting {
+                "being deleted"
+            } else {
+                "being rolled back"
+            }
+        )));
+    }
+    if volume.tags.source != request.source {
+        return Err(EngineError::NameTaken(format!(
+            "pool {} has a volume {} that was made of something else than was asked for",
+            request.pool, request.name
         )));
     }
     if volume.tags.size != size {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cistern_host::{Activation, ExportEntry, ExportUsers, Host, HostError, RaidLevel, RootSpec, Service, TagChange, XfsSpec};
+use cistern_host::{
+    Activation, ExportEntry, ExportUsers, Host, HostError, RaidLevel, RootSpec, Service, TagChange, XfsSpec,
+};
 use cistern_model::{Bytes, Mode};
 use uuid::Uuid;
 

@@ -48,6 +48,8 @@ pub struct FilesystemUsage {
     pub free: Bytes,
     /// Inodes in use.
     pub inodes: u64,
+    /// Inodes in use and those that there is room for now.
+    pub inodes_total: u64,
 }
 
 /// XFS and mounts.
@@ -58,14 +60,31 @@ pub trait Filesystems: Send + Sync {
     /// Makes an XFS on a device that carries nothing, or an XFS that was never finished (`overwrite`).
     fn make_xfs(&self, node: &Path, spec: &XfsSpec, overwrite: bool) -> Result<(), HostError>;
 
-    /// Mounts an XFS, making the directory if it is not there. Fails if anything is mounted there.
+    /// Mounts an XFS, making the directory if it is not there. Fails if anything is mounted there. That another
+    /// filesystem with the same UUID is mounted, of which this one is a copy or the other way round, is no matter.
     fn mount(&self, node: &Path, target: &Path) -> Result<(), HostError>;
+
+    /// The same, and nobody can write to it. What its log holds is written to the device all the same.
+    fn mount_read_only(&self, node: &Path, target: &Path) -> Result<(), HostError>;
+
+    /// Holds all writes to a mounted filesystem back, having made it clean. Fails if they are.
+    fn freeze(&self, target: &Path) -> Result<(), HostError>;
+
+    /// Lets the writes go on. No error if they were not held back.
+    fn thaw(&self, target: &Path) -> Result<(), HostError>;
+
+    /// Gives what is free in a mounted filesystem back to what lies under it, and says how much that was: not only what
+    /// came free since the last time.
+    fn trim(&self, target: &Path) -> Result<Bytes, HostError>;
 
     /// Unmounts, and removes the directory. No error if nothing is mounted there. Fails `Busy` if it is in use.
     fn unmount(&self, target: &Path) -> Result<(), HostError>;
 
     /// All mounts below a directory.
     fn mounts_below(&self, directory: &Path) -> Result<Vec<MountEntry>, HostError>;
+
+    /// Makes a mounted XFS have exactly this size. Nothing happens if it has; fails if it is larger, or its device smaller.
+    fn grow_xfs(&self, target: &Path, size: Bytes) -> Result<(), HostError>;
 
     /// How full a mounted filesystem is.
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError>;

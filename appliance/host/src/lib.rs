@@ -33,7 +33,7 @@ pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
 pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
 pub use lvm::{
-    Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinUsage, VolumeGroup,
+    Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, ThinUsage, VolumeGroup,
 };
 pub use lvm_step::LvmStep;
 pub use machine::{Machine, MachineFacts};

@@ -1,5 +1,6 @@
 //! LVM: physical volumes, volume groups, logical volumes and their tags. Only single commands, and one report.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, Percent};
@@ -113,6 +114,15 @@ pub struct ThinUsage {
     pub metadata: Percent,
 }
 
+/// What a thin volume takes of its pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThinSize {
+    /// What it refers to.
+    pub mapped: Bytes,
+    /// What of that nothing else in the pool refers to.
+    pub exclusive: Bytes,
+}
+
 /// Tags to take away and to add in one commit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TagChange {
@@ -169,14 +179,35 @@ pub trait Lvm: Send + Sync {
     /// Makes a thin volume, with its tags in the same commit, and activates it. `size` is rounded up to extents.
     fn create_thin(&self, vg: &str, pool: &str, lv: &str, size: Bytes, tags: &[String]) -> Result<(), HostError>;
 
+    /// Makes a thin volume that holds what `origin`, a thin volume too, holds now, with its tags in the same commit. An
+    /// `origin` that is mounted is made clean for the moment. With `active` it is activated, now and with its group;
+    /// else only by itself.
+    fn create_thin_snapshot(
+        &self,
+        vg: &str,
+        origin: &str,
+        lv: &str,
+        tags: &[String],
+        active: bool,
+    ) -> Result<(), HostError>;
+
+    /// Gives a volume another name, which nothing else has. What is mounted stays mounted.
+    fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError>;
+
+    /// Makes a thin volume larger: `size`, rounded up to extents, in all. Fails if it has that or more.
+    fn extend_thin(&self, vg: &str, lv: &str, size: Bytes) -> Result<(), HostError>;
+
     /// Changes a volume's tags in one commit.
     fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError>;
 
     /// Activates a volume, and what lies under it. No error if it is active.
     fn activate_lv(&self, vg: &str, lv: &str, mode: Activation) -> Result<(), HostError>;
 
-    /// Activates all volumes of a group. No error for those that are active. Fails if any cannot be activated, having
-    /// activated the others.
+    /// Deactivates a volume. No error if it is not active. Fails `Busy` if it is open.
+    fn deactivate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError>;
+
+    /// Activates all volumes of a group but the snapshots that were made inactive. No error for those that are active.
+    /// Fails if any cannot be activated, having activated the others.
     fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError>;
 
     /// Deactivates all volumes of a group. Fails `Busy` if one is open.
@@ -187,6 +218,10 @@ pub trait Lvm: Send + Sync {
 
     /// How full an active thin pool is, from the kernel.
     fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError>;
+
+    /// What each thin volume of an active pool takes, by the volume's name. Counted from the pool's metadata, which takes
+    /// seconds where much is written.
+    fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError>;
 
     /// The node of an active volume.
     fn node(&self, vg: &str, lv: &str) -> PathBuf;

@@ -50,6 +50,20 @@ pub enum EventKind {
     VolumeDeleted,
     /// A volume's state changed.
     VolumeChanged,
+    /// A volume was deleted and is in the trash.
+    VolumeTrashed,
+    /// A volume was taken back out of the trash.
+    VolumeUndeleted,
+    /// A volume in the trash is gone for good.
+    VolumePurged,
+    /// A volume became again what one of its snapshots is.
+    VolumeRolledBack,
+    /// A snapshot was made.
+    SnapshotCreated,
+    /// A snapshot was deleted.
+    SnapshotDeleted,
+    /// Who may mount a snapshot changed, or whether it is served.
+    SnapshotChanged,
     /// A client was allowed to mount a volume.
     ClientAdded,
     /// A client was no longer allowed to mount a volume.

@@ -72,6 +72,11 @@ uuid_id! {
 }
 
 uuid_id! {
+    /// A snapshot's id: also its LV name, the last part of its export path, and (as a UUID) its export's `fsid`.
+    SnapshotId, "snap", "snapshot id"
+}
+
+uuid_id! {
     /// A pool's id: also its volume group's name.
     PoolId, "pool", "pool id"
 }

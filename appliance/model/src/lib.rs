@@ -14,13 +14,16 @@ mod event;
 mod fence;
 mod id;
 mod job;
+mod label;
 mod name;
 mod options;
 mod orphan;
 mod pool;
 mod pool_settings;
 mod problem;
+mod snapshot;
 mod system;
+mod trash;
 mod volume;
 
 pub use access::{EnrolRequest, Enrolment, Principal, Role, Token, TokenCreated, TokenRequest};
@@ -30,9 +33,10 @@ pub use client::Client;
 pub use disk::{Disk, DiskState, DiskTransport, Signature};
 pub use event::{Event, EventKind, Severity};
 pub use fence::{ClientRemoved, FenceMethod, FenceReport, HeldState, Touched};
-pub use id::{DiskId, JobId, PoolId, TokenId, VolumeId};
+pub use id::{DiskId, JobId, PoolId, SnapshotId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
-pub use name::{Owner, PoolName, TokenName, VolumeName};
+pub use label::{Label, Labels, MOST_LABELS};
+pub use name::{Owner, PoolName, SnapshotName, TokenName, VolumeName};
 pub use options::{Mode, Security, Squash, TransportSecurity, VolumeOptions, VolumeOptionsChange};
 pub use orphan::{
     AdoptRequest, ImportRequest, Orphan, OrphanKind, RemoveOrphanRequest, Skipped, Topology, TopologyCluster,
@@ -41,8 +45,15 @@ pub use orphan::{
 pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, ReplaceRequest, ScrubRequest, SpareRequest, Waste};
 pub use pool_settings::{Overcommit, PoolChange, Reserve};
 pub use problem::{ErrorKind, Invalid, Problem};
+pub use snapshot::{
+    GroupSnapshotRequest, Keep, MOST_IN_GROUP, MOST_KEPT, Period, RollbackRequest, Schedule, Snapshot, SnapshotClients,
+    SnapshotRequest, SnapshotState,
+};
 pub use system::{Interface, Load, Memory, PowerAction, ServiceState, ServiceStatus, System};
-pub use volume::{ClientRequest, Export, MINIMUM_VOLUME, Volume, VolumeRequest, VolumeState};
+pub use trash::{DEFAULT_TRASH_SECONDS, TrashedVolume, UndeleteRequest};
+pub use volume::{
+    ClientRequest, Export, Inodes, MINIMUM_VOLUME, Volume, VolumeChange, VolumeRequest, VolumeSource, VolumeState,
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

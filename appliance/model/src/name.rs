@@ -64,6 +64,11 @@ name! {
 }
 
 name! {
+    /// A snapshot's name, unique among its volume's: 1 to 128 bytes of any printable text, no space at either end.
+    SnapshotName, "snapshot name", free_text
+}
+
+name! {
     /// A pool's name, unique on its appliance: 1 to 63 of `a-z 0-9 -`, beginning and ending with a letter or digit.
     PoolName, "pool name", dns_label
 }
@@ -102,6 +107,8 @@ fn free_text(text: &str) -> Result<(), &'static str> {
         Err("it begins or ends with a space")
     } else if text.parse::<crate::VolumeId>().is_ok() {
         Err("it has the form of a volume id")
+    } else if text.parse::<crate::SnapshotId>().is_ok() {
+        Err("it has the form of a snapshot id")
     } else {
         Ok(())
     }

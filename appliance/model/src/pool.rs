@@ -97,6 +97,10 @@ pub struct PoolRequest {
     /// The disks to join, each by its id. All must be blank.
     #[schema(min_items = 1)]
     pub disks: Vec<DiskId>,
+    /// How long deleted volumes stay in the trash, in seconds; 0: they are gone at once. A day if not given. Not part of
+    /// what makes a repeated request the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash_seconds: Option<u32>,
     /// Disks that lie in wait: one takes the place of a disk that fails, by itself. All must be blank.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spares: Vec<DiskId>,
@@ -207,6 +211,15 @@ pub struct Pool {
     pub sync_percent: Percent,
     /// How many volumes it holds.
     pub volumes: u32,
+    /// How many snapshots it holds.
+    #[serde(default)]
+    pub snapshots: u32,
+    /// How many deleted volumes are in its trash.
+    #[serde(default)]
+    pub trashed: u32,
+    /// How long deleted volumes stay in the trash, in seconds; 0: they are gone at once.
+    #[serde(default)]
+    pub trash_seconds: u32,
 }
 
 /// What an appliance that does not say so allows.

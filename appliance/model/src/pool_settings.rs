@@ -85,6 +85,9 @@ pub struct PoolChange {
     /// How much is kept for snapshots and trash, in percent of the pool's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserve_percent: Option<Reserve>,
+    /// How long deleted volumes stay in the trash, in seconds, those that are there already too; 0: they are gone at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trash_seconds: Option<u32>,
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 //! Volumes: what a claim becomes.
 
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{Bytes, Client, Owner, PoolId, PoolName, VolumeId, VolumeName, VolumeOptions, VolumeOptionsChange};
+use crate::{
+    Bytes, Client, Invalid, Labels, Owner, PoolId, PoolName, Schedule, SnapshotId, VolumeId, VolumeName, VolumeOptions,
+    VolumeOptionsChange,
+};
 
 /// The smallest volume: mkfs.xfs (6.13) refuses anything below exactly this. A smaller request is raised to it.
 pub const MINIMUM_VOLUME: Bytes = Bytes::mib(300);
@@ -31,6 +35,45 @@ pub struct VolumeRequest {
     /// How it is to be served, where that differs from the usual. Not part of what makes a repeated request the same.
     #[serde(default)]
     pub options: VolumeOptionsChange,
+    /// What it is to hold from the start: what a snapshot or another volume of the same pool holds. Nothing, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "snap-0f8fad5bd9cb469fa16570867728950e")]
+    pub source: Option<VolumeSource>,
+    /// Its labels from the start. Not part of what makes a repeated request the same.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+}
+
+/// What is to change in a volume; what is not given stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeChange {
+    /// Its new name, unique in its pool. Its id, its export and its clients stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<VolumeName>,
+    /// How much it is to hold from now on, in bytes, in all. Never less than it holds now; the same is no change. Its
+    /// clients see it without mounting anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Bytes>,
+    /// All of its labels, in place of those that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// Which snapshots are made of it by themselves, and how many are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::Keep>)]
+    pub schedule: Option<Schedule>,
+    /// Whose it is from now on. Only for admins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+}
+
+/// How many files a filesystem has and can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Inodes {
+    /// Files, directories and all else that takes an inode.
+    pub used: u64,
+    /// How many there can be, as far as can be said now: XFS makes inodes where it has free space.
+    pub total: u64,
 }
 
 /// A volume.
@@ -48,12 +91,26 @@ pub struct Volume {
     pub size: Bytes,
     /// What its files take, where it is mounted.
     pub used: Option<Bytes>,
+    /// How many files it has and can have, where it is mounted.
+    #[serde(default)]
+    pub inodes: Option<Inodes>,
     /// How it is.
     pub state: VolumeState,
     /// Why it is so, where `state` is `failed`.
     pub reason: Option<String>,
     /// Who made it.
     pub owner: Owner,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Which snapshots are made of it by themselves, and how many are kept.
+    #[serde(default)]
+    #[schema(value_type = crate::Keep)]
+    pub schedule: Schedule,
+    /// What it was made of, which may be gone: neither needs the other.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub source: Option<VolumeSource>,
     /// Who may mount it.
     pub clients: Vec<Client>,
     /// How it is served.
@@ -78,6 +135,14 @@ pub struct Export {
 }
 
 impl Export {
+    /// The export of this snapshot, which is read-only.
+    pub fn of_snapshot(snapshot: SnapshotId) -> Self {
+        Export {
+            path: format!("/volumes/{snapshot}"),
+            fsid: snapshot.uuid(),
+        }
+    }
+
     /// The export of this volume.
     pub fn of(volume: VolumeId) -> Self {
         Export {
@@ -97,6 +162,8 @@ pub enum VolumeState {
     Ready,
     /// It exists and cannot be served; `reason` says why. Its clients wait.
     Failed,
+    /// Becoming what one of its snapshots is; if that was interrupted it is finished. Not served meanwhile.
+    RollingBack,
     /// Being deleted; if that was interrupted it is finished.
     Deleting,
 }
@@ -108,6 +175,7 @@ impl VolumeState {
             VolumeState::Creating => "creating",
             VolumeState::Ready => "ready",
             VolumeState::Failed => "failed",
+            VolumeState::RollingBack => "rolling-back",
             VolumeState::Deleting => "deleting",
         }
     }
@@ -116,6 +184,50 @@ impl VolumeState {
 impl fmt::Display for VolumeState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// What a volume is made of: a snapshot or a volume, told by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum VolumeSource {
+    /// A snapshot: what its volume held then.
+    Snapshot(SnapshotId),
+    /// Another volume: what it holds now.
+    Volume(VolumeId),
+}
+
+impl FromStr for VolumeSource {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let snapshot = text.parse().map(VolumeSource::Snapshot);
+        snapshot
+            .or_else(|_: Invalid| text.parse().map(VolumeSource::Volume))
+            .map_err(|_| Invalid::new("source", text, "give a snapshot's or a volume's id"))
+    }
+}
+
+impl TryFrom<String> for VolumeSource {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl From<VolumeSource> for String {
+    fn from(source: VolumeSource) -> String {
+        source.to_string()
+    }
+}
+
+impl fmt::Display for VolumeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            VolumeSource::Snapshot(id) => id.fmt(f),
+            VolumeSource::Volume(id) => id.fmt(f),
+        }
     }
 }
 

@@ -83,6 +83,8 @@ fn by_api(
             limit: None,
             clients: vec![PEER_ADDRESS.parse()?],
             options: Default::default(),
+            labels: cistern_model::Labels::default(),
+            source: None,
         };
         let (answer, took) = timed(|| runtime.block_on(client.create_volume(&request)));
         let answer = answer.context("making a volume")?;

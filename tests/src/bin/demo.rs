@@ -92,7 +92,7 @@ fn work(lab: &Lab, timeline: &mut Timeline) -> Result<()> {
         Ok((disks, outcome))
     })?;
     timeline.step("make a mirror of them", || {
-        let mut args = vec!["pools", "create", "tank", "--layout", "mirror"];
+        let mut args = vec!["pools", "create", "tank", "--layout", "mirror", "--trash", "0"];
         args.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
         lab.cli.ok(&args)?;
         let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;

@@ -172,7 +172,7 @@ impl Lab {
     /// Makes the pool `tank`, a mirror of the blank disks.
     pub fn create_tank(&self) -> Result<Pool> {
         let disks = self.available_disks()?;
-        let mut args = vec!["pools", "create", "tank", "--layout", "mirror"];
+        let mut args = vec!["pools", "create", "tank", "--layout", "mirror", "--trash", "0"];
         args.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
         self.cli.ok(&args)?;
         self.cli.json(&["pools", "show", "tank"])

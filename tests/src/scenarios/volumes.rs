@@ -38,7 +38,7 @@ pub(super) fn pool_and_volume(lab: &Lab) -> Result<()> {
         "the odd disk's waste is said: {plan:?}"
     );
 
-    let mut create = vec!["pools", "create", "tank", "--layout", "mirror"];
+    let mut create = vec!["pools", "create", "tank", "--layout", "mirror", "--trash", "0"];
     create.extend(blank.iter().flat_map(|d| ["--disk", d]));
     lab.cli.ok(&create)?;
     lab.cli.ok(&create)?; // Asked again, the same pool.

@@ -9,7 +9,9 @@ pub(crate) mod jobs;
 pub(crate) mod options;
 pub(crate) mod orphans;
 pub(crate) mod pools;
+pub(crate) mod snapshots;
 pub(crate) mod system;
+pub(crate) mod trash;
 pub(crate) mod volumes;
 
 use axum::Json;

@@ -5,7 +5,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_engine::VolumeFilter;
 use cistern_model::{
-    Client, ClientRemoved, ClientRequest, ErrorKind, Page, Problem, Volume, VolumeId, VolumeName, VolumeRequest,
+    Client, ClientRemoved, ClientRequest, ErrorKind, Label, Page, Problem, Volume, VolumeChange, VolumeId, VolumeName,
+    VolumeRequest,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -30,6 +31,8 @@ pub(crate) struct ListQuery {
     /// Only those of this name: one in each pool at most.
     #[param(value_type = Option<String>)]
     name: Option<VolumeName>,
+    /// Only those with all of these labels: `KEY=VALUE`, several with line feeds between them.
+    label: Option<String>,
     /// How many at most, up to 1000. 100 if not given.
     limit: Option<usize>,
     /// Where the page before said to go on.
@@ -46,6 +49,14 @@ pub(crate) struct ClientQuery {
     client: Client,
 }
 
+/// Labels, each on a line: no other character cannot be in one.
+fn labels(text: &str) -> Result<Vec<Label>, Refusal> {
+    let parsed = text.split('\n').filter(|part| !part.is_empty()).map(str::parse);
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|error| Refusal::new(ErrorKind::Invalid, format!("the query: {error}")))
+}
+
 /// Volumes that the token may see, page by page, in the order of their ids.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes", operation_id = "listVolumes", params(ListQuery),
     responses((status = 200, body = Page<Volume>), (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -58,6 +69,7 @@ pub(crate) async fn list(State(app): State<App>, By(by): By, Asked(query): Asked
     let filter = VolumeFilter {
         pool: query.pool,
         name: query.name,
+        labels: labels(query.label.as_deref().unwrap_or_default())?,
     };
     let after = query.r#continue;
     app.call("listing volumes", move |engine| {
@@ -94,6 +106,22 @@ pub(crate) async fn create(
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(id): Segment<VolumeId>) -> Answer<Volume> {
     app.call("looking at a volume", move |engine| engine.volume(&by, id))
+        .await
+        .map(Json)
+}
+
+/// Changes what is given of a volume: its name, its labels, its owner, its size. A size is absolute and never smaller.
+#[utoipa::path(patch, path = "/v1/volumes/{id}", tag = "volumes", operation_id = "changeVolume",
+    params(("id" = String, Path, description = "The volume's id")), request_body = VolumeChange,
+    responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn change(
+    State(app): State<App>,
+    By(by): By,
+    Segment(id): Segment<VolumeId>,
+    Body(change): Body<VolumeChange>,
+) -> Answer<Volume> {
+    let what = format!("changing the volume {id}");
+    app.call(&what, move |engine| engine.change_volume(&by, id, &change))
         .await
         .map(Json)
 }

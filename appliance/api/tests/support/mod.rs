@@ -108,7 +108,7 @@ impl Fixture {
     /// Also a pool `tank` of all blank disks.
     pub(crate) async fn with_pool() -> Self {
         let fixture = Fixture::start().await;
-        let body = serde_json::json!({"name": "tank", "layout": "mirror", "disks": fixture.disks});
+        let body = serde_json::json!({"name": "tank", "layout": "mirror", "disks": fixture.disks, "trash_seconds": 0});
         let job = fixture.post("/v1/pools", &body.to_string()).await;
         assert_eq!(job.status, 202, "{}", job.body);
         let path = format!("/v1/jobs/{}", job.json()["id"].as_str().unwrap());

@@ -4,6 +4,7 @@ mod alerts;
 mod enrol;
 mod orphans;
 mod pools;
+mod snapshots;
 mod system;
 mod tokens;
 mod volumes;
@@ -39,6 +40,8 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
         Command::Pools(command) => pools::run(&context()?, command).await,
         Command::Orphans(command) => orphans::run(&context()?, command).await,
         Command::Volumes(command) => volumes::run(&context()?, command).await,
+        Command::Snapshots(command) => snapshots::run(&context()?, command).await,
+        Command::Trash(command) => snapshots::trash(&context()?, command).await,
         Command::Clients(command) => volumes::clients(&context()?, command).await,
         Command::Alerts(command) => alerts::run(&context()?, command).await,
         Command::Events(events) => system::events(&context()?, events).await,

@@ -2,8 +2,8 @@
 
 use cistern_client::PoolCreation;
 use cistern_model::{
-    DiskId, DiskState, ErrorKind, ImportRequest, Orphan, PoolChange, PoolRequest, ReplaceRequest, ScrubRequest,
-    SpareRequest, TopologyPlan, TopologyRequest,
+    DiskId, DiskState, ErrorKind, ImportRequest, Invalid, Orphan, PoolChange, PoolRequest, ReplaceRequest,
+    ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
 };
 
 use super::Context;
@@ -102,10 +102,12 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             pool,
             overcommit,
             reserve,
+            trash,
         } => {
             let change = PoolChange {
                 overcommit_percent: overcommit.map(|text| text.parse()).transpose()?,
                 reserve_percent: reserve.map(|text| text.parse()).transpose()?,
+                trash_seconds: trash.as_deref().map(seconds).transpose()?,
             };
             one(client.change_pool(&pool, &change).await?)
         }
@@ -139,6 +141,21 @@ async fn planned(context: &Context, new: &NewPool) -> Result<TopologyPlan, CliEr
     Ok(context.client.plan_topology(&request).await?)
 }
 
+/// A time as people write it.
+fn seconds(text: &str) -> Result<u32, Invalid> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'd')) => (&text[..at], 24 * 60 * 60),
+        Some((at, 'h')) => (&text[..at], 60 * 60),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 's')) => (&text[..at], 1),
+        Some(_) | None => (text, 1),
+    };
+    let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let number = number.parse::<u32>().ok().filter(|_| plain);
+    let seconds = number.and_then(|number| number.checked_mul(unit));
+    seconds.ok_or_else(|| Invalid::new("time", text, "give it as 7d, 12h, 30m, 90s or 0"))
+}
+
 async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliError> {
     if new.topology.is_some() {
         return Ok(planned(context, &new).await?.plan.request);
@@ -168,5 +185,28 @@ async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliErro
         layout: new.layout.parse()?,
         disks,
         spares: new.spares.iter().map(|d| d.parse()).collect::<Result<_, _>>()?,
+        trash_seconds: new.trash.as_deref().map(seconds).transpose()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("30m", 1800),
+            ("12h", 43_200),
+            ("7d", 604_800),
+        ] {
+            assert_eq!(seconds(text), Ok(expected));
+        }
+        for text in ["", "d", "-1d", "1w", "1.5d", "+1", "99999999999", "4294967295d", "ü"] {
+            assert!(seconds(text).is_err(), "{text:?}");
+        }
+    }
 }

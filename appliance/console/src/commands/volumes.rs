@@ -1,9 +1,12 @@
 //! Volumes, and who may mount them.
 
 use cistern_client::VolumeQuery;
-use cistern_model::{Bytes, Invalid, MINIMUM_VOLUME, Volume, VolumeOptionsChange, VolumeRequest};
+use cistern_model::{
+    Bytes, Invalid, Label, Labels, MINIMUM_VOLUME, RollbackRequest, SnapshotId, Volume, VolumeChange,
+    VolumeOptionsChange, VolumeRequest, VolumeSource,
+};
 
-use super::Context;
+use super::{Context, snapshots};
 use crate::cli::{Clients, Serving, Volumes};
 use crate::error::CliError;
 use crate::{ask, output::Rows, tables};
@@ -11,8 +14,14 @@ use crate::{ask, output::Rows, tables};
 pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliError> {
     let Context { client, output } = context;
     match command {
-        Volumes::List { pool } => {
-            let all = client.all_volumes(&VolumeQuery { pool, name: None }).await?;
+        Volumes::List { pool, labels } => {
+            let labels: Vec<Label> = labels.iter().map(|l| l.parse()).collect::<Result<_, _>>()?;
+            let query = VolumeQuery {
+                pool,
+                name: None,
+                label: (!labels.is_empty()).then(|| labels.iter().map(Label::to_string).collect::<Vec<_>>().join("\n")),
+            };
+            let all = client.all_volumes(&query).await?;
             output.list(&all, |v| v.name.to_string(), tables::volumes, "There are no volumes.")
         }
         Volumes::Show { volume } => show(context, client.find_volume(&volume).await?).await,
@@ -20,11 +29,20 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             name,
             pool,
             size,
+            from,
             limit,
             clients,
             options,
+            labels,
         } => {
-            let size: Bytes = size.parse()?;
+            let source = match &from {
+                Some(from) => Some(source(context, from).await?),
+                None => None,
+            };
+            let size: Bytes = match (&size, source) {
+                (Some(size), _) => size.parse()?,
+                (None, source) => source.map(|(_, size)| size).unwrap_or_default(),
+            };
             let request = VolumeRequest {
                 name: name.parse()?,
                 pool: pool.parse()?,
@@ -32,6 +50,8 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
                 limit: limit.map(|l| l.parse()).transpose()?,
                 clients: clients.iter().map(|c| c.parse()).collect::<Result<_, _>>()?,
                 options: change(&options)?,
+                labels: changed(Labels::default(), &labels)?,
+                source: source.map(|(source, _)| source),
             };
             let made = client.create_volume(&request).await?;
             if !made.created {
@@ -56,6 +76,80 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             let volume = client.find_volume(&volume).await?;
             show(context, client.set_options(volume.id, &change).await?).await
         }
+        Volumes::Expand { volume, size } => {
+            let size = Some(size.parse()?);
+            let change = VolumeChange {
+                size,
+                ..VolumeChange::default()
+            };
+            change_and_show(context, &volume, &change).await
+        }
+        Volumes::Schedule { volume, schedule } => {
+            let schedule = Some(schedule.parse()?);
+            let change = VolumeChange {
+                schedule,
+                ..VolumeChange::default()
+            };
+            change_and_show(context, &volume, &change).await
+        }
+        Volumes::Rollback {
+            volume,
+            snapshot,
+            discard,
+            yes,
+        } => {
+            let volume = client.find_volume(&volume).await?;
+            let reference = match snapshot.parse::<SnapshotId>() {
+                Ok(id) => id.to_string(),
+                Err(_) if snapshot.contains('@') => snapshot,
+                Err(_) => format!("{}@{snapshot}", volume.id),
+            };
+            let to = snapshots::find(client, &reference).await?;
+            let lost = if discard {
+                "What it holds now will be lost"
+            } else {
+                "What it holds now is kept as a snapshot"
+            };
+            let question = format!(
+                "Roll {} back to {} of {}? {lost}, and its clients are cut off for the moment.",
+                volume.name, to.name, to.created
+            );
+            ask::confirm(yes, &format!("rolling back the volume {}", volume.name), &question)?;
+            let request = RollbackRequest {
+                snapshot: to.id,
+                discard,
+            };
+            show(context, client.roll_back(volume.id, &request).await?).await
+        }
+        Volumes::Rename { volume, name } => {
+            let name = Some(name.parse()?);
+            let change = VolumeChange {
+                name,
+                ..VolumeChange::default()
+            };
+            change_and_show(context, &volume, &change).await
+        }
+        Volumes::Label { volume, changes } => {
+            let mut volume = client.find_volume(&volume).await?;
+            if !changes.is_empty() {
+                let change = VolumeChange {
+                    labels: Some(changed(volume.labels, &changes)?),
+                    ..VolumeChange::default()
+                };
+                volume = client.change_volume(volume.id, &change).await?;
+            }
+            let labels: Vec<Label> = volume.labels.iter().collect();
+            let table = |labels: &[Label]| Rows::new(["LABEL"], labels.iter().map(|l| [l.to_string()]));
+            output.list(&labels, Label::to_string, table, "It has no labels.")
+        }
+        Volumes::Chown { volume, owner } => {
+            let owner = Some(owner.parse()?);
+            let change = VolumeChange {
+                owner,
+                ..VolumeChange::default()
+            };
+            change_and_show(context, &volume, &change).await
+        }
         Volumes::Delete { volume, yes } => {
             let volume = client.find_volume(&volume).await?;
             let question = format!(
@@ -68,7 +162,18 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             );
             ask::confirm(yes, &format!("deleting the volume {}", volume.name), &question)?;
             client.delete_volume(volume.id).await?;
-            output.note(&format!("The volume {} is deleted.", volume.name));
+            let pool = client.pool(&volume.pool.to_string()).await;
+            let note = match pool.map(|pool| pool.trash_seconds) {
+                Ok(seconds) if seconds > 0 => {
+                    let time = tables::duration(seconds);
+                    format!(
+                        "The volume {} is deleted; for {time} `trash undelete` brings it back.",
+                        volume.name
+                    )
+                }
+                Ok(_) | Err(_) => format!("The volume {} is deleted.", volume.name),
+            };
+            output.note(&note);
             Ok(())
         }
     }
@@ -104,7 +209,39 @@ fn numbers(what: &'static str, text: Option<&str>) -> Result<(Option<u32>, Optio
     }
 }
 
-pub(super) async fn show(context: &Context, volume: Volume) -> Result<(), CliError> {
+async fn change_and_show(context: &Context, volume: &str, change: &VolumeChange) -> Result<(), CliError> {
+    let volume = context.client.find_volume(volume).await?;
+    show(context, context.client.change_volume(volume.id, change).await?).await
+}
+
+/// These labels with `KEY=VALUE` put in and `KEY-` taken out.
+fn changed(mut labels: Labels, changes: &[String]) -> Result<Labels, CliError> {
+    for change in changes {
+        match change.strip_suffix('-').filter(|key| !key.contains('=')) {
+            Some(key) => labels.remove(key),
+            None => labels.set(change.parse()?)?,
+        }
+    }
+    Ok(labels)
+}
+
+/// What a new volume is to be made of, and how large that is.
+async fn source(context: &Context, reference: &str) -> Result<(VolumeSource, Bytes), CliError> {
+    let client = &context.client;
+    let of_snapshot = |s: cistern_model::Snapshot| (VolumeSource::Snapshot(s.id), s.size);
+    if reference.parse::<SnapshotId>().is_ok() {
+        return snapshots::find(client, reference).await.map(of_snapshot);
+    }
+    match client.find_volume(reference).await {
+        Ok(volume) => Ok((VolumeSource::Volume(volume.id), volume.size)),
+        Err(cistern_client::ClientError::NoVolume(_)) if reference.contains('@') => {
+            snapshots::find(client, reference).await.map(of_snapshot)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) async fn show(context: &Context, volume: Volume) -> Result<(), CliError> {
     // Only the text has a use for the address, and it can do without.
     let host = if context.output.is_json() {
         None

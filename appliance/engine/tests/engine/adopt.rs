@@ -2,8 +2,8 @@
 
 use cistern_host::memory::{Cut, MemoryHost};
 use cistern_model::{
-    AdoptRequest, AlertKind, Bytes, ErrorKind, EventKind, ImportRequest, Layout, OrphanKind, Pool, PoolState,
-    RemoveOrphanRequest, Topology, TopologyCluster, TopologyDevice, TopologyNode, TopologyRequest,
+    AdoptRequest, AlertKind, Bytes, ErrorKind, EventKind, ImportRequest, Layout, OrphanKind, Pool, PoolRequest,
+    PoolState, RemoveOrphanRequest, Topology, TopologyCluster, TopologyDevice, TopologyNode, TopologyRequest,
 };
 
 use crate::support::{Rig, by, path, pool_request, refused, serial, volume_request};
@@ -288,7 +288,11 @@ fn a_topology_becomes_the_plan_for_the_disks_that_can_be_used() {
     };
     let before = rig.snapshot();
     let plan = rig.engine.plan_topology(&request).unwrap();
-    assert_eq!(plan.plan.request, pool_request("two", Layout::Mirror, &["c", "d"]));
+    let expected = PoolRequest {
+        trash_seconds: None,
+        ..pool_request("two", Layout::Mirror, &["c", "d"])
+    };
+    assert_eq!(plan.plan.request, expected);
     assert_eq!(plan.skipped.len(), 6, "{:?}", plan.skipped);
     assert_eq!(rig.snapshot(), before);
     let mut elsewhere = request;

@@ -2,9 +2,16 @@
 //! was not is finished or gone, and nothing else was touched.
 
 use cistern_host::memory::{Cut, MemoryHost};
-use cistern_model::{Bytes, DiskState, EventKind, JobState, Layout, PoolState, ReplaceRequest};
+use cistern_model::{
+    Bytes, DiskState, EventKind, GroupSnapshotRequest, JobState, Layout, PoolState, ReplaceRequest, SnapshotRequest,
+    VolumeChange, VolumeSource,
+};
 
+use crate::changes::{labels, to_size};
+use crate::clones::of;
+use crate::rollback::to;
 use crate::support::{Rig, by, client, path, pool_request, serial, volume_request};
+use crate::trash::{as_it_was, with_trash};
 
 const CUTS: [Cut; 3] = [Cut::Before, Cut::Midway, Cut::After];
 
@@ -56,10 +63,7 @@ fn everywhere_until(
                 rig.check();
                 for volume in before {
                     if let Ok(now) = rig.engine.volume(&by(), volume.id) {
-                        assert_eq!(
-                            (now.name, now.size, now.created),
-                            (volume.name, volume.size, volume.created)
-                        );
+                        assert!(now.size >= volume.size && now.created == volume.created);
                     }
                 }
                 tried += 1;
@@ -186,6 +190,166 @@ fn letting_a_client_in_and_keeping_one_out() {
         let allowed = [vec![old], vec![old, new], vec![new]];
         assert!(allowed.contains(&clients));
         assert!(!done || clients == [new]);
+    });
+}
+
+#[test]
+fn expanding_renaming_and_labelling_a_volume() {
+    let change = VolumeChange {
+        name: Some("more".parse().unwrap()),
+        labels: Some(labels(&[("a", "b")])),
+        ..to_size(Bytes::gib(3))
+    };
+    let other = |rig: &Rig| rig.volumes().into_iter().find(|v| v.name.as_str() != "kept").unwrap();
+    let act = |rig: &Rig| rig.engine.change_volume(&by(), other(rig).id, &change).is_ok();
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        let now = other(rig);
+        assert!(!done || (now.size == Bytes::gib(3) && now.name.as_str() == "more"));
+        assert!(now.size == Bytes::gib(3) || now.size == Bytes::gib(1));
+    });
+}
+
+#[test]
+fn making_and_deleting_a_snapshot() {
+    let request = SnapshotRequest {
+        name: "s".parse().unwrap(),
+    };
+    let act = |rig: &Rig| {
+        let id = rig.volumes()[0].id;
+        let Ok(made) = rig.engine.create_snapshot(&by(), id, &request) else {
+            return false;
+        };
+        let id = made.object.id;
+        rig.engine.serve_snapshot(&by(), id, &[client("10.0.0.9")]).is_ok()
+            && rig.engine.delete_snapshot(&by(), id).is_ok()
+    };
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        assert!(!done || rig.snapshots().is_empty(), "it was deleted and is back");
+    });
+}
+
+#[test]
+fn making_snapshots_of_several_volumes() {
+    let act = |rig: &Rig| {
+        let request = GroupSnapshotRequest {
+            name: "g".parse().unwrap(),
+            volumes: rig.volumes().iter().map(|v| v.id).collect(),
+        };
+        rig.engine.create_group_snapshot(&by(), &request).is_ok()
+    };
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        let made = rig.snapshots().len();
+        assert!(made == 2 || (made == 0 && !done), "{made} were made");
+    });
+}
+
+#[test]
+fn cloning_a_volume() {
+    let act = |rig: &Rig| {
+        let Some(kept) = rig.volumes().into_iter().find(|v| v.name.as_str() == "kept") else {
+            return false;
+        };
+        let request = of(VolumeSource::Volume(kept.id), "clone", Bytes::gib(2));
+        rig.engine.create_volume(&by(), &request).is_ok()
+    };
+    everywhere(with_volumes, act, |rig, done| {
+        kept_is_whole(rig);
+        match rig.volumes().into_iter().find(|v| v.name.as_str() == "clone") {
+            Some(clone) => assert_eq!(rig.files(clone.id), ["file"]),
+            None => assert!(!done, "it was answered and is gone"),
+        }
+    });
+}
+
+#[test]
+fn rolling_a_volume_back() {
+    for discard in [false, true] {
+        let prepare = || {
+            let rig = with_volumes();
+            let kept = rig.volumes().into_iter().find(|v| v.name.as_str() == "kept").unwrap();
+            rig.make_snapshot(kept.id, "s");
+            rig.write(kept.id, "later");
+            rig
+        };
+        let act = |rig: &Rig| {
+            let snapshot = rig.snapshots().into_iter().find(|s| s.name.as_str() == "s").unwrap();
+            rig.engine
+                .roll_back(&by(), snapshot.volume, &to(snapshot.id, discard))
+                .is_ok()
+        };
+        everywhere(prepare, act, |rig, done| {
+            let kept = rig.volumes().into_iter().find(|v| v.name.as_str() == "kept").unwrap();
+            let files = rig.files(kept.id);
+            assert!(files == ["file"] || (files == ["file", "later"] && !done), "{files:?}");
+            if !discard && files == ["file"] {
+                assert!(
+                    rig.snapshots()
+                        .iter()
+                        .any(|s| s.name.as_str().starts_with("before-rollback"))
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn putting_a_volume_into_the_trash_and_taking_it_back() {
+    let prepare = || {
+        let rig = with_trash();
+        let kept = rig.make_volume("kept", Bytes::gib(1));
+        rig.machine.write_file(&path(kept.id), "file", Bytes::mib(5)).unwrap();
+        rig
+    };
+    let act = |rig: &Rig| {
+        let there = rig.volumes().first().map(|v| v.id);
+        if let Some(id) = there
+            && rig.engine.delete_volume(&by(), id).is_err()
+        {
+            return false;
+        }
+        let Some(trashed) = rig.engine.trash(&by()).first().cloned() else {
+            return false;
+        };
+        rig.engine.undelete(&by(), trashed.id, &as_it_was()).is_ok()
+    };
+    everywhere(prepare, act, |rig, done| {
+        assert_eq!(rig.volumes().len() + rig.engine.trash(&by()).len(), 1);
+        assert!(!done || rig.volumes().len() == 1);
+        if rig.volumes().len() == 1 {
+            kept_is_whole(rig);
+        }
+    });
+}
+
+#[test]
+fn keeping_a_schedule_and_purging_the_trash() {
+    let prepare = || {
+        let rig = with_trash();
+        let kept = rig.make_volume("kept", Bytes::gib(1));
+        rig.machine.write_file(&path(kept.id), "file", Bytes::mib(5)).unwrap();
+        let other = rig.make_volume("other", Bytes::gib(1));
+        let change = VolumeChange {
+            schedule: Some("hourly=1".parse().unwrap()),
+            ..VolumeChange::default()
+        };
+        for id in [kept.id, other.id] {
+            rig.engine.change_volume(&by(), id, &change).unwrap();
+        }
+        rig.engine.tick();
+        rig.engine.delete_volume(&by(), other.id).unwrap();
+        rig.machine.pass(jiff::SignedDuration::from_hours(2));
+        rig
+    };
+    let act = |rig: &Rig| {
+        rig.engine.tick();
+        !rig.machine.is_dark()
+    };
+    everywhere(prepare, act, |rig, done| {
+        kept_is_whole(rig);
+        assert!(!done || (rig.engine.trash(&by()).is_empty() && rig.snapshots().len() == 1));
     });
 }
 

@@ -5,9 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_host::memory::{Cut, MemoryHost};
-use cistern_model::{Bytes, Client, ErrorKind, JobState, Layout, Volume};
+use cistern_model::{
+    Bytes, Client, ErrorKind, JobState, Layout, Snapshot, SnapshotRequest, Volume, VolumeId, VolumeSource,
+};
 use proptest::prelude::*;
 
+use crate::changes::{to_name, to_size};
+use crate::clones::of;
+use crate::rollback::to;
 use crate::support::{Rig, by, client, path, pool_request, volume_request};
 
 #[derive(Debug, Clone)]
@@ -17,6 +22,12 @@ enum Step {
     Allow { name: u8, client: u8 },
     Forbid { name: u8, client: u8 },
     Write { name: u8, mib: u64 },
+    Expand { name: u8, size_mib: u64 },
+    Rename { name: u8, to: u8 },
+    Snapshot { name: u8 },
+    DeleteSnapshot { name: u8 },
+    RollBack { name: u8, discard: bool },
+    Clone { name: u8, to: u8 },
     MakePool { layout: Layout },
     DeletePool,
     Reconcile,
@@ -32,16 +43,20 @@ enum Mishap {
 }
 
 /// Calls that can fail.
-const CALLS: [&str; 17] = [
+const CALLS: [&str; 21] = [
     "lvm.create_vg",
     "lvm.create_lv",
     "lvm.extend_lv",
     "lvm.convert_to_thin_pool",
     "lvm.create_thin",
+    "lvm.extend_thin",
+    "lvm.create_thin_snapshot",
+    "lvm.rename_lv",
     "lvm.tag_lv",
     "lvm.tag_vg",
     "lvm.remove_lv",
     "filesystems.make_xfs",
+    "filesystems.grow_xfs",
     "filesystems.mount",
     "filesystems.unmount",
     "exports.replace",
@@ -68,6 +83,8 @@ struct Model {
     /// None: it is not known whether there is a pool.
     pool: Option<bool>,
     volumes: Allowed,
+    /// Each volume's snapshot `s`: the files that it may hold. None: there is none.
+    snapshots: BTreeMap<VolumeId, Vec<Option<BTreeMap<String, Bytes>>>>,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -77,6 +94,12 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u8..4, 0u8..3).prop_map(|(name, client)| Step::Allow { name, client }),
         2 => (0u8..4, 0u8..3).prop_map(|(name, client)| Step::Forbid { name, client }),
         3 => (0u8..4, 1u64..600).prop_map(|(name, mib)| Step::Write { name, mib }),
+        2 => (0u8..4, 200u64..4000).prop_map(|(name, size_mib)| Step::Expand { name, size_mib }),
+        1 => (0u8..4, 0u8..4).prop_map(|(name, to)| Step::Rename { name, to }),
+        2 => (0u8..4).prop_map(|name| Step::Snapshot { name }),
+        1 => (0u8..4).prop_map(|name| Step::DeleteSnapshot { name }),
+        2 => (0u8..4, any::<bool>()).prop_map(|(name, discard)| Step::RollBack { name, discard }),
+        1 => (0u8..4, 0u8..4).prop_map(|(name, to)| Step::Clone { name, to }),
         2 => proptest::sample::select(Layout::ALL.to_vec()).prop_map(|layout| Step::MakePool { layout }),
         1 => Just(Step::DeletePool),
         1 => Just(Step::Reconcile),
@@ -102,6 +125,12 @@ fn address(client_number: u8) -> Client {
 
 fn find(rig: &Rig, name: u8) -> Option<Volume> {
     rig.volumes().into_iter().find(|v| v.name.as_str() == name_of(name))
+}
+
+fn snapshot_of(rig: &Rig, volume: VolumeId) -> Option<Snapshot> {
+    rig.snapshots()
+        .into_iter()
+        .find(|s| s.volume == volume && s.name.as_str() == "s")
 }
 
 impl Model {
@@ -143,6 +172,11 @@ impl Model {
                 "v{name} is {there:?}, and should be one of {allowed:?}"
             );
             self.volumes.insert(name, vec![there]);
+        }
+        for (volume, allowed) in &mut self.snapshots {
+            let there = snapshot_of(rig, *volume).is_some();
+            allowed.retain(|state| state.is_some() == there);
+            assert!(!allowed.is_empty(), "the snapshot of {volume}: {there}");
         }
     }
 }
@@ -209,6 +243,102 @@ fn apply(rig: &mut Rig, model: &mut Model, step: &Step) {
                 }
             }
         }
+        Step::Expand { name, size_mib } => {
+            if let Some(volume) = find(rig, *name) {
+                let size = Bytes::mib(*size_mib);
+                let grown = rig.engine.change_volume(&by(), volume.id, &to_size(size));
+                let refused = grown.as_ref().err().map(|e| e.kind());
+                if ![ErrorKind::Invalid, ErrorKind::NoSpace].map(Some).contains(&refused) {
+                    model.settle(*name, grown.is_ok(), |there| {
+                        there.map(|known| Known {
+                            size: known.size.max(size),
+                            ..known
+                        })
+                    });
+                }
+            }
+        }
+        Step::Rename { name, to } => {
+            if let Some(volume) = find(rig, *name)
+                && find(rig, *to).is_none()
+            {
+                let done = rig
+                    .engine
+                    .change_volume(&by(), volume.id, &to_name(&name_of(*to)))
+                    .is_ok();
+                let states = model.states(*name);
+                model.settle(*to, done, |_| None);
+                let mut moved = states.clone();
+                moved.extend((!done).then_some(None));
+                model.volumes.insert(*to, moved);
+                model.settle(*name, done, |_| None);
+            }
+        }
+        Step::Snapshot { name } => {
+            if let Some(volume) = find(rig, *name)
+                && snapshot_of(rig, volume.id).is_none()
+            {
+                let request = SnapshotRequest {
+                    name: "s".parse().unwrap(),
+                };
+                let done = rig.engine.create_snapshot(&by(), volume.id, &request).is_ok();
+                let mut states: Vec<_> = model.states(*name).into_iter().map(|v| v.map(|v| v.files)).collect();
+                states.extend((!done).then_some(None));
+                model.snapshots.insert(volume.id, states);
+            }
+        }
+        Step::DeleteSnapshot { name } => {
+            if let Some(volume) = find(rig, *name)
+                && let Some(snapshot) = snapshot_of(rig, volume.id)
+            {
+                let done = rig.engine.delete_snapshot(&by(), snapshot.id).is_ok();
+                let states = model.snapshots.entry(volume.id).or_default();
+                if done {
+                    states.clear();
+                }
+                states.push(None);
+            }
+        }
+        Step::RollBack { name, discard } => {
+            if let Some(volume) = find(rig, *name)
+                && let Some(snapshot) = snapshot_of(rig, volume.id)
+            {
+                let back = rig.engine.roll_back(&by(), volume.id, &to(snapshot.id, *discard));
+                let held = model.snapshots.get(&volume.id).cloned().unwrap_or_default();
+                let before = model.states(*name);
+                let mut states = Vec::new();
+                for files in held.into_iter().flatten() {
+                    let became = |known: &Known| Known {
+                        files: files.clone(),
+                        ..known.clone()
+                    };
+                    states.extend(before.iter().map(|known| known.as_ref().map(became)));
+                }
+                if back.is_err() {
+                    states.extend(before);
+                }
+                model.volumes.insert(*name, states);
+            }
+        }
+        Step::Clone { name, to } => {
+            if let Some(volume) = find(rig, *name)
+                && find(rig, *to).is_none()
+            {
+                let request = of(VolumeSource::Volume(volume.id), &name_of(*to), volume.size);
+                let made = rig.engine.create_volume(&by(), &request);
+                let clients: BTreeSet<Client> = request.clients.iter().copied().collect();
+                let copied = |known: Known| Known {
+                    clients: clients.clone(),
+                    ..known
+                };
+                let refused = made.as_ref().err().map(|e| e.kind());
+                if refused != Some(ErrorKind::NoSpace) {
+                    let mut states: Vec<_> = model.states(*name).into_iter().map(|v| v.map(copied)).collect();
+                    states.extend(made.is_err().then_some(None));
+                    model.volumes.insert(*to, states);
+                }
+            }
+        }
         Step::MakePool { layout } => {
             let request = pool_request("tank", *layout, &["a", "b", "c", "d", "small"]);
             match rig.engine.create_pool(&by(), &request) {
@@ -244,6 +374,7 @@ fn live(steps: &[(Step, Mishap)]) {
     let mut model = Model {
         pool: Some(true),
         volumes: Allowed::new(),
+        snapshots: BTreeMap::new(),
     };
     for (step, mishap) in steps {
         match mishap {

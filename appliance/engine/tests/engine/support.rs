@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cistern_engine::{Config, Created, Engine, EngineError, PoolCreation, VolumeFilter};
+use cistern_engine::{Config, Created, Engine, EngineError, PoolCreation, SnapshotFilter, VolumeFilter};
 use cistern_host::memory::{MemoryHost, disk, signature};
 use cistern_host::{ExportEntry, ExportUsers, RootSpec};
 use cistern_model::{
-    Bytes, Client, DiskId, ErrorKind, Job, JobState, Layout, Pool, PoolRequest, PoolState, Principal, Role, Volume,
-    VolumeId, VolumeOptionsChange, VolumeRequest, VolumeState,
+    Bytes, Client, DiskId, ErrorKind, Job, JobState, Labels, Layout, Pool, PoolRequest, PoolState, Principal, Role,
+    Snapshot, SnapshotRequest, SnapshotState, Volume, VolumeId, VolumeOptionsChange, VolumeRequest, VolumeState,
 };
 
 pub(crate) struct Rig {
@@ -57,6 +57,8 @@ pub(crate) fn pool_request(name: &str, layout: Layout, disks: &[&str]) -> PoolRe
         layout,
         disks: disks.iter().map(|name| serial(name)).collect(),
         spares: Vec::new(),
+        // Most tests want what is deleted gone.
+        trash_seconds: Some(0),
     }
 }
 
@@ -68,6 +70,8 @@ pub(crate) fn volume_request(name: &str, size: Bytes) -> VolumeRequest {
         limit: None,
         clients: vec![client("10.0.0.1")],
         options: VolumeOptionsChange::default(),
+        labels: Labels::default(),
+        source: None,
     }
 }
 
@@ -152,6 +156,41 @@ impl Rig {
         page.items
     }
 
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
+        let all = SnapshotFilter::default();
+        self.engine
+            .snapshots(&by(), &all, false, usize::MAX, None)
+            .unwrap()
+            .items
+    }
+
+    #[track_caller]
+    pub(crate) fn make_snapshot(&self, volume: VolumeId, name: &str) -> Snapshot {
+        let request = SnapshotRequest {
+            name: name.parse().unwrap(),
+        };
+        let made = self.engine.create_snapshot(&by(), volume, &request).unwrap();
+        assert!(made.created);
+        made.object
+    }
+
+    /// The files of a volume, by their names.
+    #[track_caller]
+    pub(crate) fn files(&self, volume: VolumeId) -> Vec<String> {
+        let files = self.machine.files(&path(volume)).unwrap();
+        files.into_iter().map(|(name, _)| name).collect()
+    }
+
+    pub(crate) fn write(&self, volume: VolumeId, name: &str) {
+        self.machine.write_file(&path(volume), name, Bytes::mib(5)).unwrap();
+    }
+
+    /// The supervisor breaks off and a new one starts; the machine runs on.
+    pub(crate) fn break_off(&mut self) {
+        self.machine.break_off();
+        self.engine = Engine::new(self.machine.host(), Config::default());
+    }
+
     /// What is on the machine, so that it can be seen that nothing changed.
     pub(crate) fn snapshot(&self) -> impl PartialEq + std::fmt::Debug + use<> {
         let writes: Vec<_> = ["a", "b", "c", "d", "small", "full", "boot"]
@@ -197,8 +236,13 @@ impl Rig {
                 "{volume:?}"
             );
             let (vg, lv) = (volume.pool.to_string(), volume.id.to_string());
-            let made = Some((volume.id.uuid(), volume.size, true));
-            assert_eq!(self.machine.filesystem(&vg, &lv), made, "{volume:?}");
+            let (uuid, size, open) = self.machine.filesystem(&vg, &lv).unwrap();
+            // A copy has its source's UUID.
+            let copied = volume.source.is_some() || uuid == volume.id.uuid();
+            assert!(
+                (size, open, copied) == (volume.size, true, true),
+                "{volume:?} has {size} {uuid}"
+            );
             assert!(
                 self.machine.files(&path(volume.id)).is_some(),
                 "{volume:?} is not mounted"
@@ -227,6 +271,31 @@ impl Rig {
             let tags = self.machine.tags(&vg, &lv);
             assert!(!tags.contains(&"cistern.root-pending=yes".to_owned()), "{tags:?}");
         }
+        for snapshot in self.snapshots() {
+            assert_eq!(
+                (snapshot.state, snapshot.reason.clone()),
+                (SnapshotState::Ready, None),
+                "{snapshot:?}"
+            );
+            let (vg, lv) = (snapshot.pool.to_string(), snapshot.id.to_string());
+            assert_eq!(
+                self.machine.filesystem(&vg, &lv).map(|(_, size, _)| size),
+                Some(snapshot.size)
+            );
+            objects.insert(format!("{vg}/{lv}"));
+            if !snapshot.clients.is_empty() {
+                exports.push(ExportEntry {
+                    path: PathBuf::from(&snapshot.export.unwrap().path),
+                    fsid: snapshot.id.uuid(),
+                    clients: snapshot.clients.clone(),
+                    users: ExportUsers::default(),
+                });
+            }
+        }
+        for volume in self.engine.trash(&by()) {
+            objects.insert(format!("{}/{}", volume.pool, volume.id));
+        }
+        assert_eq!(self.machine.frozen(), Vec::<PathBuf>::new());
         exports.sort();
         assert_eq!(self.machine.exports(), exports);
         assert_eq!(

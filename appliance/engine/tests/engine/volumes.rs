@@ -396,6 +396,7 @@ fn lists_come_in_pages_and_can_be_filtered() {
         let filter = VolumeFilter {
             pool: pool.map(str::to_owned),
             name: name.map(|name| name.parse().unwrap()),
+            labels: Vec::new(),
         };
         rig.engine
             .volumes(&by(), &filter, 100, None)

@@ -1,6 +1,7 @@
 //! XFS and mounts. mkfs.xfs is run; mounting, unmounting and counting are system calls.
 
 use std::fs::{self, File, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,11 +12,13 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 use super::run::Run;
-use super::{disks, file, mounts, signatures};
+use super::{disks, file, frozen, mounts, signatures};
 use crate::{FilesystemUsage, Filesystems, HostError, MountEntry, RootSpec, XfsSpec};
 
 /// Making a filesystem writes its log, some 64 MiB, to disks that may be busy.
 const MKFS_LIMIT: Duration = Duration::from_secs(180);
+/// The bytes of a block.
+const BLOCK: u64 = 4096;
 /// How long unmounting waits for what is just being closed.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -23,11 +26,62 @@ const SETTLING: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(super) struct LinuxFilesystems;
 
+/// - `nouuid`: a clone has its source's UUID, and either may be mounted first.
+/// - `nodiscard`: a discard at each deletion would slow clients down; what they deleted is given back by a trim.
+const OPTIONS: &str = "nouuid,nodiscard";
+/// Smaller pieces of free space than a thin pool's smallest chunk give nothing back.
+const LEAST_TRIM: u64 = 64 << 10;
+/// Growing writes the headers of new allocation groups only.
+const GROW_LIMIT: Duration = Duration::from_secs(120);
+
 /// The largest allocation group: 1 TiB less a little.
 const LARGEST_GROUP: u64 = (1 << 40) - (4 << 20);
-/// The least number of allocation groups. mkfs.xfs takes a thin volume for an array and would make 16: more to write
-/// now, and ten times as many after tenfold growth.
-const GROUPS: u64 = 4;
+/// Up to this size a filesystem has two allocation groups, the least that xfs_repair can work with; above it has four.
+const FEW_GROUPS: Bytes = Bytes::gib(16);
+const GROUPS: (u64, u64) = (2, 4);
+
+/// How many allocation groups a new filesystem has. Their size is fixed then and growth adds more of them: mkfs.xfs
+/// takes a thin volume for an array and would make 16, which are 160 after tenfold growth; here they are 20 or 40.
+fn allocation_groups(size: Bytes) -> u64 {
+    let least = if size <= FEW_GROUPS { GROUPS.0 } else { GROUPS.1 };
+    size.get().div_ceil(LARGEST_GROUP).max(least)
+}
+
+/// The bytes of a filesystem's data section, in what `xfs_growfs -n` prints of it:
+/// `data     =                       bsize=4096   blocks=262144, imaxpct=25`.
+fn data_size(geometry: &str) -> Option<Bytes> {
+    let line = geometry.lines().find(|line| line.starts_with("data "))?;
+    let field = |name: &str| -> Option<u64> {
+        let (_, rest) = line.split_once(name)?;
+        rest.split([',', ' ']).next()?.parse().ok()
+    };
+    Some(Bytes::new(field("bsize=")?.checked_mul(field(" blocks=")?)?))
+}
+
+/// The bytes of the filesystem on a device, as its superblock has them: a magic number, the bytes of a block and the
+/// number of blocks, big-endian.
+fn superblock_size(node: &Path) -> Option<Bytes> {
+    let mut start = [0; 16];
+    File::open(node).ok()?.read_exact(&mut start).ok()?;
+    superblock(&start)
+}
+
+fn superblock(start: &[u8; 16]) -> Option<Bytes> {
+    let (magic, rest) = start.split_first_chunk::<4>()?;
+    let (block, rest) = rest.split_first_chunk::<4>()?;
+    let (blocks, _) = rest.split_first_chunk::<8>()?;
+    let size = u64::from(u32::from_be_bytes(*block)).checked_mul(u64::from_be_bytes(*blocks))?;
+    (magic == b"XFSB").then_some(Bytes::new(size))
+}
+
+fn grow_args(target: &Path, size: Bytes) -> [String; 3] {
+    let blocks = size.get() / BLOCK;
+    [
+        "-D".to_owned(),
+        blocks.to_string(),
+        target.to_string_lossy().into_owned(),
+    ]
+}
 
 /// Every feature is named, those that are on by default in xfsprogs 6.13 too, so that a newer mkfs.xfs makes what this
 /// image's kernel, and the one before it, can mount.
@@ -36,7 +90,7 @@ const GROUPS: u64 = 4;
 /// - `noalign`: with a thin pool's chunk as stripe unit, each small log write would be padded to 64 KiB.
 /// - `-K`: a thin volume has nothing to discard.
 fn mkfs_args(node: &Path, spec: &XfsSpec, overwrite: bool) -> Vec<String> {
-    let groups = spec.size.get().div_ceil(LARGEST_GROUP).max(GROUPS);
+    let groups = allocation_groups(spec.size);
     let mut args: Vec<String> = ["-q", "-K", "-b", "size=4096", "-s", "size=4096", "-m"]
         .map(str::to_owned)
         .to_vec();
@@ -74,6 +128,20 @@ fn busy(operation: String, object: &Path) -> HostError {
         operation,
         object: object.display().to_string(),
     }
+}
+
+fn mount_xfs(node: &Path, target: &Path, more: MsFlags) -> Result<(), HostError> {
+    let operation = format!("mount {} on {}", node.display(), target.display());
+    if is_mounted(target)? {
+        return Err(busy(operation, target));
+    }
+    fs::create_dir_all(target).map_err(|source| file::io("make the mount point", target, source))?;
+    // Nothing in a volume is run or opened as a device here; clients are not concerned by these.
+    let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some(node), target, Some("xfs"), flags | more, Some(OPTIONS)).map_err(|errno| match errno {
+        Errno::EBUSY => busy(operation.clone(), node),
+        errno => failed(operation.clone(), errno),
+    })
 }
 
 fn is_mounted(target: &Path) -> Result<bool, HostError> {
@@ -115,18 +183,30 @@ impl Filesystems for LinuxFilesystems {
     }
 
     fn mount(&self, node: &Path, target: &Path) -> Result<(), HostError> {
-        let operation = format!("mount {} on {}", node.display(), target.display());
-        if is_mounted(target)? {
-            return Err(busy(operation, target));
+        mount_xfs(node, target, MsFlags::empty())
+    }
+
+    fn mount_read_only(&self, node: &Path, target: &Path) -> Result<(), HostError> {
+        mount_xfs(node, target, MsFlags::MS_RDONLY)
+    }
+
+    fn freeze(&self, target: &Path) -> Result<(), HostError> {
+        frozen::freeze(target).map_err(|source| file::io("hold writes back", target, source))
+    }
+
+    fn thaw(&self, target: &Path) -> Result<(), HostError> {
+        let thawed = frozen::thaw(target).map_err(|source| file::io("let writes go on", target, source))?;
+        if thawed {
+            tracing::info!(path = %target.display(), "thawed");
         }
-        fs::create_dir_all(target).map_err(|source| file::io("make the mount point", target, source))?;
-        // Nothing in a volume is run or opened as a device here; clients are not concerned by these.
-        let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        // No discard at each deletion: it would slow clients down. Deleting a volume gives all of it back.
-        mount(Some(node), target, Some("xfs"), flags, Some("nodiscard")).map_err(|errno| match errno {
-            Errno::EBUSY => busy(operation.clone(), node),
-            errno => failed(operation.clone(), errno),
-        })
+        Ok(())
+    }
+
+    fn trim(&self, target: &Path) -> Result<Bytes, HostError> {
+        let trimmed = frozen::trim(target, LEAST_TRIM);
+        trimmed
+            .map(Bytes::new)
+            .map_err(|source| file::io("give free space back", target, source))
     }
 
     fn unmount(&self, target: &Path) -> Result<(), HostError> {
@@ -157,6 +237,41 @@ impl Filesystems for LinuxFilesystems {
         Ok(all.filter(|entry| below(&entry.target)).collect())
     }
 
+    fn grow_xfs(&self, target: &Path, size: Bytes) -> Result<(), HostError> {
+        let operation = format!("grow the filesystem on {}", target.display());
+        let unexpected = |detail: String| HostError::Unexpected {
+            operation: operation.clone(),
+            detail,
+        };
+        let run = |args: &[String]| {
+            Run {
+                operation: &operation,
+                program: "xfs_growfs",
+                args,
+                limit: GROW_LIMIT,
+            }
+            .checked()
+        };
+        let mounted = mounts::all()?.into_iter().find(|mount| mount.entry.target == target);
+        let Some(mounted) = mounted else {
+            return Err(unexpected("nothing is mounted there".to_owned()));
+        };
+        // What stands in the superblock may be older than the log, but never larger: a growth that is there is done.
+        if superblock_size(&mounted.entry.source) == Some(size) {
+            return Ok(());
+        }
+        let output = run(&["-n".to_owned(), target.to_string_lossy().into_owned()])?;
+        let has = data_size(&output.stdout).ok_or_else(|| unexpected(output.stdout))?;
+        if has == size {
+            return Ok(());
+        }
+        // xfs_growfs would try to shrink it.
+        if has > size {
+            return Err(unexpected(format!("it has {has:#} already, more than {size:#}")));
+        }
+        run(&grow_args(target, size)).map(drop)
+    }
+
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError> {
         refuse_unmounted("count", target)?;
         let counts = statvfs(target).map_err(|errno| failed(format!("count {}", target.display()), errno))?;
@@ -165,6 +280,7 @@ impl Filesystems for LinuxFilesystems {
             total: Bytes::new(counts.blocks().saturating_mul(unit)),
             free: Bytes::new(counts.blocks_free().saturating_mul(unit)),
             inodes: counts.files().saturating_sub(counts.files_free()),
+            inodes_total: counts.files(),
         })
     }
 
@@ -193,7 +309,7 @@ mod tests {
         };
         let line = "-q -K -b size=4096 -s size=4096 \
                     -m crc=1,finobt=1,rmapbt=1,reflink=1,bigtime=1,inobtcount=1,uuid=0f8fad5b-d9cb-469f-a165-70867728950e \
-                    -d size=1073741824,agcount=4,noalign -i size=512,sparse=1,nrext64=1,exchange=0 \
+                    -d size=1073741824,agcount=2,noalign -i size=512,sparse=1,nrext64=1,exchange=0 \
                     -n version=2,ftype=1,parent=0 -l internal=1,version=2,lazy-count=1 /dev/p/v";
         assert_eq!(mkfs_args(Path::new("/dev/p/v"), &spec, false).join(" "), line);
         assert!(mkfs_args(Path::new("/dev/p/v"), &spec, true).contains(&"-f".to_owned()));
@@ -201,14 +317,40 @@ mod tests {
 
     #[test]
     fn no_allocation_group_is_larger_than_xfs_allows() {
-        for (tib, groups) in [(1, 4), (3, 4), (4, 5), (15, 16)] {
+        for (gib, groups) in [(1, 2), (16, 2), (17, 4), (3 << 10, 4), (4 << 10, 5), (15 << 10, 16)] {
             let spec = XfsSpec {
                 uuid: Uuid::nil(),
-                size: Bytes::gib(tib * 1024),
+                size: Bytes::gib(gib),
             };
             let args = mkfs_args(Path::new("/dev/p/v"), &spec, false).join(" ");
-            assert!(args.contains(&format!("agcount={groups},")), "{tib}: {args}");
+            assert!(args.contains(&format!("agcount={groups},")), "{gib}: {args}");
         }
+    }
+
+    #[test]
+    fn tenfold_growth_leaves_few_allocation_groups() {
+        for size in [
+            Bytes::mib(300),
+            Bytes::gib(1),
+            Bytes::gib(16),
+            Bytes::gib(100),
+            Bytes::gib(3 << 10),
+        ] {
+            let group = size.get().div_ceil(allocation_groups(size));
+            assert!(size.get() * 10 / group <= 40, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_filesystem_s_size_is_read_from_its_geometry() {
+        let text = crate::linux::fixture(include_str!("fixtures/xfs_growfs-n.txt"));
+        assert_eq!(data_size(text), Some(Bytes::new(1_000_001_536)));
+        assert_eq!(data_size("data\n"), None);
+        let start = *b"XFSB\0\0\x10\0\0\0\0\0\0\x03\xb9\xad";
+        assert_eq!(superblock(&start), Some(Bytes::new(1_000_001_536)));
+        assert_eq!(superblock(&[0; 16]), None);
+        let args = grow_args(Path::new("/volumes/v"), Bytes::gib(1));
+        assert_eq!(args.join(" "), "-D 262144 /volumes/v");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod disks;
 mod exports;
 mod file;
 mod filesystems;
+mod frozen;
 pub(crate) mod lvm;
 mod machine;
 mod mounts;
@@ -28,10 +29,10 @@ pub fn host() -> Result<Host, HostError> {
     let systemd = systemd::Systemd::new(background.clone());
     Ok(Host {
         disks: Arc::new(disks::LinuxDisks),
-        lvm: Arc::new(lvm::LinuxLvm),
-        raids: Arc::new(lvm::LinuxLvm),
-        thin: Arc::new(lvm::LinuxLvm),
-        takeover: Arc::new(lvm::LinuxLvm),
+        lvm: Arc::new(lvm::LinuxLvm::default()),
+        raids: Arc::new(lvm::LinuxLvm::default()),
+        thin: Arc::new(lvm::LinuxLvm::default()),
+        takeover: Arc::new(lvm::LinuxLvm::default()),
         filesystems: Arc::new(filesystems::LinuxFilesystems),
         exports: Arc::new(exports::LinuxExports::default()),
         services: Arc::new(systemd.clone()),

@@ -62,6 +62,7 @@ impl Filesystems for Running {
                 root: None,
                 damaged: false,
                 files: Default::default(),
+                deleted: Default::default(),
             };
             if let Some(Kind::Thin { xfs, .. }) = state
                 .vgs
@@ -89,8 +90,52 @@ impl Filesystems for Running {
         })
     }
 
+    fn mount_read_only(&self, node: &Path, target: &Path) -> Result<(), HostError> {
+        self.mount(node, target)?;
+        self.look(
+            "filesystems.mounted_read_only",
+            &target.display().to_string(),
+            |state| {
+                state.read_only.insert(target.to_owned());
+                Ok(())
+            },
+        )
+    }
+
+    fn freeze(&self, target: &Path) -> Result<(), HostError> {
+        self.change("filesystems.freeze", &target.display().to_string(), |state| {
+            if !state.mounts.contains_key(target) || !state.frozen.insert(target.to_owned()) {
+                return Err(failed("freeze", "nothing is mounted there, or it is frozen"));
+            }
+            Ok(())
+        })
+    }
+
+    fn thaw(&self, target: &Path) -> Result<(), HostError> {
+        self.change("filesystems.thaw", &target.display().to_string(), |state| {
+            state.frozen.remove(target);
+            Ok(())
+        })
+    }
+
+    fn trim(&self, target: &Path) -> Result<Bytes, HostError> {
+        self.change("filesystems.trim", &target.display().to_string(), |state| {
+            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
+            let (vg, lv) = source.ok_or_else(|| failed("trim", "nothing is mounted there"))?;
+            let xfs = state.xfs_mut(&vg, &lv).ok_or_else(|| failed("trim", "no filesystem"))?;
+            xfs.deleted.clear();
+            Ok(xfs.size.saturating_sub(xfs.used()))
+        })
+    }
+
     fn unmount(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.unmount", &target.display().to_string(), |state| {
+            if state.frozen.contains(target) {
+                state
+                    .violations
+                    .push(format!("unmounting {}, which is frozen", target.display()));
+            }
+            state.read_only.remove(target);
             let open = |there: &HeldThere| there.path == target;
             let served = state.sessions.iter().any(|session| session.held.iter().any(open));
             let in_use = served || state.held.contains(target) || state.pinned.contains(target);
@@ -118,6 +163,24 @@ impl Filesystems for Running {
         })
     }
 
+    fn grow_xfs(&self, target: &Path, size: Bytes) -> Result<(), HostError> {
+        self.change("filesystems.grow_xfs", &target.display().to_string(), |state| {
+            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
+            let (vg, lv) = source.ok_or_else(|| failed("grow_xfs", "nothing is mounted there"))?;
+            let device = match state.vgs.get(&vg).and_then(|vg| vg.lvs.get(&lv)).map(|lv| &lv.kind) {
+                Some(Kind::Thin { size, .. }) => *size,
+                Some(Kind::Plain(_) | Kind::Pool { .. }) | None => Bytes::ZERO,
+            };
+            match state.xfs_mut(&vg, &lv) {
+                Some(xfs) if size >= xfs.size && size <= device && size.get().is_multiple_of(BLOCK) => {
+                    xfs.size = size;
+                    Ok(())
+                }
+                Some(_) | None => Err(failed("grow_xfs", "no size for this filesystem")),
+            }
+        })
+    }
+
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError> {
         self.look("filesystems.usage", &target.display().to_string(), |state| {
             let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
@@ -127,6 +190,7 @@ impl Filesystems for Running {
                 total: xfs.size,
                 free: xfs.size.saturating_sub(xfs.used()),
                 inodes: 3 + u64::try_from(xfs.files.len()).unwrap_or(u64::MAX),
+                inodes_total: xfs.size.get() / 2048,
             })
         })
     }

@@ -1,18 +1,18 @@
 //! LVM, as it behaves: a group that lacks a disk takes tags and no other change; a volume that lacks one is not activated,
 //! but by who says so; what is open is not removed; a thin pool is removed with all that lies in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, Percent};
 
 use super::Running;
 use super::raid;
-use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, Segment, State, Vg, busy, failed};
+use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, Segment, State, Vg, Xfs, busy, failed};
 use crate::linux::lvm::args;
 use crate::{
     Activation, HostError, LogicalVolume, LvAttributes, Lvm, LvmState, LvmStep, PhysicalVolume, RaidLevel, TagChange,
-    ThinUsage, VolumeGroup,
+    ThinSize, ThinUsage, VolumeGroup,
 };
 
 impl Lvm for Running {
@@ -119,6 +119,7 @@ impl Lvm for Running {
             let made = Lv {
                 tags: tags.iter().cloned().collect(),
                 active: false,
+                skipped: false,
                 kind: Kind::Plain(Plain {
                     level,
                     segments,
@@ -182,6 +183,7 @@ impl Lvm for Running {
             let made = Lv {
                 tags: tags.iter().cloned().collect(),
                 active: true,
+                skipped: false,
                 kind: Kind::Thin {
                     size: size.round_up(EXTENT),
                     xfs: None,
@@ -189,6 +191,74 @@ impl Lvm for Running {
             };
             group.lvs.insert(lv.to_owned(), made);
             Ok(())
+        })
+    }
+
+    fn create_thin_snapshot(
+        &self,
+        vg: &str,
+        origin: &str,
+        lv: &str,
+        tags: &[String],
+        active: bool,
+    ) -> Result<(), HostError> {
+        self.change("lvm.create_thin_snapshot", &format!("{vg}/{lv}"), |state| {
+            check_tags("create_thin_snapshot", tags)?;
+            let group = whole(state, "create_thin_snapshot", vg)?;
+            let copied = match group.lvs.get(origin).map(|lv| &lv.kind) {
+                Some(Kind::Thin { size, xfs }) => Kind::Thin {
+                    size: *size,
+                    xfs: xfs.clone(),
+                },
+                Some(Kind::Plain(_) | Kind::Pool { .. }) | None => {
+                    return Err(failed("create_thin_snapshot", "no such thin volume"));
+                }
+            };
+            if group.lvs.contains_key(lv) {
+                return Err(failed("create_thin_snapshot", "the volume is there"));
+            }
+            let made = Lv {
+                tags: tags.iter().cloned().collect(),
+                active,
+                skipped: !active,
+                kind: copied,
+            };
+            group.lvs.insert(lv.to_owned(), made);
+            Ok(())
+        })
+    }
+
+    fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError> {
+        self.change("lvm.rename_lv", &format!("{vg}/{from}"), |state| {
+            let group = whole(state, "rename_lv", vg)?;
+            if group.lvs.contains_key(to) {
+                return Err(failed("rename_lv", "the name is taken"));
+            }
+            let renamed = group.lvs.remove(from);
+            let renamed = renamed.ok_or_else(|| failed("rename_lv", "no such volume"))?;
+            group.lvs.insert(to.to_owned(), renamed);
+            let (old, new) = (
+                PathBuf::from(format!("/dev/{vg}/{from}")),
+                PathBuf::from(format!("/dev/{vg}/{to}")),
+            );
+            for source in state.mounts.values_mut().filter(|source| **source == old) {
+                source.clone_from(&new);
+            }
+            Ok(())
+        })
+    }
+
+    fn extend_thin(&self, vg: &str, lv: &str, size: Bytes) -> Result<(), HostError> {
+        self.change("lvm.extend_thin", &format!("{vg}/{lv}"), |state| {
+            let group = whole(state, "extend_thin", vg)?;
+            match group.lvs.get_mut(lv).map(|lv| &mut lv.kind) {
+                Some(Kind::Thin { size: has, .. }) if *has < size.round_up(EXTENT) => {
+                    *has = size.round_up(EXTENT);
+                    Ok(())
+                }
+                Some(Kind::Thin { .. }) => Err(failed("extend_thin", "New size does not exceed the old one")),
+                Some(Kind::Plain(_) | Kind::Pool { .. }) | None => Err(failed("extend_thin", "no such thin volume")),
+            }
         })
     }
 
@@ -215,7 +285,11 @@ impl Lvm for Running {
 
     fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
         self.change("lvm.activate_vg", vg, |state| {
-            let names: Vec<String> = ours(state, "activate_vg", vg)?.lvs.keys().cloned().collect();
+            let lvs = ours(state, "activate_vg", vg)?.lvs.iter();
+            let names: Vec<String> = lvs
+                .filter(|(_, lv)| !lv.skipped)
+                .map(|(name, _)| name.clone())
+                .collect();
             let mut all = true;
             for lv in names {
                 all &= activate(state, vg, &lv, mode)?;
@@ -225,6 +299,17 @@ impl Lvm for Running {
             } else {
                 Err(failed("activate_vg", "Refusing activation of partial LV"))
             }
+        })
+    }
+
+    fn deactivate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        self.change("lvm.deactivate_lv", &format!("{vg}/{lv}"), |state| {
+            if state.open(vg, lv) {
+                return Err(busy("deactivate_lv", lv));
+            }
+            let found = ours(state, "deactivate_lv", vg)?.lvs.get_mut(lv);
+            found.ok_or_else(|| failed("deactivate_lv", "no such volume"))?.active = false;
+            Ok(())
         })
     }
 
@@ -278,6 +363,30 @@ impl Lvm for Running {
                 data: Percent::of(state.written(vg), state.pool_size(vg)),
                 metadata: state.metadata_percent,
             })
+        })
+    }
+
+    fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError> {
+        self.look("lvm.thin_sizes", &format!("{vg}/{pool}"), |state| {
+            let lvs = state.vgs.get(vg).into_iter().flat_map(|vg| &vg.lvs);
+            let thin: Vec<(&String, &Xfs)> = lvs
+                .filter_map(|(name, lv)| match &lv.kind {
+                    Kind::Thin { xfs, .. } => Some((name, xfs.as_ref()?)),
+                    Kind::Plain(_) | Kind::Pool { .. } => None,
+                })
+                .collect();
+            let of = |(name, xfs): &(&String, &Xfs)| {
+                let others = || thin.iter().filter(|(other, _)| other != name);
+                let own = xfs
+                    .pieces()
+                    .filter(|piece| !others().any(|(_, other)| other.pieces().any(|p| p == *piece)));
+                let size = ThinSize {
+                    mapped: xfs.used(),
+                    exclusive: own.map(|(_, size)| size).sum(),
+                };
+                ((*name).clone(), size)
+            };
+            Ok(thin.iter().map(of).collect())
         })
     }
 

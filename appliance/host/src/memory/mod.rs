@@ -302,7 +302,47 @@ impl MemoryHost {
             .get(path)
             .and_then(|source| lv_of_node(source))
             .ok_or_else(|| failed(&operation, "nothing is mounted there"))?;
+        if state.frozen.contains(path) || state.read_only.contains(path) {
+            return Err(failed(&operation, "it is frozen or read-only"));
+        }
         state.write_file(&operation, &vg, &lv, name, size)
+    }
+
+    /// Deletes a file from a mounted filesystem, as a client would. What it took stays taken until a trim.
+    pub fn remove_file(&self, path: &Path, name: &str) {
+        let mut state = self.lock();
+        let source = state.mounts.get(path).and_then(|source| lv_of_node(source));
+        if let Some(xfs) = source.and_then(|(vg, lv)| state.xfs_mut(&vg, &lv))
+            && let Some(size) = xfs.files.remove(name)
+        {
+            let piece = (format!("{}/{name}", xfs.uuid), size);
+            xfs.deleted.insert(piece);
+        }
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: jiff::SignedDuration) {
+        let mut state = self.lock();
+        if let Ok(later) = state.clock.checked_add(time) {
+            state.clock = later;
+        }
+    }
+
+    /// Filesystems to which writes are held back.
+    pub fn frozen(&self) -> Vec<PathBuf> {
+        self.lock().frozen.iter().cloned().collect()
+    }
+
+    /// The supervisor breaks off: its handles find the power gone, and all that the kernel has stays: mounts, exports,
+    /// what is active, what is frozen.
+    pub fn break_off(&self) {
+        let mut state = self.lock();
+        state.boot += 1;
+        state.dark = false;
+        state.cut = None;
+        state.blocked.clear();
+        drop(state);
+        self.inner.changed.notify_all();
     }
 
     /// The files of a mounted filesystem, with their sizes; none if nothing is mounted there.

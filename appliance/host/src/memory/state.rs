@@ -30,6 +30,10 @@ pub(super) struct State {
     pub(super) held: BTreeSet<PathBuf>,
     pub(super) sessions: Vec<NfsSession>,
     pub(super) pinned: BTreeSet<PathBuf>,
+    /// What is mounted so that nobody can write to it.
+    pub(super) read_only: BTreeSet<PathBuf>,
+    /// Filesystems to which writes are held back.
+    pub(super) frozen: BTreeSet<PathBuf>,
     // From here on, the test's.
     pub(super) boot: u64,
     pub(super) dark: bool,
@@ -96,6 +100,8 @@ pub(super) struct Vg {
 pub(super) struct Lv {
     pub(super) tags: BTreeSet<String>,
     pub(super) active: bool,
+    /// It is not activated with its group.
+    pub(super) skipped: bool,
     pub(super) kind: Kind,
 }
 
@@ -131,6 +137,8 @@ pub(super) struct Xfs {
     pub(super) root: Option<RootSpec>,
     pub(super) damaged: bool,
     pub(super) files: BTreeMap<String, Bytes>,
+    /// What files took that were deleted, and is not given back yet.
+    pub(super) deleted: BTreeSet<(String, Bytes)>,
 }
 
 impl Plain {
@@ -180,6 +188,17 @@ impl Lv {
 }
 
 impl Xfs {
+    /// What is written, as pieces that copies of it share: its first contents, and each file.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (String, Bytes)> + '_ {
+        let uuid = self.uuid;
+        let empty = (uuid.to_string(), EMPTY_XFS.min(self.size));
+        let files = self
+            .files
+            .iter()
+            .map(move |(name, size)| (format!("{uuid}/{name}"), *size));
+        std::iter::once(empty).chain(files)
+    }
+
     pub(super) fn used(&self) -> Bytes {
         EMPTY_XFS
             .min(self.size)
@@ -214,6 +233,8 @@ impl State {
             held: BTreeSet::new(),
             sessions: Vec::new(),
             pinned: BTreeSet::new(),
+            read_only: BTreeSet::new(),
+            frozen: BTreeSet::new(),
             boot: 1,
             dark: false,
             cut: None,
@@ -247,6 +268,8 @@ impl State {
         self.held.clear();
         self.sessions.clear();
         self.pinned.clear();
+        self.read_only.clear();
+        self.frozen.clear();
         self.failures.clear();
         self.blocked.clear();
         self.records.values_mut().for_each(Record::cut);
@@ -430,7 +453,12 @@ impl State {
     /// What is written in a group's thin pool.
     pub(super) fn written(&self, vg: &str) -> Bytes {
         let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.keys());
-        lvs.filter_map(|lv| self.xfs(vg, lv)).map(Xfs::used).sum()
+        // What copies have in common is there once; what was deleted is there until it is trimmed.
+        let pieces: BTreeSet<(String, Bytes)> = lvs
+            .filter_map(|lv| self.xfs(vg, lv))
+            .flat_map(|xfs| xfs.pieces().chain(xfs.deleted.iter().cloned()))
+            .collect();
+        pieces.into_iter().map(|(_, size)| size).sum()
     }
 
     pub(super) fn pool_size(&self, vg: &str) -> Bytes {
@@ -520,6 +548,7 @@ impl State {
         let strange = Lv {
             tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             active: false,
+            skipped: false,
             kind,
         };
         group.lvs.insert(lv.to_owned(), strange);

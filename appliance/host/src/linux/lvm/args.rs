@@ -246,6 +246,70 @@ pub(crate) fn create_thin(vg: &str, pool: &str, lv: &str, size: Bytes, with: &[S
         .with(full(vg, pool))
 }
 
+pub(crate) fn create_thin_snapshot(vg: &str, origin: &str, lv: &str, with: &[String], active: bool) -> LvmCommand {
+    // What is skipped is activated only when it is named: thousands of snapshots cost nothing at a start.
+    let (activate, skip) = if active { ("y", "n") } else { ("n", "y") };
+    let fixed = [
+        "--snapshot",
+        "--activate",
+        activate,
+        "--setactivationskip",
+        skip,
+        "--name",
+        lv,
+    ];
+    LvmCommand::new("lvcreate", fixed)
+        .with(tags("--addtag", with))
+        .with(full(vg, origin))
+}
+
+pub(crate) fn rename_lv(vg: &str, from: &str, to: &str) -> LvmCommand {
+    LvmCommand::new("lvrename", [vg, from, to])
+}
+
+pub(crate) fn deactivate_lv(vg: &str, lv: &str) -> LvmCommand {
+    LvmCommand::new("lvchange", ["--activate", "n"]).with(full(vg, lv))
+}
+
+/// Names of a group's volumes, and the numbers by which a thin pool's metadata knows them.
+pub(crate) fn thin_ids(vg: &str) -> LvmCommand {
+    LvmCommand::new("lvs", ["--reportformat", "json", "-o", "lv_name,pool_lv,thin_id", vg])
+}
+
+/// Keeps a thin pool's metadata readable as it is now, or no longer.
+pub(crate) fn metadata_snapshot(pool: &str, keep: bool) -> LvmCommand {
+    let message = if keep {
+        "reserve_metadata_snap"
+    } else {
+        "release_metadata_snap"
+    };
+    LvmCommand {
+        program: "dmsetup",
+        args: ["message", pool, "0", message].map(str::to_owned).to_vec(),
+    }
+}
+
+/// What each thin volume takes: its number, and bytes.
+pub(crate) fn thin_ls(metadata: &Path) -> LvmCommand {
+    let fields = "DEV,MAPPED_BYTES,EXCLUSIVE_BYTES";
+    let mut args = ["--metadata-snap", "--no-headers", "--format", fields]
+        .map(str::to_owned)
+        .to_vec();
+    args.push(metadata.to_string_lossy().into_owned());
+    LvmCommand {
+        program: "thin_ls",
+        args,
+    }
+}
+
+pub(crate) fn extend_thin(vg: &str, lv: &str, size: Bytes) -> LvmCommand {
+    // `--fs ignore`: the filesystem is grown by itself, afterwards, to exactly its size.
+    let size = size.round_up(Bytes::new(512));
+    LvmCommand::new("lvextend", ["--fs", "ignore", "--size"])
+        .with([format!("{}b", size.get())])
+        .with(full(vg, lv))
+}
+
 pub(crate) fn tag_lv(vg: &str, lv: &str, change: &TagChange) -> LvmCommand {
     LvmCommand::new("lvchange", [])
         .with(tags("--addtag", &change.add))
@@ -260,7 +324,8 @@ pub(crate) fn activate_lv(vg: &str, lv: &str, mode: Activation) -> LvmCommand {
 }
 
 pub(crate) fn activate_vg(vg: &str, mode: Activation) -> LvmCommand {
-    LvmCommand::new("vgchange", ACTIVATE)
+    // Those that are to be skipped are activated only when they are named: snapshots.
+    LvmCommand::new("vgchange", ["--activate", "y"])
         .with(raid::activation_mode(mode))
         .with([vg.to_owned()])
 }
@@ -345,6 +410,28 @@ mod tests {
                 "lvcreate --type thin --activate y --setactivationskip n --wipesignatures n --virtualsize 1000000512b --name vol-1 --addtag cistern.state=creating --thinpool p/data",
             ),
             (
+                create_thin_snapshot("p", "vol-1", "snap-1", &tag, false),
+                "lvcreate --snapshot --activate n --setactivationskip y --name snap-1 --addtag cistern.state=creating p/vol-1",
+            ),
+            (
+                create_thin_snapshot("p", "snap-1", "vol-2", &[], true),
+                "lvcreate --snapshot --activate y --setactivationskip n --name vol-2 p/snap-1",
+            ),
+            (rename_lv("p", "next-1", "vol-1"), "lvrename p next-1 vol-1"),
+            (deactivate_lv("p", "snap-1"), "lvchange --activate n p/snap-1"),
+            (
+                metadata_snapshot("p-data-tpool", true),
+                "dmsetup message p-data-tpool 0 reserve_metadata_snap",
+            ),
+            (
+                thin_ls(Path::new("/dev/mapper/p-data_tmeta")),
+                "thin_ls --metadata-snap --no-headers --format DEV,MAPPED_BYTES,EXCLUSIVE_BYTES /dev/mapper/p-data_tmeta",
+            ),
+            (
+                extend_thin("p", "vol-1", Bytes::new(1_000_000_001)),
+                "lvextend --fs ignore --size 1000000512b p/vol-1",
+            ),
+            (
                 tag_lv("p", "v", &change),
                 "lvchange --addtag new=1 --deltag old=1 --deltag older=1 p/v",
             ),
@@ -354,7 +441,7 @@ mod tests {
             ),
             (
                 activate_vg("p", Activation::Partial),
-                "vgchange --activate y --ignoreactivationskip --activationmode partial p",
+                "vgchange --activate y --activationmode partial p",
             ),
             (deactivate_vg("p"), "vgchange --activate n p"),
             (remove_lv("p", "v"), "lvremove --yes p/v"),

@@ -9,7 +9,9 @@ mod report;
 mod takeover;
 mod thin;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cistern_model::Bytes;
@@ -18,14 +20,16 @@ use self::args::LvmCommand;
 use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
-use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinUsage};
+use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize, ThinUsage};
 
 /// A command waits for disks that spin up and for groups that another command has locked.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// LVM on this machine.
 #[derive(Debug, Default)]
-pub(super) struct LinuxLvm;
+pub(super) struct LinuxLvm {
+    counting: Mutex<()>,
+}
 
 impl LinuxLvm {
     fn run(&self, operation: &str, command: &LvmCommand) -> Result<Output, HostError> {
@@ -182,6 +186,32 @@ impl Lvm for LinuxLvm {
         Ok(())
     }
 
+    fn create_thin_snapshot(
+        &self,
+        vg: &str,
+        origin: &str,
+        lv: &str,
+        tags: &[String],
+        active: bool,
+    ) -> Result<(), HostError> {
+        let command = args::create_thin_snapshot(vg, origin, lv, tags, active);
+        self.run(&format!("make {vg}/{lv}, a snapshot of {origin}"), &command)?;
+        Ok(())
+    }
+
+    fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError> {
+        self.run(&format!("rename {vg}/{from} to {to}"), &args::rename_lv(vg, from, to))?;
+        Ok(())
+    }
+
+    fn extend_thin(&self, vg: &str, lv: &str, size: Bytes) -> Result<(), HostError> {
+        self.run(
+            &format!("extend thin volume {vg}/{lv}"),
+            &args::extend_thin(vg, lv, size),
+        )?;
+        Ok(())
+    }
+
     fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError> {
         if change.add.is_empty() && change.remove.is_empty() {
             return Ok(());
@@ -200,6 +230,11 @@ impl Lvm for LinuxLvm {
         Ok(())
     }
 
+    fn deactivate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        let operation = format!("deactivate {vg}/{lv}");
+        self.run_on(&operation, &args::deactivate_lv(vg, lv), vg, Some(lv))
+    }
+
     fn deactivate_vg(&self, vg: &str) -> Result<(), HostError> {
         self.run_on(&format!("deactivate {vg}"), &args::deactivate_vg(vg), vg, None)
     }
@@ -213,6 +248,30 @@ impl Lvm for LinuxLvm {
         let output = self.run(&operation, &args::thin_status())?;
         report::thin_usage(&output.stdout, &args::dm_name(vg, pool))
             .ok_or_else(|| unexpected(&operation, format!("no such pool in {:?}", output.stdout.trim())))
+    }
+
+    fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError> {
+        let operation = format!("count what the volumes of {vg}/{pool} take");
+        // The kernel keeps one such view of a pool's metadata at a time.
+        let _one = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let layer = format!("{}-tpool", args::dm_name(vg, pool));
+        let metadata = PathBuf::from(format!("/dev/mapper/{}", args::dm_name(vg, &format!("{pool}_tmeta"))));
+        let ids = self.run(&operation, &args::thin_ids(vg))?;
+        let ids = report::thin_ids(&ids.stdout, pool).map_err(|detail| unexpected(&operation, detail))?;
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        // One may be left from a count that was cut short; without any this fails, which is no matter.
+        let _ = self.run(&operation, &args::metadata_snapshot(&layer, false));
+        self.run(&operation, &args::metadata_snapshot(&layer, true))?;
+        let counted = self.run(&operation, &args::thin_ls(&metadata));
+        let released = self.run(&operation, &args::metadata_snapshot(&layer, false));
+        let counted = report::thin_ls(&counted?.stdout).map_err(|detail| unexpected(&operation, detail))?;
+        released?;
+        let known = ids
+            .into_iter()
+            .filter_map(|(id, name)| Some((name, *counted.get(&id)?)));
+        Ok(known.collect())
     }
 
     fn node(&self, vg: &str, lv: &str) -> PathBuf {

@@ -9,7 +9,7 @@ use cistern_model::{Bytes, Percent};
 use serde::Deserialize;
 
 use super::raid_report;
-use crate::{LogicalVolume, LvAttributes, LvmState, PhysicalVolume, ThinUsage, VolumeGroup};
+use crate::{LogicalVolume, LvAttributes, LvmState, PhysicalVolume, ThinSize, ThinUsage, VolumeGroup};
 
 #[derive(Deserialize)]
 struct Report<T> {
@@ -74,6 +74,18 @@ pub(super) struct LvRow {
 }
 
 #[derive(Deserialize)]
+struct ThinIdSection {
+    lv: Vec<ThinIdRow>,
+}
+
+#[derive(Deserialize)]
+struct ThinIdRow {
+    lv_name: String,
+    pool_lv: String,
+    thin_id: String,
+}
+
+#[derive(Deserialize)]
 struct OpenSection {
     lv: Vec<OpenRow>,
 }
@@ -131,6 +143,32 @@ pub(crate) fn any_open(json: &str, lv: Option<&str>) -> Result<bool, String> {
     Ok(rows
         .filter(|row| lv.is_none_or(|lv| row.lv_name == lv))
         .any(|row| row.lv_device_open == "open"))
+}
+
+/// The names of a thin pool's volumes, by the numbers that its metadata knows them by.
+pub(crate) fn thin_ids(json: &str, pool: &str) -> Result<BTreeMap<u64, String>, String> {
+    let report: Report<ThinIdSection> = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let rows = report.report.into_iter().flat_map(|section| section.lv);
+    rows.filter(|row| row.pool_lv.trim_matches(['[', ']']) == pool && !row.thin_id.is_empty())
+        .map(|row| Ok((number(&row.thin_id)?, row.lv_name)))
+        .collect()
+}
+
+/// What thin_ls counted: lines of a volume's number, the bytes that it refers to, and those that it alone refers to.
+pub(crate) fn thin_ls(text: &str) -> Result<BTreeMap<u64, ThinSize>, String> {
+    let mut sizes = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [id, mapped, exclusive] = fields[..] else {
+            return Err(format!("thin_ls: {line:?}"));
+        };
+        let size = ThinSize {
+            mapped: bytes(mapped)?,
+            exclusive: bytes(exclusive)?,
+        };
+        sizes.insert(number(id)?, size);
+    }
+    Ok(sizes)
 }
 
 /// How full a thin pool is, from the kernel's lines about all of them, metadata blocks before data blocks:
