@@ -37,7 +37,7 @@ pub(crate) struct Line {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LineCommand {
     #[command(flatten)]
-    Command(Command),
+    Command(Box<Command>),
     /// Go to a root shell; that is recorded
     Shell,
     /// Show the banner again

@@ -36,6 +36,9 @@ pub struct SnapshotFilter {
     pub name: Option<SnapshotName>,
 }
 
+/// A volume of which a snapshot is made, with its pool.
+type Member = (PoolView, VolumeId, VolumeView);
+
 impl Engine {
     /// Makes a snapshot of a volume, or gives the one of this name.
     pub fn create_snapshot(
@@ -169,7 +172,7 @@ impl Engine {
         &self,
         by: &Principal,
         ids: &BTreeSet<VolumeId>,
-    ) -> Result<(Vec<Held<'_>>, Vec<(PoolView, VolumeId, VolumeView)>), EngineError> {
+    ) -> Result<(Vec<Held<'_>>, Vec<Member>), EngineError> {
         let seen = || -> Result<Vec<(PoolView, VolumeId, VolumeView)>, EngineError> {
             ids.iter()
                 .map(|id| self.visible_volume(by, *id).map(|(pool, volume)| (pool, *id, volume)))

@@ -145,7 +145,7 @@ fn execute(
     match command {
         LineCommand::Command(command) => {
             global.profile = global.profile.or_else(|| session.profile.clone());
-            if let Err(error) = run(&global, command) {
+            if let Err(error) = run(&global, *command) {
                 error.report();
             }
         }

@@ -91,7 +91,7 @@ fn lines(content: &str) -> impl Iterator<Item = &str> {
 }
 
 fn bytes_of_words(hex: &str) -> Option<Vec<u8>> {
-    if hex.is_empty() || hex.len() % 8 != 0 || !hex.is_ascii() {
+    if hex.is_empty() || !hex.len().is_multiple_of(8) || !hex.is_ascii() {
         return None;
     }
     let mut bytes = Vec::new();
