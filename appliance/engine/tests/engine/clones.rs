@@ -136,7 +136,7 @@ fn a_clone_whose_making_fails_is_taken_away_and_its_source_is_whole() {
         "lvm.extend_thin",
         "filesystems.mount",
         "filesystems.grow_xfs",
-        "exports.replace",
+        "exports.set",
         "lvm.tag_lv",
     ] {
         for after in [false, true] {
