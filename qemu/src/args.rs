@@ -39,7 +39,7 @@ pub(crate) fn arguments(config: &Config, dir: &Path, accel: Accel, lines: &Lines
     args.pair("-display", "none");
     args.flags(&accel.arguments());
     args.pair("-m", &config.memory_mib.to_string());
-    args.pair("-smp", &config.cpus.to_string());
+    args.pair("-smp", &accel.processors(config.cpus).to_string());
     // Guest time goes on from where a saved state stopped; the hardware clock tells the host's.
     args.pair("-rtc", "base=utc,clock=host");
     boot(&mut args, config, dir, accel);

@@ -100,7 +100,7 @@ impl Builder {
         self
     }
 
-    /// Its processors; 2 if nobody says.
+    /// Its processors; 2 if nobody says. Under software emulation it has one, whatever was said.
     pub fn cpus(mut self, count: u32) -> Builder {
         self.config.cpus = count;
         self

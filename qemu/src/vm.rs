@@ -270,9 +270,29 @@ impl Vm {
 
     /// Whether its QEMU runs.
     pub fn is_running(&self) -> bool {
-        lock(&self.running)
-            .as_mut()
-            .is_some_and(|now| matches!(now.child.try_wait(), Ok(None)))
+        let mut running = lock(&self.running);
+        let Some(now) = running.as_mut() else { return false };
+        match now.child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) => {
+                *running = None;
+                drop(running);
+                self.after_end(status);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Fails with what QEMU said if it has ended, so that nobody waits for an answer that cannot come.
+    ///
+    /// # Errors
+    /// [`Error::NotRunning`].
+    pub fn check_running(&self, operation: &str) -> Result<()> {
+        if self.is_running() {
+            return Ok(());
+        }
+        Err(self.not_running(operation))
     }
 
     /// The id of its QEMU's process.

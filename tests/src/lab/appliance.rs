@@ -23,7 +23,6 @@ const TYPED: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Machine {
     memory_mib: u32,
-    cpus: u32,
     start: Start,
     disks: Bus,
     nic: NicModel,
@@ -59,7 +58,6 @@ impl Default for Machine {
     fn default() -> Self {
         Machine {
             memory_mib: 768,
-            cpus: 2,
             start: Start::Kernel {
                 state: Bus::Virtio,
                 initrd: None,
@@ -77,11 +75,6 @@ impl Machine {
     /// With this much memory.
     pub fn memory_mib(self, memory_mib: u32) -> Self {
         Machine { memory_mib, ..self }
-    }
-
-    /// With this many processors.
-    pub fn cpus(self, cpus: u32) -> Self {
-        Machine { cpus, ..self }
     }
 
     /// Started by firmware from this file of target/image, on a disk of this kind.
@@ -160,7 +153,7 @@ impl Machine {
 
     /// The description for QEMU, with the images of this folder and its link in this switch.
     pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
-        let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib).cpus(self.cpus);
+        let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib);
         vm = match &self.start {
             Start::Kernel { state, initrd } => {
                 let cmdline = read(&images.join("cmdline"))?;

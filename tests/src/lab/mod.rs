@@ -92,6 +92,7 @@ impl Lab {
             if let Ok((200, _)) = self.http("/healthz", None, None) {
                 return Ok(());
             }
+            self.appliance.vm().check_running("waiting for the API")?;
             if began.elapsed() > START_LIMIT {
                 bail!("no healthy answer from the API after {} s", START_LIMIT.as_secs());
             }
@@ -250,6 +251,7 @@ impl Lab {
         self.cli.ok(&["system", "reboot", "--yes"])?;
         let began = Instant::now();
         loop {
+            self.appliance.vm().check_running("waiting for its restart")?;
             match self.booted() {
                 Ok(now) if now != before => return self.wait_for_api(),
                 _ if began.elapsed() > START_LIMIT => bail!("not restarted after {} s", START_LIMIT.as_secs()),

@@ -227,7 +227,6 @@ pub(super) fn peer(
     );
     Ok(Vm::builder(name)
         .memory_mib(768)
-        .cpus(2)
         .direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline)
         .nic(Nic::link(switch).mac(mac))
         .guest_agent())
