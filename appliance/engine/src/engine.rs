@@ -243,7 +243,7 @@ impl Engine {
             entries.extend(shown.map(|(id, snapshot)| ExportEntry {
                 path: self.snapshot_path(*id),
                 fsid: id.uuid(),
-                clients: snapshot.tags.clients.iter().copied().collect(),
+                clients: snapshot.tags.clients.iter().map(|c| c.with_read_only(true)).collect(),
                 users: ExportUsers::default(),
             }));
         }

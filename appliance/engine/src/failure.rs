@@ -12,6 +12,7 @@ use cistern_model::{DiskId, EventKind, PoolId, Severity};
 use crate::EngineError;
 use crate::engine::{Engine, Inner, locked};
 use crate::error::Doing as _;
+use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
 
 /// What is remembered of failures until the next start.
@@ -71,6 +72,20 @@ impl Engine {
                 );
             }
         });
+    }
+
+    /// Tries once more to activate pools that could be served and are not, because it failed or was never tried.
+    pub(crate) fn activate_again(&self) {
+        let pools: Vec<PoolView> = self.view().pools.values().cloned().collect();
+        let idle = |pool: &PoolView| {
+            pool.tags.state == Stage::Ready && !pool.active && !pool.releasing && !pool.nodes.is_empty()
+        };
+        let due = |pool: &PoolView| matches!(self.way_to_activate(pool), Way::Now(_));
+        if pools.iter().any(|pool| idle(pool) && due(pool))
+            && let Err(error) = self.reconcile()
+        {
+            tracing::warn!(error = error.problem().detail, "not all could be activated");
+        }
     }
 
     /// Takes back disks that are there again, and lets the kernel use images again that it had ceased to use: their data

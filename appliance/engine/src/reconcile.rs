@@ -210,8 +210,9 @@ impl Engine {
             let trouble = match (lacking, failure) {
                 // What waits says so.
                 (Some(lacking), Some(failure)) if failure.starts_with(&lacking) => Some(failure),
-                (Some(lacking), _) => Some(lacking),
-                (None, failure) => failure,
+                // Else what it lacks is not the whole story.
+                (Some(lacking), Some(failure)) => Some(format!("{lacking}; {failure}")),
+                (lacking, failure) => lacking.or(failure),
             };
             let news = (pool.trouble != trouble).then(|| pool.tags.name.clone());
             pool.trouble = trouble;

@@ -87,7 +87,7 @@ impl Engine {
             let path = self.path_of(id);
             let mounted = self.mounted(&path)?;
             self.bring_up(pool, id, &mounted.then_some(path).into_iter().collect())?;
-            self.publish()?;
+            self.publish_volume(id)?;
         }
         Err(error)
     }
@@ -98,7 +98,7 @@ impl Engine {
                 volume.exported = false;
             }
         });
-        self.publish()?;
+        self.publish_volume(id)?;
         self.let_go(&self.path_of(id))
     }
 
@@ -246,7 +246,7 @@ impl Engine {
                 volume.trouble = None;
             }
         });
-        self.publish()?;
+        self.publish_volume(id)?;
         self.retag_volume(pool, id, &tags, "that it was rolled back")
     }
 

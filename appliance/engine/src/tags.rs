@@ -296,7 +296,6 @@ pub(crate) fn client_tag(client: Client) -> String {
     tag("client", &client.to_string())
 }
 
-/// A tag of ours.
 /// The tag that says how long a pool's deleted volumes stay in the trash.
 pub(crate) fn trash_tag(seconds: u32) -> String {
     tag("trash-seconds", &seconds.to_string())
@@ -306,6 +305,7 @@ fn label_tag(label: &Label) -> String {
     tag("label", &label.to_string())
 }
 
+/// A tag of ours.
 pub(crate) fn tag(key: &str, value: &str) -> String {
     format!("{PREFIX}{key}={}", encode(value))
 }

@@ -16,6 +16,7 @@ impl Engine {
             return;
         };
         let _operation = self.0.operations.begin(Duration::from_secs(1200));
+        self.activate_again();
         self.do_chores();
         self.look_at_capacity();
         self.review_alerts();

@@ -101,7 +101,7 @@ impl Engine {
         let path = self.path_of(id);
         let mounted = self.mounted(&path)?;
         self.bring_up(pool.id, id, &mounted.then_some(path).into_iter().collect())?;
-        self.publish()?;
+        self.publish_volume(id)?;
         let message = format!(
             "volume {name} of pool {} was taken back out of the trash",
             pool.tags.name
@@ -241,7 +241,7 @@ impl Engine {
             Some(by),
             message,
         );
-        self.publish()?;
+        self.publish_volume(id)?;
         self.let_go(&self.path_of(id))
     }
 

@@ -15,7 +15,7 @@ use crate::error::Doing as _;
 use crate::option_tags::OptionTags;
 use crate::pools::refuse_incomplete;
 use crate::view::VolumeView;
-use crate::volumes::{LIMIT, volume_lock};
+use crate::volumes::LIMIT;
 
 impl Engine {
     /// Changes how a volume is served, its clients going on.
@@ -26,9 +26,7 @@ impl Engine {
         change: &VolumeOptionsChange,
     ) -> Result<Volume, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let (pool, volume) = self.visible_volume(by, id)?;
-        let _name = self.0.names.hold(volume_lock(pool.id, &volume.tags.name))?;
-        let (pool, volume) = self.visible_volume(by, id)?;
+        let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
         let old = volume.tags.options.clone();
         let new = OptionTags {

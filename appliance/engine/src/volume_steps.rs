@@ -90,7 +90,9 @@ impl Engine {
                     volume.trouble = None;
                 }
             },
-        )
+        )?;
+        // A copy's root is its source's, unless something else was asked for.
+        self.give_root(pool, id)
     }
 
     /// Takes a volume away whose tags say that it is being made or deleted.

@@ -247,7 +247,8 @@ impl Engine {
             clients: request.clients.iter().copied().collect(),
             options: OptionTags {
                 options,
-                root_pending: false,
+                // What a copy's root is, its source says, unless something else was asked for.
+                root_pending: request.source.is_some() && request.options.names_root(),
             },
             labels: request.labels.clone(),
             schedule: Schedule::default(),

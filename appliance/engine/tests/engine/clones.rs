@@ -27,7 +27,7 @@ fn a_volume_made_of_a_snapshot_holds_what_that_holds_and_is_never_formatted() {
     assert!(
         !calls
             .iter()
-            .any(|c| c.starts_with("filesystems.make_xfs") || c.starts_with("filesystems.open_root"))
+            .any(|c| c.starts_with("filesystems.make_xfs") || c.starts_with("filesystems.set_root"))
     );
     assert_eq!(
         (rig.files(copy.id), copy.source),

@@ -91,6 +91,33 @@ fn a_pool_waits_for_its_disks_and_is_served_without_when_the_wait_is_over() {
 }
 
 #[test]
+fn a_pool_whose_activation_failed_says_why_and_is_tried_again() {
+    let (mut rig, _) = with(Layout::Parity, &["a", "b", "c"]);
+    rig.machine.detach(&serial("b"));
+    rig.power_cycle();
+    rig.machine
+        .fail_next("lvm.activate_vg", MemoryHost::failure("device-mapper did not answer"));
+    rig.engine.start().unwrap();
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    let reason = pool.reason.unwrap();
+    assert_eq!(pool.state, PoolState::Incomplete);
+    assert!(
+        reason.contains("serial-b") && reason.contains("device-mapper did not answer"),
+        "{reason}"
+    );
+    rig.engine.tick();
+    assert_eq!(states(&rig), DEGRADED);
+    assert!(
+        !rig.engine
+            .pool(&by(), "tank")
+            .unwrap()
+            .reason
+            .unwrap()
+            .contains("device-mapper")
+    );
+}
+
+#[test]
 fn a_disk_that_comes_back_is_taken_back_and_brought_up_to_date() {
     let (rig, volume) = with(Layout::Mirror, &["a", "b"]);
     rig.machine.detach(&serial("b"));

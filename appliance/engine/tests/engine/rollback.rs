@@ -96,7 +96,8 @@ fn one_that_cannot_be_withdrawn_stays_as_it_is() {
 fn what_fails_on_its_way_goes_on_by_asking_again_or_by_reconcile() {
     for call in [
         "lvm.tag_lv",
-        "exports.replace",
+        "exports.remove",
+        "exports.set",
         "filesystems.unmount",
         "lvm.create_thin_snapshot",
         "lvm.remove_lv",

@@ -287,7 +287,7 @@ impl Rig {
                 exports.push(ExportEntry {
                     path: PathBuf::from(&snapshot.export.unwrap().path),
                     fsid: snapshot.id.uuid(),
-                    clients: snapshot.clients.clone(),
+                    clients: snapshot.clients.iter().map(|c| c.with_read_only(true)).collect(),
                     users: ExportUsers::default(),
                 });
             }

@@ -218,7 +218,8 @@ fn scheduled_snapshots_come_back_with_their_volume() {
 fn what_fails_on_its_way_into_the_trash_or_out_of_it_is_made_up_for() {
     for call in [
         "lvm.tag_lv",
-        "exports.replace",
+        "exports.remove",
+        "exports.set",
         "exports.release",
         "filesystems.unmount",
         "filesystems.mount",
