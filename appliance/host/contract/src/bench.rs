@@ -158,6 +158,11 @@ impl<'a> Bench<'a> {
             }
             lvm.deactivate_vg(vg).done("deactivating a group")?;
             let state = lvm.state().done("reading LVM's state")?;
+            // A group that was changed without a disk takes no other change before that disk is taken back.
+            let returned = state.pvs.iter().filter(|pv| pv.vg.as_deref() == Some(vg));
+            for node in returned.filter_map(|pv| pv.returned.as_ref()) {
+                self.host.raids.restore_pv(vg, node).done("taking a disk back")?;
+            }
             let (pools, plain): (Vec<&LogicalVolume>, Vec<&LogicalVolume>) = state
                 .lvs
                 .iter()

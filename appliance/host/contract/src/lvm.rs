@@ -313,11 +313,37 @@ fn a_group_that_lacks_a_disk_is_told_and_gets_no_volumes(bench: &Bench<'_>) -> R
         add: tags(&["new=1"]),
         remove: Vec::new(),
     };
-    lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[..1], &[])
-        .refused("making a volume in it", HostErrorKind::Failed)?;
+    let make = |what: &str| {
+        (
+            what.to_owned(),
+            lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[..1], &[]),
+        )
+    };
+    let (what, refused) = make("making a volume in it");
+    refused.refused(&what, HostErrorKind::Failed)?;
     lvm.remove_vg(VG).refused("removing it", HostErrorKind::Failed)?;
+    // Tags can be changed. From then on its metadata and the absent disk's differ, and the disk counts as missing even
+    // when it is there again, until it is taken back by name.
+    lvm.tag_vg(VG, &change).done("tagging it")?;
     bench.machine.attach(&bench.nodes[1], true)?;
-    lvm.tag_vg(VG, &change).done("tagging it when the disk is back")
+    let state = lvm.state().done("reading LVM's state")?;
+    let back: Vec<&PathBuf> = state.pvs.iter().filter_map(|pv| pv.returned.as_ref()).collect();
+    same("disks that came back and count as missing", back, vec![&bench.nodes[1]])?;
+    let (what, refused) = make("making a volume before the disk is taken back");
+    refused.refused(&what, HostErrorKind::Failed)?;
+    bench
+        .host
+        .raids
+        .restore_pv(VG, &bench.nodes[1])
+        .done("taking the disk back")?;
+    let (what, made) = make("making a volume when it is whole");
+    made.done(&what)?;
+    let vg = bench.vg(VG)?.ok_or("the group is gone")?;
+    same(
+        "its tags, and what it lacks",
+        (sorted(vg.tags), vg.missing),
+        (tags(&["contract=1", "new=1"]), 0),
+    )
 }
 
 fn volumes_on_a_disk_that_is_gone_are_not_activated_and_come_back_with_it(bench: &Bench<'_>) -> Result<(), Broken> {
