@@ -1,9 +1,9 @@
 //! Runs the scenarios on the built image and counts them.
 //!
-//!     scenarios [--list] [NAME...]
+//!     scenarios [--list] [--part base|storage] [NAME...]
 //!
-//! The last line is `scenarios: N passed, N failed`. The list of names is checked in as tests/scenarios.txt; one that is
-//! in one list and not in the other is a failure, and so is one that was not run.
+//! Without names it runs all of a part, without a part all parts. The last line is `scenarios: N passed, N failed`. The list of parts
+//! and names is checked in as tests/scenarios.txt; one that is in one list and not in the other is a failure, and so is one that was not run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use cistern_tests::cli::top;
 use cistern_tests::lab::Site;
-use cistern_tests::scenarios::{ALL, Scenario};
+use cistern_tests::scenarios::{PARTS, Scenario};
 use clap::Parser;
 
 /// Runs the scenarios on the built image.
@@ -22,6 +22,9 @@ struct Options {
     /// Only print their names.
     #[arg(long)]
     list: bool,
+    /// Only those of this part.
+    #[arg(long)]
+    part: Option<String>,
     /// Only these.
     names: Vec<String>,
 }
@@ -29,40 +32,58 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.list {
-        ALL.iter().for_each(|s| println!("{}", s.name));
+        all().for_each(|(part, scenario)| println!("{part} {}", scenario.name));
         return ExitCode::SUCCESS;
     }
-    match run(&options.names) {
+    match run(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("scenarios: {error:#}");
-            println!("scenarios: 0 passed, {} failed", ALL.len());
+            println!("scenarios: 0 passed, {} failed", all().count());
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(names: &[String]) -> Result<bool> {
+/// Every scenario, with its part.
+fn all() -> impl Iterator<Item = (&'static str, &'static Scenario)> {
+    let with_part = |(part, scenarios): &(&'static str, &'static [Scenario])| {
+        let part = *part;
+        scenarios.iter().map(move |scenario| (part, scenario))
+    };
+    PARTS.iter().flat_map(with_part)
+}
+
+fn run(Options { part, names, .. }: &Options) -> Result<bool> {
     let top = top()?;
     let listed = std::fs::read_to_string(top.join("tests/scenarios.txt")).context("reading tests/scenarios.txt")?;
     let listed: Vec<&str> = listed.lines().filter(|l| !l.is_empty()).collect();
-    let have: Vec<&str> = ALL.iter().map(|s| s.name).collect();
+    let have: Vec<String> = all().map(|(part, s)| format!("{part} {}", s.name)).collect();
     anyhow::ensure!(
         listed == have,
         "tests/scenarios.txt lists {listed:?}, and there are {have:?}"
     );
     for name in names {
         anyhow::ensure!(
-            have.contains(&name.as_str()),
+            all().any(|(_, s)| s.name == name),
             "there is no scenario {name}; --list prints them"
         );
     }
 
-    let wanted = |s: &&Scenario| names.is_empty() || names.iter().any(|n| n == s.name);
+    if let Some(part) = part {
+        anyhow::ensure!(
+            PARTS.iter().any(|(name, _)| name == part),
+            "there is no part {part}; --list prints them"
+        );
+    }
+    let wanted = |part_of: &str, s: &Scenario| {
+        part.as_ref().is_none_or(|part| part == part_of) && (names.is_empty() || names.iter().any(|n| n == s.name))
+    };
+    let wanted = all().filter_map(|(part, scenario)| wanted(part, scenario).then_some(scenario));
     // Two lanes for two processors: machines that boot spend half their time waiting for one thing at a time. Those that
     // start from a saved state are kept together, so that each state is made once.
-    let (resumed, booted): (Vec<&Scenario>, Vec<&Scenario>) = ALL.iter().filter(wanted).partition(|s| s.is_resumed());
+    let (resumed, booted): (Vec<&Scenario>, Vec<&Scenario>) = wanted.partition(|s| s.is_resumed());
     let site = Site::new(&top)?;
     println!("scenarios: {}", site.describe());
     drop(site);

@@ -4,8 +4,12 @@
 
 mod boot;
 mod console;
+mod contract;
+mod failure;
 mod input;
 mod restart;
+mod serving;
+mod snapshots;
 mod volumes;
 
 use anyhow::Result;
@@ -27,6 +31,8 @@ enum Start {
     From(Stage),
     /// A machine of its own, started from nothing.
     Boot(fn() -> Machine),
+    /// The same, with a client beside it.
+    Pair(fn() -> Machine),
 }
 
 impl Scenario {
@@ -40,6 +46,7 @@ impl Scenario {
         let lab = match self.start {
             Start::From(stage) => site.resume(stage)?,
             Start::Boot(machine) => site.boot(machine())?,
+            Start::Pair(machine) => site.boot_pair(machine())?,
         };
         lab.check(self.steps)
     }
@@ -61,6 +68,14 @@ const fn boot(name: &'static str, machine: fn() -> Machine, steps: fn(&Lab) -> R
     }
 }
 
+const fn pair(name: &'static str, machine: fn() -> Machine, steps: fn(&Lab) -> Result<()>) -> Scenario {
+    Scenario {
+        name,
+        start: Start::Pair(machine),
+        steps,
+    }
+}
+
 /// A machine with all its disks on one bus, started by firmware from one of them.
 fn all_on(bus: Bus, nic: NicModel) -> Machine {
     Machine::default().firmware("cistern.qcow2", bus).disks_on(bus).nic(nic)
@@ -71,8 +86,8 @@ fn no_firmware(bus: Bus, nic: NicModel) -> Machine {
     Machine::default().state_on(bus).disks_on(bus).nic(nic)
 }
 
-/// All scenarios, in the order in which they are run.
-pub const ALL: &[Scenario] = &[
+/// From a blank machine to a volume that a client uses; in the order in which they are run.
+const BASE: &[Scenario] = &[
     boot(
         "first-boot-and-enrolment",
         Machine::default,
@@ -128,3 +143,18 @@ pub const ALL: &[Scenario] = &[
         restart::power_cut_after_the_first_start,
     ),
 ];
+
+/// What the storage engine does with disks, volumes and snapshots.
+const STORAGE: &[Scenario] = &[
+    from("volume-options", Stage::Pooled, serving::volume_options),
+    from("fencing", Stage::Pooled, serving::fencing),
+    from("snapshots-and-copies", Stage::Pooled, snapshots::snapshots_and_copies),
+    from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
+    from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
+    from("a-volume-changes", Stage::Pooled, snapshots::a_volume_changes),
+    pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
+    boot("contract", || Machine::default().contract(), contract::contract),
+];
+
+/// The parts, each with a budget of its own in tests/run-parts.
+pub const PARTS: &[(&str, &[Scenario])] = &[("base", BASE), ("storage", STORAGE)];

@@ -9,6 +9,7 @@ look)
     systemctl start cisternd || { journalctl -u cisternd --no-pager -n 30; exit 1; }
     echo "pools $(cistern pools list -o json | tr -d '\n')"
     echo "volumes $(cistern volumes list -o json | tr -d '\n')"
+    echo "snapshots $(cistern snapshots list -o json | tr -d '\n')"
     for volume in /volumes/vol-*; do
         [ -d "$volume" ] || continue
         for file in "$volume"/f*; do

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Pool, PoolState, Volume};
+use cistern_model::{Pool, PoolState, Snapshot, Volume};
 use cistern_qemu::{Bus, Recording, Vm};
 
 use super::Plan;
@@ -26,8 +26,7 @@ pub(super) struct Checker {
 impl Checker {
     /// Starts it, under the system ID of the machine that made the pool.
     pub(super) fn boot(site: &Site, system_id: &str) -> Result<Self> {
-        // One processor each: as many checkers as the host has processors run side by side.
-        let machine = Machine::default().cpus(1).disks_on(Bus::VirtioScsi).disks_later();
+        let machine = Machine::default().disks_on(Bus::VirtioScsi).disks_later();
         let lab = site.boot(machine)?;
         lab.check(|lab| {
             lab.banner()?;
@@ -83,6 +82,9 @@ fn read(told: &str) -> Result<(Vec<Pool>, Found)> {
             (Some("pools"), Some(json)) => pools = Some(serde_json::from_str(json).context("reading the pools")?),
             (Some("volumes"), Some(json)) => {
                 found.volumes = serde_json::from_str::<Vec<Volume>>(json).context("reading the volumes")?;
+            }
+            (Some("snapshots"), Some(json)) => {
+                found.snapshots = serde_json::from_str::<Vec<Snapshot>>(json).context("reading the snapshots")?;
             }
             (Some("sum"), Some(rest)) => {
                 let words: Vec<&str> = rest.split_whitespace().collect();

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use cistern_model::{Bytes, Volume, VolumeState};
+use cistern_model::{Bytes, Snapshot, SnapshotState, Volume, VolumeState};
 
 /// A moment, as a count of events of all disks.
 pub type Moment = u64;
@@ -43,6 +43,30 @@ pub struct File {
     pub synced: Moment,
 }
 
+/// A snapshot that was asked for, and never deleted.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// Its name, which no other has.
+    pub name: String,
+    /// When it was asked for.
+    pub asked: Moment,
+    /// What was answered, and when.
+    pub made: Option<(Moment, Snapshot)>,
+}
+
+impl Taken {
+    /// What a cut at this moment must have left of it.
+    pub fn due(&self, at: Moment) -> Due {
+        if at <= self.asked {
+            Due::Excluded
+        } else if self.made.as_ref().is_some_and(|(made, _)| at >= *made) {
+            Due::Owed
+        } else {
+            Due::Open
+        }
+    }
+}
+
 /// Everything that was asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -50,6 +74,8 @@ pub struct Ledger {
     pub pool_made: Moment,
     /// All volumes, those that are gone too.
     pub volumes: Vec<Known>,
+    /// All snapshots.
+    pub snapshots: Vec<Taken>,
 }
 
 /// What is on an appliance that was given the disks of a cut.
@@ -57,6 +83,8 @@ pub struct Ledger {
 pub struct Found {
     /// Its volumes.
     pub volumes: Vec<Volume>,
+    /// Its snapshots.
+    pub snapshots: Vec<Snapshot>,
     /// The sums of their files, by volume's id and file's name.
     pub sums: BTreeMap<(String, String), String>,
 }
@@ -109,7 +137,7 @@ impl Ledger {
             within(v.asked, v.made.as_ref().map(|(made, _)| *made))
                 || v.end_asked.is_some_and(|asked| within(asked, v.ended))
                 || v.resized.iter().any(|(_, asked, answered)| within(*asked, *answered))
-        })
+        }) || self.snapshots.iter().any(|s| s.due(at) == Due::Open)
     }
 
     /// What is wrong with what was found after a cut at this moment; nothing, if nothing was lost.
@@ -132,6 +160,28 @@ impl Ledger {
                 (Due::Owed, None) => wrong.push(format!("volume {} was answered and is gone", known.name)),
                 (Due::Excluded, Some(_)) => wrong.push(format!("volume {} must not be there", known.name)),
                 (Due::Owed, Some(volume)) => self.compare(at, known, volume, found, &mut wrong),
+                (Due::Open | Due::Excluded, _) => {}
+            }
+        }
+        for snapshot in &found.snapshots {
+            if snapshot.state != SnapshotState::Ready {
+                wrong.push(format!("snapshot {} is {}", snapshot.name, snapshot.state));
+            }
+            if !self.snapshots.iter().any(|s| s.name == snapshot.name.as_str()) {
+                wrong.push(format!("snapshot {} was never asked for", snapshot.name));
+            }
+        }
+        for taken in &self.snapshots {
+            let there = found.snapshots.iter().find(|s| s.name.as_str() == taken.name);
+            match (taken.due(at), there) {
+                (Due::Owed, None) => wrong.push(format!("snapshot {} was answered and is gone", taken.name)),
+                (Due::Excluded, Some(_)) => wrong.push(format!("snapshot {} must not be there", taken.name)),
+                (Due::Owed, Some(found)) => {
+                    let made = taken.made.as_ref().map(|(_, made)| (made.id, made.volume, made.size));
+                    if made != Some((found.id, found.volume, found.size)) {
+                        wrong.push(format!("snapshot {} is not what was answered: {found:?}", taken.name));
+                    }
+                }
                 (Due::Open | Due::Excluded, _) => {}
             }
         }
@@ -187,6 +237,7 @@ mod tests {
         Ledger {
             pool_made: 5,
             volumes: vec![known],
+            snapshots: Vec::new(),
         }
     }
 

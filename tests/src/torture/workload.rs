@@ -4,16 +4,16 @@
 //! what the request did, and what comes after the second was done by an appliance that had answered.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Volume};
+use cistern_model::{Bytes, Snapshot, Volume};
 use cistern_qemu::Recording;
 
-use super::ledger::{File, Known, Ledger, Moment};
+use super::ledger::{File, Known, Ledger, Moment, Taken};
 use crate::lab::{Lab, PEER_ADDRESS};
 
-/// How many rounds of the work there are: each makes a volume, and writes to one.
-const ROUNDS: usize = 10;
+/// How many rounds of the work there are. At the end of each there is one volume more.
+const ROUNDS: usize = 4;
 /// How many files the client writes to a volume at a time.
-const FILES: usize = 3;
+const FILES: usize = 2;
 
 /// Does the work on an appliance whose pool's disks are recorded, and says what was promised and when.
 pub(super) fn run(lab: &Lab, disks: &Recording, layout: &str) -> Result<Ledger> {
@@ -24,13 +24,15 @@ pub(super) fn run(lab: &Lab, disks: &Recording, layout: &str) -> Result<Ledger> 
     };
     work.make_pool(layout)?;
     for round in 0..ROUNDS {
-        let volume = work.create(&format!("v{round}"), Bytes::mib(300 + 8 * round as u64))?;
+        let volume = work.create(&format!("v{round}"), Bytes::mib(300 + 8 * round as u64), None)?;
         work.write(volume, FILES)?;
-        match round % 4 {
-            1 => work.delete(volume - 1)?,
-            3 => work.write(volume - 2, 1)?,
-            _ => {}
-        }
+        work.snapshot(volume, &format!("s{round}"))?;
+        work.write(volume, 1)?;
+        work.expand(volume, Bytes::mib(400))?;
+        let copy = work.copy(volume, &format!("c{round}"), &format!("s{round}"))?;
+        work.write(copy, 1)?;
+        // The source goes, or its copy; what is left of the two needs neither.
+        work.delete(if round % 2 == 0 { volume } else { copy })?;
     }
     Ok(work.ledger)
 }
@@ -48,7 +50,7 @@ impl Work<'_> {
 
     fn make_pool(&mut self, layout: &str) -> Result<()> {
         let disks = self.lab.available_disks()?;
-        let mut args = vec!["pools", "create", "tank", "--layout", layout];
+        let mut args = vec!["pools", "create", "tank", "--layout", layout, "--trash", "0"];
         args.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
         self.mark("asked: make the pool");
         self.lab.cli.ok(&args)?;
@@ -56,18 +58,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Makes a volume, and gives its place in the ledger.
-    fn create(&mut self, name: &str, size: Bytes) -> Result<usize> {
+    /// Makes a volume, of a snapshot if one is named, and gives its place in the ledger.
+    fn create(&mut self, name: &str, size: Bytes, of: Option<&str>) -> Result<usize> {
         let asked = self.mark(&format!("asked: make {name}"));
         let size = size.get().to_string();
-        let client = ["--client", PEER_ADDRESS];
-        let volume: Volume = self.lab.cli.json(
-            &[
-                &["volumes", "create", name, "--pool", "tank", "--size", &size][..],
-                &client,
-            ]
-            .concat(),
-        )?;
+        let mut args = vec!["volumes", "create", name, "--pool", "tank", "--size", &size];
+        args.extend(["--client", PEER_ADDRESS]);
+        args.extend(of.iter().flat_map(|snapshot| ["--from", snapshot]));
+        let volume: Volume = self.lab.cli.json(&args)?;
         let made = self.mark(&format!("answered: {name} is made"));
         self.ledger.volumes.push(Known {
             name: name.to_owned(),
@@ -79,6 +77,47 @@ impl Work<'_> {
             files: Vec::new(),
         });
         Ok(self.ledger.volumes.len() - 1)
+    }
+
+    /// Makes a volume of one of another volume's snapshots: it holds what that held then.
+    fn copy(&mut self, source: usize, name: &str, snapshot: &str) -> Result<usize> {
+        let taken = self.ledger.snapshots.iter().find(|taken| taken.name == snapshot);
+        let taken = taken
+            .and_then(|taken| taken.made.as_ref())
+            .context("no such snapshot")?;
+        let (moment, snapshot) = (taken.0, taken.1.clone());
+        let number = self.create(name, snapshot.size, Some(&snapshot.id.to_string()))?;
+        let files: Vec<File> = self.known(source)?.0.files.clone();
+        let (known, _) = self.known(number)?;
+        let made = known.made.as_ref().map_or(0, |(made, _)| *made);
+        let held = files.into_iter().filter(|file| file.synced <= moment);
+        known.files = held.map(|file| File { synced: made, ..file }).collect();
+        Ok(number)
+    }
+
+    fn snapshot(&mut self, number: usize, name: &str) -> Result<()> {
+        let volume = self.known(number)?.1;
+        let asked = self.mark(&format!("asked: take {name}"));
+        let id = volume.id.to_string();
+        let snapshot: Snapshot = self.lab.cli.json(&["snapshots", "create", name, &id])?;
+        let made = self.mark(&format!("answered: {name} is taken"));
+        self.ledger.snapshots.push(Taken {
+            name: name.to_owned(),
+            asked,
+            made: Some((made, snapshot)),
+        });
+        Ok(())
+    }
+
+    fn expand(&mut self, number: usize, size: Bytes) -> Result<()> {
+        let (known, volume) = self.known(number)?;
+        let name = known.name.clone();
+        let asked = self.mark(&format!("asked: expand {name}"));
+        let (id, bytes) = (volume.id.to_string(), size.get().to_string());
+        self.lab.cli.ok(&["volumes", "expand", &id, "--size", &bytes])?;
+        let answered = self.mark(&format!("answered: {name} is larger"));
+        self.known(number)?.0.resized.push((size, asked, Some(answered)));
+        Ok(())
     }
 
     fn known(&mut self, number: usize) -> Result<(&mut Known, Volume)> {

@@ -1,0 +1,30 @@
+//! What the host's traits promise, held against Linux: the other half of what `cargo test` holds against the machine in
+//! memory.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::lab::{CONTRACT_SERIAL, Lab};
+
+/// How long the whole suite may take under software emulation.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Every contract holds on the appliance's kernel, with its tools.
+pub(super) fn contract(lab: &Lab) -> Result<()> {
+    lab.appliance.wait_for_console(crate::lab::START_LIMIT)?;
+    let shell = lab.appliance.root_shell()?;
+    // The disks are ours alone while the supervisor is away.
+    shell.run("systemctl stop cistern-gate cisternd nfs-server; udevadm settle")?;
+    shell.run(&format!(
+        "dd if=/dev/disk/by-id/virtio-{CONTRACT_SERIAL} of=/run/cistern-contract bs=1M status=none && chmod +x /run/cistern-contract"
+    ))?;
+    let disks = "$(for n in 1 2 3 4; do realpath /dev/disk/by-id/virtio-BLANK$n; done)";
+    let printed = shell.run_for(&format!("/run/cistern-contract {disks} || true"), LIMIT)?;
+    let last = printed.lines().rev().find(|line| line.starts_with("contract: "));
+    let last = last.with_context(|| format!("no end of the suite in:\n{printed}"))?;
+    let broken: Vec<&str> = printed.lines().filter(|line| !line.starts_with("ok ")).collect();
+    ensure!(last.ends_with(" 0 broken"), "{}", broken.join("\n"));
+    println!("     {last}");
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! How a volume is served, and how a client is cut off from it: seen by clients that have it mounted.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::{ClientRemoved, ErrorKind, FenceMethod, FenceReport, Volume};
+
+use crate::lab::{Lab, PEER_ADDRESS, Peer, SECOND_PEER_ADDRESS};
+
+/// Squash, read-only and the root directory's owner and mode change while a client has the volume mounted; its neighbour's
+/// writer sees nothing of it; all of it outlives a power cut.
+pub(super) fn volume_options(lab: &Lab) -> Result<()> {
+    let neighbour = lab.create_volume("neighbour", "300MiB")?;
+    lab.mount(&neighbour, "/mnt/neighbour")?;
+    lab.peer.sh(
+        "nohup sh -c 'while [ ! -e /tmp/stop ]; do date >> /mnt/neighbour/log && sync /mnt/neighbour/log || echo failed >> /tmp/failed; sleep 0.2; done' \
+         >/dev/null 2>&1 &",
+    )?;
+
+    let volume: Volume = lab.cli.json(&[
+        "volumes",
+        "create",
+        "served",
+        "--pool",
+        "tank",
+        "--size",
+        "300MiB",
+        "--client",
+        PEER_ADDRESS,
+        "--squash",
+        "root",
+        "--root-owner",
+        "1000:100",
+        "--root-mode",
+        "2770",
+    ])?;
+    lab.mount(&volume, "/mnt/served")?;
+    let root = || {
+        lab.peer
+            .sh("stat -c '%u:%g %a' /mnt/served")
+            .map(|text| text.trim().to_owned())
+    };
+    ensure!(root()? == "1000:100 2770", "its root directory is {}", root()?);
+    let as_user = "setpriv --reuid 1000 --regid 1000 --clear-groups sh -c";
+    lab.peer.sh(&format!("{as_user} 'echo mine > /mnt/served/file'"))?;
+    let squashed = lab.peer.try_sh("echo root > /mnt/served/root")?;
+    ensure!(
+        squashed.code != 0,
+        "a squashed root wrote into a directory of mode 2770"
+    );
+
+    lab.cli.ok(&["volumes", "options", "served", "--squash", "none"])?;
+    lab.peer
+        .wait(Duration::from_secs(20), "root as root", "echo root > /mnt/served/root")?;
+    lab.cli.ok(&[
+        "volumes",
+        "options",
+        "served",
+        "--squash",
+        "all",
+        "--anonymous",
+        "1000:2000",
+    ])?;
+    lab.peer.wait(
+        Duration::from_secs(20),
+        "everybody as 1000:2000",
+        "rm -f /mnt/served/all; echo all > /mnt/served/all && [ $(stat -c %u /mnt/served/all) = 1000 ]",
+    )?;
+
+    lab.cli.ok(&["volumes", "options", "served", "--read-only", "true"])?;
+    refused_as_read_only(&lab.peer)?;
+    lab.cli.ok(&["volumes", "options", "served", "--read-only", "false"])?;
+    lab.peer
+        .sh("echo again > /mnt/served/again && sync /mnt/served/again")?;
+    let reads_only = format!("{PEER_ADDRESS}:ro");
+    lab.cli.ok(&["clients", "add", "served", &reads_only])?;
+    refused_as_read_only(&lab.peer)?;
+    lab.cli.ok(&["clients", "add", "served", PEER_ADDRESS])?;
+    lab.peer
+        .sh("echo more >> /mnt/served/again && sync /mnt/served/again")?;
+
+    for refused in [
+        &["--security", "krb5p"][..],
+        &["--transport-security", "mtls"],
+        &["--root-owner", "4294967295:0"],
+        &["--root-mode", "0o755"],
+        &["--anonymous", "root:root"],
+    ] {
+        let args = [&["volumes", "options", "served"], refused].concat();
+        lab.cli.refused(ErrorKind::Invalid, &args)?;
+    }
+
+    // Given away once: what its users make of it since stays, over a power cut too.
+    lab.cli.ok(&["volumes", "options", "served", "--squash", "none"])?;
+    lab.peer
+        .wait(Duration::from_secs(20), "root as root", "chmod 0755 /mnt/served")?;
+    let before: Volume = lab.cli.json(&["volumes", "show", "served"])?;
+    lab.power_cut_and_start()?;
+    let after: Volume = lab.cli.json(&["volumes", "show", "served"])?;
+    ensure!(
+        after.options == before.options,
+        "{:?} became {:?}",
+        before.options,
+        after.options
+    );
+    lab.peer.sh("cat /mnt/served/again")?;
+    ensure!(root()? == "1000:100 755", "its root directory is {}", root()?);
+    lab.cli.ok(&["volumes", "options", "served", "--root-mode", "0700"])?;
+    ensure!(root()? == "1000:100 700", "its root directory is {}", root()?);
+
+    lab.peer.sh("touch /tmp/stop; sleep 1; [ ! -e /tmp/failed ]").map(drop)
+}
+
+fn refused_as_read_only(peer: &Peer) -> Result<()> {
+    let refused = peer.try_sh("echo no >> /mnt/served/again && sync /mnt/served/again")?;
+    ensure!(
+        refused.code != 0 && refused.stderr.contains("Read-only file system"),
+        "a client that may only read: {refused:?}"
+    );
+    peer.sh("cat /mnt/served/again").map(drop)
+}
+
+/// Two nodes with byte-range locks. One is cut off: from a volume where nothing has to be revoked, and from one where both
+/// hold locks. The other node goes on, and gets the lock.
+pub(super) fn fencing(lab: &Lab) -> Result<()> {
+    let (node, other) = (&lab.peer, lab.second_peer()?);
+    for peer in [node, &other] {
+        peer.put_program("lock-holder")?;
+    }
+    let both = |name: &str| -> Result<Volume> {
+        let volume = lab.create_volume(name, "300MiB")?;
+        lab.cli.ok(&["clients", "add", name, SECOND_PEER_ADDRESS])?;
+        for peer in [node, &other] {
+            peer.sh(&lab.mount_command(&volume, &format!("/mnt/{name}")))?;
+        }
+        Ok(volume)
+    };
+    let (shared, own) = (both("shared")?, both("own")?);
+    let fence = |volume: &Volume| -> Result<FenceReport> {
+        let path = format!("/v1/volumes/{}/clients?client={PEER_ADDRESS}", volume.id);
+        let gone: ClientRemoved = lab.delete(&path)?;
+        ensure!(
+            gone.fenced.len() == 1,
+            "one session was to be cut off: {:?}",
+            gone.fenced
+        );
+        gone.fenced.into_iter().next().context("a report")
+    };
+
+    // On a volume where it has only something open (and not delegated: the other has it open too) nothing is revoked.
+    let quiet = both("quiet")?;
+    other
+        .sh("echo x > /mnt/quiet/file; nohup sh -c 'exec 3>>/mnt/quiet/file; sleep 1000' >/dev/null 2>&1 & sleep 1")?;
+    node.sh("nohup sh -c 'exec 3</mnt/quiet/file; sleep 1000' >/dev/null 2>&1 & sleep 2")?;
+    let report = fence(&quiet)?;
+    ensure!(
+        report.held.opens > 0 && report.method == FenceMethod::None,
+        "{report:?}"
+    );
+    cut_off(node, "quiet")?;
+    other.sh("echo y >> /mnt/quiet/file && sync /mnt/quiet/file")?;
+
+    // Both hold locks on one file, and the node has locks on a volume of its own.
+    lock(node, "own", 0, "own")?;
+    lock(node, "shared", 0, "shared")?;
+    lock(&other, "shared", 100, "shared")?;
+    goes_on(node, "shared")?;
+    let report = fence(&shared)?;
+    ensure!(
+        report.held.locks == 1 && report.method == FenceMethod::ExpireClient,
+        "{report:?}"
+    );
+    ensure!(
+        report
+            .also_touched
+            .iter()
+            .any(|touched| touched.volume == own.id && touched.client.to_string() == PEER_ADDRESS),
+        "its other volume is told: {report:?}"
+    );
+    cut_off(node, "shared")?;
+    // The other node's lock and writes go on as if nothing had been, and the range that is free now can be had at once.
+    goes_on(&other, "shared")?;
+    lock(&other, "shared", 0, "shared-2")?;
+    goes_on(&other, "shared-2")?;
+    told(node, "own", "after its session was ended")?;
+    // It goes on with its own volume.
+    node.sh("timeout 60 sh -c 'echo on > /mnt/own/new && sync /mnt/own/new'")?;
+    let events = lab.cli.ok(&["events", "-o", "json"])?;
+    ensure!(events.contains("client-fenced"), "no event: {events}");
+    Ok(())
+}
+
+/// Starts a program that holds ten bytes of a file and writes there.
+fn lock(peer: &Peer, volume: &str, start: u32, log: &str) -> Result<()> {
+    peer.sh(&format!(
+        "nohup /tmp/lock-holder /mnt/{volume}/locked {start} 10 /tmp/{log}.log >/dev/null 2>&1 &"
+    ))?;
+    let limit = Duration::from_secs(40);
+    peer.wait(
+        limit,
+        "a lock and a write",
+        &format!("grep -q locked /tmp/{log}.log && grep -q ok /tmp/{log}.log"),
+    )
+}
+
+/// That a program's writes have gone on without an error since its lock.
+fn goes_on(peer: &Peer, log: &str) -> Result<()> {
+    peer.sh(&format!("cp /tmp/{log}.log /tmp/mark; sleep 4"))?;
+    peer.sh(&format!(
+        "[ $(grep -c ok /tmp/{log}.log) -gt $(grep -c ok /tmp/mark) ] && ! grep -v -e ok -e locked /tmp/{log}.log"
+    ))
+    .map(drop)
+}
+
+/// Prints what a program has seen, for the documentation.
+fn told(peer: &Peer, log: &str, when: &str) -> Result<()> {
+    std::thread::sleep(Duration::from_secs(5));
+    let seen = peer.sh(&format!("uniq -c /tmp/{log}.log | tail -n 4"))?;
+    println!(
+        "     {log}, {when}: {}",
+        seen.split_whitespace().collect::<Vec<_>>().join(" ")
+    );
+    Ok(())
+}
+
+/// That it can neither write nor read there.
+fn cut_off(peer: &Peer, volume: &str) -> Result<()> {
+    for act in [
+        "echo more > /mnt/{}/new && sync /mnt/{}/new",
+        "cat /mnt/{}/*",
+        "stat /mnt/{}/.",
+    ] {
+        let act = act.replace("{}", volume);
+        let outcome = peer.try_sh(&format!("timeout 20 sh -c '{act}'"))?;
+        ensure!(outcome.code != 0, "a node that was cut off could {act}");
+    }
+    Ok(())
+}
