@@ -78,10 +78,14 @@ pub fn all() -> impl Iterator<Item = &'static Contract> {
         .flatten()
 }
 
-/// Holds one contract on a machine, and cleans up after it.
+/// Makes a machine ready for the first contract: its disks are blank, and nothing else is there.
+pub fn prepare(machine: &dyn Machine) -> Result<(), Broken> {
+    Bench::new(machine).clean()
+}
+
+/// Holds one contract on a machine that is ready, and makes it ready for the next.
 pub fn hold(machine: &dyn Machine, contract: &Contract) -> Result<(), Broken> {
     let bench = Bench::new(machine);
-    bench.clean().map_err(|why| format!("before: {why}"))?;
     let outcome = (contract.hold)(&bench);
     let cleaned = bench.clean().map_err(|why| format!("afterwards: {why}"));
     outcome.and(cleaned)

@@ -425,7 +425,7 @@ fn belongs_here(vg: &Vg) -> bool {
 
 fn check_tags(operation: &str, tags: &[String]) -> Result<(), HostError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+.-/=!:#&".contains(c);
-    let good = |tag: &String| !tag.is_empty() && tag.len() <= 1024 && !tag.starts_with('-') && tag.chars().all(allowed);
+    let good = |tag: &String| !tag.is_empty() && tag.len() <= 1024 && tag.chars().all(allowed);
     match tags.iter().find(|tag| !good(tag)) {
         None => Ok(()),
         Some(tag) => Err(failed(operation, &format!("Invalid tag: {tag:?}"))),

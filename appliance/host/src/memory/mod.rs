@@ -236,6 +236,7 @@ impl MemoryHost {
     /// Puts it back in.
     pub fn attach(&self, disk: &DiskId) {
         self.change_disk(disk, |disk| disk.attached = true);
+        self.lock().take_unused_back();
     }
 
     /// Puts something on a disk, or changes what it says of itself.

@@ -385,6 +385,16 @@ impl State {
         self.extents_of(disk).saturating_sub(taken)
     }
 
+    /// LVM ceases by itself to count a disk as missing that is there again, if nothing lies on it.
+    pub(super) fn take_unused_back(&mut self) {
+        for disk in 0..self.disks.len() {
+            let unused = self.disks[disk].attached && self.free_extents_of(disk) == self.extents_of(disk);
+            if let Some(pv) = self.disks[disk].pv.as_mut().filter(|_| unused) {
+                pv.missing = false;
+            }
+        }
+    }
+
     /// The numbers of a group's disks.
     pub(super) fn members(&self, vg: &str) -> Vec<usize> {
         let of = |disk: &DiskRecord| disk.pv.as_ref().and_then(|pv| pv.vg.clone());

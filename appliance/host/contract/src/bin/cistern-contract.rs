@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cistern_contract::{LinuxMachine, all, hold};
+use cistern_contract::{LinuxMachine, all, hold, prepare};
 
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -26,6 +26,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    if let Err(why) = prepare(&machine) {
+        eprintln!("cistern-contract: the disks cannot be made ready: {why}");
+        return ExitCode::FAILURE;
+    }
     let (mut held, mut broken) = (0, 0);
     for contract in all() {
         if only
