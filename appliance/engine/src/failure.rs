@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cistern_host::{Activation, ImageHealth};
-use cistern_model::{DiskId, EventKind, PoolId, Severity};
+use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity};
 
 use crate::EngineError;
 use crate::engine::{Engine, Inner, locked};
@@ -72,6 +72,19 @@ impl Engine {
                 );
             }
         });
+    }
+
+    /// Why a pool that lacks a disk and no data was not activated, with the way out.
+    pub(crate) fn not_without(&self, pool: &PoolView, error: EngineError) -> EngineError {
+        match pool.tags.layout {
+            // The kernel: "cannot start dirty degraded array".
+            Layout::Parity | Layout::DoubleParity => EngineError::Unavailable(format!(
+                "it could not be activated without ({}); the kernel refuses a parity that was not whole when the disk was \
+                 lost, as that of a new pool before it is computed: bring the disk back",
+                error.problem().detail
+            )),
+            Layout::Single | Layout::Mirror | Layout::StripeMirror => error,
+        }
     }
 
     /// Tries once more to activate pools that could be served and are not, because it failed or was never tried.

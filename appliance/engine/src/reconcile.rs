@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cistern_host::Service;
+use cistern_host::{Activation, Service};
 use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
@@ -186,7 +186,7 @@ impl Engine {
             }
             Way::Not => return Ok(()),
         };
-        self.change_lvm(
+        let outcome = self.change_lvm(
             id,
             || format!("activate {id}"),
             || self.0.host.lvm.activate_vg(&id.to_string(), mode),
@@ -197,7 +197,11 @@ impl Engine {
                     volumes.for_each(|volume| volume.active = true);
                 }
             },
-        )
+        );
+        match outcome {
+            Err(error) if mode == Activation::Partial && !power_lost(&error) => Err(self.not_without(&pool, error)),
+            outcome => outcome,
+        }
     }
 
     fn note_pool(&self, id: PoolId, failure: Option<String>) {

@@ -102,7 +102,9 @@ fn a_pool_whose_activation_failed_says_why_and_is_tried_again() {
     let reason = pool.reason.unwrap();
     assert_eq!(pool.state, PoolState::Incomplete);
     assert!(
-        reason.contains("serial-b") && reason.contains("device-mapper did not answer"),
+        reason.contains("serial-b")
+            && reason.contains("device-mapper did not answer")
+            && reason.contains("bring the disk"),
         "{reason}"
     );
     rig.engine.tick();
