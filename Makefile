@@ -31,6 +31,7 @@ bench: image ## Measures, each figure beside its floor.
 	target/debug/bench
 
 torture: image ## Checks what a thousand power cuts leave of a recorded workload; CUTS=... for more.
+	target/debug/scenarios --part long
 	target/debug/torture --cuts $(or $(CUTS),1000)
 
 tools: # What this machine lacks, by apt.

@@ -2,7 +2,7 @@
 //!
 //!     torture [--cuts N] [--machines N]
 //!
-//! Prints in which phases the cuts fell, then `torture: N cuts, 0 lost` and `torture: N passed, N failed`. Cuts are chosen by
+//! Prints in which phases the cuts fell, then `torture: N passed, N failed` and `torture: N cuts, 0 lost`. Cuts are chosen by
 //! `TORTURE_SEED`.
 
 use std::process::ExitCode;
@@ -48,8 +48,8 @@ fn run(options: &Options) -> Result<bool> {
         "torture: recorded in {:.0} s, checked in {:.0} s, {} of {} between a request and its answer",
         outcome.recording, outcome.checking, outcome.under_way, outcome.cuts
     );
-    println!("torture: {} cuts, {} lost", outcome.cuts, outcome.lost.len());
     let failed = outcome.lost.len();
     println!("torture: {} passed, {failed} failed", outcome.cuts - failed);
+    println!("torture: {} cuts, {failed} lost", outcome.cuts);
     Ok(failed == 0)
 }

@@ -13,6 +13,15 @@ const LIMIT: Duration = Duration::from_secs(150);
 
 /// Four small disks that can be pulled.
 pub(super) fn pullable() -> Machine {
+    with_disks(4)
+}
+
+/// Enough of them for each layout and one more.
+pub(super) fn many_pullable() -> Machine {
+    with_disks(6)
+}
+
+fn with_disks(count: u32) -> Machine {
     let disk = |n: u32| {
         Medium::blank(Bytes::mib(1200))
             .serial(&format!("PULL{n}"))
@@ -20,7 +29,7 @@ pub(super) fn pullable() -> Machine {
     };
     Machine::default()
         .disks_on(Bus::VirtioScsi)
-        .pool_disks((1..=4).map(disk).collect())
+        .pool_disks((1..=count).map(disk).collect())
 }
 
 /// A parity pool loses a disk under a writer, is served degraded, also after a power cut and its stated wait, and takes the
@@ -91,6 +100,101 @@ pub(super) fn disk_lost_and_back(lab: &Lab) -> Result<()> {
         "{disks:?}"
     );
     Ok(())
+}
+
+/// From each layout that can do without one, a disk is pulled under fio, which verifies what it wrote; another takes its
+/// place, and is filled. fio sees no error, and all copies agree.
+pub(super) fn disks_replaced_under_fio(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    for (layout, count) in [
+        (Layout::Mirror, 2),
+        (Layout::StripeMirror, 4),
+        (Layout::Parity, 3),
+        (Layout::DoubleParity, 5),
+    ] {
+        let began = Instant::now();
+        replaced_under_fio(lab, layout, count).with_context(|| format!("with layout {layout}"))?;
+        println!("     {layout}: replaced in {:.0} s", began.elapsed().as_secs_f32());
+    }
+    Ok(())
+}
+
+fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
+    let disks: Vec<Disk> = lab.available_disks()?;
+    let numbered = |n: usize| {
+        let serial = format!("PULL{n}");
+        let found = disks.iter().find(|d| d.id.as_str().contains(&serial));
+        found.with_context(|| format!("no disk {serial} in {disks:?}"))
+    };
+    let mut create = vec!["pools", "create", "tank", "--layout", layout.name(), "--trash", "0"];
+    for n in 1..=count {
+        create.extend(["--disk", numbered(n)?.id.as_str()]);
+    }
+    lab.cli.ok(&create)?;
+    until(lab, "its copies to be made", |pool| {
+        pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL
+    })?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "rm -f /tmp/stop /tmp/failed /tmp/rounds; cat > /tmp/verify <<'END'\n\
+         cd /mnt/photos; while [ ! -e /tmp/stop ]; do fio --name=v --filename=v --size=16M --rw=randwrite --bs=16k --direct=1 --ioengine=libaio --iodepth=4 --verify=crc32c --verify_fatal=1 --do_verify=1 > /tmp/fio.out 2>&1 || cp /tmp/fio.out /tmp/failed; echo x >> /tmp/rounds; done\n\
+         END\n\
+         nohup sh /tmp/verify >/dev/null 2>&1 &",
+    )?;
+    rounds(lab, 1)?;
+    let pulled = lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    rounds(lab, 1)?;
+    let (old, new) = (numbered(2)?.id.as_str(), numbered(count + 1)?.id.as_str());
+    lab.cli.ok(&["pools", "replace", "tank", "--old", old, "--new", new])?;
+    until(lab, "it to be whole again", |pool| {
+        pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
+    })?;
+    rounds(lab, 1)?;
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "the end of fio",
+        "touch /tmp/stop; ! pgrep -f /tmp/verify",
+    )?;
+    let failed = lab.peer.sh("cat /tmp/failed 2>/dev/null || true")?;
+    ensure!(failed.is_empty(), "fio: {failed}");
+    lab.cli.ok(&["pools", "scrub", "tank"])?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("mismatch"), "{alerts}");
+
+    // Away with it; the disk that was pulled comes back as one that carries something.
+    lab.peer.sh("umount /mnt/photos")?;
+    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
+    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
+    lab.appliance.vm().plug(pulled)?;
+    let began = Instant::now();
+    loop {
+        let back: Vec<Disk> = lab.cli.json(&["disks", "list"])?;
+        if back
+            .iter()
+            .any(|d| d.id.as_str() == old && d.state == DiskState::HasData)
+        {
+            break;
+        }
+        ensure!(
+            began.elapsed() < LIMIT,
+            "the pulled disk is not shown as one with data: {back:?}"
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    lab.cli.ok(&["disks", "wipe", old, "--confirm", old])?;
+    Ok(())
+}
+
+/// That fio ends so many rounds more.
+fn rounds(lab: &Lab, more: u32) -> Result<()> {
+    lab.peer.sh("touch /tmp/rounds; wc -l < /tmp/rounds > /tmp/mark")?;
+    lab.peer.wait(
+        Duration::from_secs(240),
+        "more rounds of fio",
+        &format!("[ $(wc -l < /tmp/rounds) -gt $(($(cat /tmp/mark) + {more})) ]"),
+    )
 }
 
 /// Waits until the pool is as it should be.

@@ -156,5 +156,12 @@ const STORAGE: &[Scenario] = &[
     boot("contract", || Machine::default().contract(), contract::contract),
 ];
 
-/// The parts, each with a budget of its own in tests/run-parts.
-pub const PARTS: &[(&str, &[Scenario])] = &[("base", BASE), ("storage", STORAGE)];
+/// What takes too long for every run: `make torture` runs it.
+const LONG: &[Scenario] = &[pair(
+    "disks-replaced-under-fio",
+    failure::many_pullable,
+    failure::disks_replaced_under_fio,
+)];
+
+/// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.
+pub const PARTS: &[(&str, &[Scenario])] = &[("base", BASE), ("storage", STORAGE), ("long", LONG)];
