@@ -65,7 +65,7 @@ pub(super) fn fresh(request: &VolumeRequest) -> Vol {
 }
 
 impl History {
-    fn find(&self, name: u8) -> Option<Volume> {
+    pub(super) fn find(&self, name: u8) -> Option<Volume> {
         self.rig
             .volumes()
             .into_iter()

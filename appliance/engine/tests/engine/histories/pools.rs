@@ -10,7 +10,7 @@ use super::History;
 use super::apply::{Outcome, fresh, outcome, peer};
 use super::steps::Step;
 use super::world::{STRAY, Settings, Vol, name_of};
-use crate::support::{by, pool_request, volume_request};
+use crate::support::{by, path, pool_request, volume_request};
 
 /// The disks of a pool of each layout; those with copies leave some to be spares, where there are enough.
 pub(crate) fn disks_for(layout: Layout) -> &'static [&'static str] {
@@ -260,6 +260,14 @@ impl History {
                     self.rig.machine.put_xfs(&vg, STRAY, Bytes::gib(1), STRAY);
                     self.worlds.iter_mut().for_each(|world| world.stray = true);
                 }
+            }
+            (Step::Hold { name }, Ok(_)) => {
+                // A client has files open there.
+                let Some(volume) = self.find(*name) else {
+                    return Outcome::Idle;
+                };
+                self.rig.machine.hold(&path(volume.id));
+                return Outcome::Idle;
             }
             _ => return Outcome::Idle,
         }

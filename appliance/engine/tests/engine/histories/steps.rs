@@ -25,6 +25,7 @@ pub(crate) enum Step {
     Tick { minutes: u16 },
     Write { name: u8, mib: u16 },
     Erase { name: u8 },
+    Hold { name: u8 },
     Expand { name: u8, mib: u16 },
     Rename { name: u8, to: u8 },
     Snapshot { name: u8, number: u8 },
@@ -161,7 +162,18 @@ impl Dice {
     pub(crate) fn history(&mut self) -> (Layout, Vec<(Step, Mishap)>) {
         let layout = self.layout();
         let length = 20 + self.below(11);
-        let mut steps = vec![(self.create(0), Mishap::Calm), (self.create(1), Mishap::Calm)];
+        let mut steps = Vec::new();
+        if self.below(8) == 0 {
+            let layout = self.layout();
+            steps.push((Step::DeletePool, self.mishap()));
+            steps.push((Step::DeletePool, self.mishap()));
+            steps.push((Step::MakePool { layout }, self.mishap()));
+        }
+        if self.coin() {
+            steps.push((Step::KeepTrash { seconds: 3600 }, Mishap::Calm));
+        }
+        steps.push((self.create(0), Mishap::Calm));
+        steps.push((self.create(1), Mishap::Calm));
         while steps.len() < length as usize {
             let step = self.step();
             steps.push((step, self.mishap()));
@@ -186,7 +198,7 @@ impl Dice {
         match self.below(10) {
             0..=3 => Mishap::Calm,
             4..=6 => Mishap::Dark {
-                at: 1 + self.of(9),
+                at: 1 + self.of(9).min(self.of(9)),
                 cut: CUTS[self.below(3) as usize],
                 again: if self.below(3) == 0 { 1 + self.of(6) } else { 0 },
                 mend: if self.below(3) == 0 {
@@ -196,7 +208,7 @@ impl Dice {
                 },
             },
             _ => Mishap::Fails {
-                at: 1 + self.of(20),
+                at: 1 + self.of(20).min(self.of(20)),
                 done: self.coin(),
                 mend: [Mend::Start, Mend::Supervisor, Mend::Look, Mend::Nothing][self.below(4) as usize],
             },
@@ -261,7 +273,7 @@ impl Dice {
                 name,
                 mib: self.mib(1, 400),
             },
-            65 => Step::Erase { name },
+            65 => [Step::Erase { name }, Step::Hold { name }][self.below(2) as usize],
             66..=68 => Step::Expand {
                 name,
                 mib: self.mib(200, 2500),
