@@ -129,13 +129,15 @@ proptest! {
 
     #[test]
     fn names_are_short_and_without_control_characters(text in near(NAME)) {
-        for name in [json_too::<VolumeName>(&text)?.map(String::from), json_too::<SnapshotName>(&text)?.map(String::from)] {
-            if let Some(name) = name {
-                prop_assert_eq!(&name, &text);
-                is_plain(&name, 128)?;
-                // Either can be given where the other is meant.
-                prop_assert!(name.parse::<VolumeId>().is_err() && name.parse::<SnapshotId>().is_err());
-            }
+        let names = [
+            json_too::<VolumeName>(&text)?.map(String::from),
+            json_too::<SnapshotName>(&text)?.map(String::from),
+        ];
+        for name in names.into_iter().flatten() {
+            prop_assert_eq!(&name, &text);
+            is_plain(&name, 128)?;
+            // Either can be given where the other is meant.
+            prop_assert!(name.parse::<VolumeId>().is_err() && name.parse::<SnapshotId>().is_err());
         }
     }
 

@@ -17,7 +17,7 @@ fn a_pool_whose_release_was_done_and_told_to_have_failed_is_released() {
             (
                 Release,
                 Fails {
-                    at: 8,
+                    at: 5,
                     done: true,
                     mend: Look,
                 },

