@@ -39,8 +39,9 @@ impl Engine {
         let (_name, pool, mut volume) = self.hold_volume(by, id)?;
         let mut same = false;
         if volume.tags.state == Stage::RollingBack {
-            // What was begun and broke off goes on first. If that was to another snapshot, this one is still to be done.
-            same = matches!(&volume.tags.rollback, Some(Rollback::To { snapshot, .. }) if *snapshot == to);
+            // What was begun and broke off goes on first. If something else was asked for then, this is still to be done.
+            same = matches!(&volume.tags.rollback, Some(Rollback::To { snapshot, keep })
+                if *snapshot == to && keep.is_none() == request.discard);
             self.finish_rollback(pool.id, id)?;
             volume = self.visible_volume(by, id)?.1;
         }

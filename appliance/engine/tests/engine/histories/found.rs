@@ -51,3 +51,24 @@ fn a_rolling_back_that_meets_an_unfinished_one_to_another_snapshot_is_done_too()
         ],
     );
 }
+
+/// The first was to discard what there was, and the second, which was to keep it, was answered with the first.
+#[test]
+fn a_rolling_back_that_is_to_keep_meets_an_unfinished_one_that_discards() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 1, mib: 300 }, Calm),
+            (Snapshot { name: 1, number: 0 }, Calm),
+            (
+                RollBack { nth: 0, discard: true },
+                Fails {
+                    at: 8,
+                    done: true,
+                    mend: Nothing,
+                },
+            ),
+            (RollBack { nth: 0, discard: false }, Calm),
+        ],
+    );
+}
