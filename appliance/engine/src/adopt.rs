@@ -202,14 +202,19 @@ impl Engine {
                 }
             },
         )?;
-        self.change_lvm(
+        let released = self.change_lvm(
             pool.id,
             || format!("release pool {name}"),
             || self.0.host.takeover.export_group(&vg),
             |view| {
                 view.pools.remove(&pool.id);
             },
-        )
+        );
+        match released {
+            // The error was in the telling: it is given up.
+            Err(_) if !self.view().pools.contains_key(&pool.id) => Ok(()),
+            other => other,
+        }
     }
 
     /// A pool that was released, by its name or id, as it can be imported.

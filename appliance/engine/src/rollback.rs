@@ -36,8 +36,16 @@ impl Engine {
         self.visible_snapshot(by, to)?;
         // `snapshot` sorts before `volume`: the one order of all who hold both.
         let _snapshot = self.0.names.hold(snapshot_lock(to))?;
-        let (_name, pool, volume) = self.hold_volume(by, id)?;
-        if volume.tags.state != Stage::RollingBack {
+        let (_name, pool, mut volume) = self.hold_volume(by, id)?;
+        let mut same = false;
+        if volume.tags.state == Stage::RollingBack {
+            // What was begun and broke off goes on first. If something else was asked for then, this is still to be done.
+            same = matches!(&volume.tags.rollback, Some(Rollback::To { snapshot, keep })
+                if *snapshot == to && keep.is_none() == request.discard);
+            self.finish_rollback(pool.id, id)?;
+            volume = self.visible_volume(by, id)?.1;
+        }
+        if !same {
             refuse_unsettled(id, &volume)?;
             let (_, snapshot) = self.visible_snapshot(by, to)?;
             if snapshot.tags.volume != id {
@@ -53,8 +61,8 @@ impl Engine {
             self.refuse_full_pool(pool.id, "copies")?;
             let keep = (!request.discard).then(|| SnapshotId::from_uuid(Uuid::new_v4()));
             self.begin_rollback(pool.id, id, &volume, to, keep)?;
+            self.finish_rollback(pool.id, id)?;
         }
-        self.finish_rollback(pool.id, id)?;
         let message = format!("volume {} of pool {} was rolled back", volume.tags.name, pool.tags.name);
         self.record(
             EventKind::VolumeRolledBack,

@@ -148,8 +148,9 @@ impl View {
             }
         }
         for (id, pool) in &old.pools {
-            // One that was being deleted and is gone has been deleted.
-            if !view.pools.contains_key(id) && pool.tags.state == Stage::Ready {
+            // One that was being deleted and is gone has been deleted; one that is nobody's or another's now was released.
+            let released = state.vgs.iter().any(|vg| !vg.ours && vg.name == pool.vg());
+            if !view.pools.contains_key(id) && pool.tags.state == Stage::Ready && !released {
                 view.pools.insert(*id, pool.vanished());
             }
         }

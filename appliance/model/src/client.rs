@@ -59,9 +59,11 @@ impl FromStr for Client {
             Some(rest) => (rest, true),
             None => (text, false),
         };
+        let nobody = |address: IpAddr| address.is_unspecified() || address.is_multicast();
+        let no_client = || refuse("no client has this address; to allow everybody say 0.0.0.0/0");
         if let Ok(address) = text.parse::<IpAddr>() {
-            if address.is_unspecified() || address.is_multicast() {
-                return Err(refuse("no client has this address; to allow everybody say 0.0.0.0/0"));
+            if nobody(address) {
+                return Err(no_client());
             }
             return Ok(Client(Peer {
                 net: IpNet::from(address),
@@ -76,6 +78,10 @@ impl FromStr for Client {
                 "it has bits set beyond its prefix; perhaps {} was meant",
                 net.trunc()
             )));
+        }
+        // A network of one is shown as its address, which must read back.
+        if net.prefix_len() == net.max_prefix_len() && nobody(net.addr()) {
+            return Err(no_client());
         }
         Ok(Client(Peer { net, read_only }))
     }
@@ -148,6 +154,10 @@ mod tests {
             "10.0.0.1 (rw)",
             "0.0.0.0",
             "224.0.0.1",
+            "0.0.0.0/32",
+            "224.0.0.1/32",
+            "::/128",
+            "ff02::1/128:ro",
             ":ro",
             "10.0.0.7:rw",
             "10.0.0.7:ro:ro",

@@ -17,6 +17,7 @@ mod moves;
 mod options;
 mod pools;
 mod reconcile;
+mod refused;
 mod replace;
 mod rollback;
 mod schedules;

@@ -7,11 +7,13 @@
 //! Not here: time that passes, bytes of files, NFS itself.
 
 mod exports;
+mod faults;
 mod files;
 mod lvm;
 mod machine;
 mod raid;
 mod records;
+mod seen;
 mod state;
 mod takeover;
 mod thin;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use cistern_model::{Bytes, DiskId, DiskTransport, HeldState, Percent, Signature};
 
+pub use self::faults::Traced;
 use self::state::{DiskRecord, State, failed, lv_of_node};
 use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, RootSpec};
 
@@ -119,38 +122,6 @@ impl MemoryHost {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next call of this name (`filesystems.make_xfs`) fails, having done nothing.
-    pub fn fail_next(&self, call: &str, error: HostError) {
-        self.lock().failures.push((call.to_owned(), false, error));
-    }
-
-    /// The next call of this name is done, and fails all the same: its outcome is unknown to the caller.
-    pub fn fail_after_next(&self, call: &str, error: HostError) {
-        self.lock().failures.push((call.to_owned(), true, error));
-    }
-
-    /// A failure, as a program's.
-    pub fn failure(call: &str) -> HostError {
-        failed(call, "asked for by a test")
-    }
-
-    /// Cuts the power at the `n`th call from now that changes something, the first being 1. Every later call fails with
-    /// [`HostError::PowerLost`] until [`MemoryHost::restart`].
-    pub fn cut_power_at(&self, n: usize, cut: Cut) {
-        let mut state = self.lock();
-        state.cut = Some((state.changes + n, cut));
-    }
-
-    /// Whether the power is gone.
-    pub fn is_dark(&self) -> bool {
-        self.lock().dark
-    }
-
-    /// How many calls changed something, or tried to.
-    pub fn changes(&self) -> usize {
-        self.lock().changes
     }
 
     /// Cuts the power, if that has not been done, and starts again with what is on the disks. Handles from before stay
@@ -461,7 +432,11 @@ impl Running {
     ) -> Result<T, HostError> {
         let mut state = self.enter(call, object)?;
         state.changes += 1;
+        state.faults.note_change();
         let cut = state.cut.filter(|(at, _)| *at == state.changes).map(|(_, cut)| cut);
+        if cut.is_some() {
+            state.faults.hit = Some(call.to_owned());
+        }
         if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && call != "filesystems.make_xfs") {
             return Err(state.go_dark());
         }
@@ -499,6 +474,7 @@ impl Running {
             return Err(HostError::PowerLost);
         }
         state.calls.push(format!("{call} {object}").trim_end().to_owned());
+        state.faults.note_call(call);
         Ok(state)
     }
 }

@@ -8,6 +8,7 @@ use cistern_model::{Bytes, DiskId, Percent, ServiceState, Signature};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use super::faults::Faults;
 use super::records::Record;
 use crate::{BlockDevice, ExportEntry, HostError, NfsSession, RaidLevel, RootSpec, Service};
 
@@ -18,7 +19,7 @@ const FIRST_EXTENT: Bytes = Bytes::mib(65);
 /// What an empty XFS writes, mostly its log.
 const EMPTY_XFS: Bytes = Bytes::mib(68);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct State {
     pub(super) disks: Vec<DiskRecord>,
     pub(super) vgs: BTreeMap<String, Vg>,
@@ -41,7 +42,7 @@ pub(super) struct State {
     pub(super) midway: bool,
     pub(super) changes: usize,
     pub(super) calls: Vec<String>,
-    pub(super) failures: Vec<(String, bool, HostError)>,
+    pub(super) faults: Faults,
     pub(super) appearing: Vec<(String, DiskId, Signature)>,
     pub(super) blocked: BTreeSet<String>,
     pub(super) waiting: Vec<String>,
@@ -60,7 +61,7 @@ pub(super) struct State {
     pub(super) mismatches: BTreeMap<String, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct DiskRecord {
     pub(super) device: BlockDevice,
     pub(super) attached: bool,
@@ -86,7 +87,7 @@ impl Pv {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Vg {
     pub(super) tags: BTreeSet<String>,
     pub(super) system_id: String,
@@ -96,7 +97,7 @@ pub(super) struct Vg {
     pub(super) lost: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Lv {
     pub(super) tags: BTreeSet<String>,
     pub(super) active: bool,
@@ -105,7 +106,7 @@ pub(super) struct Lv {
     pub(super) kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Kind {
     Plain(Plain),
     Pool { data: Plain, metadata: Plain },
@@ -241,7 +242,7 @@ impl State {
             midway: false,
             changes: 0,
             calls: Vec::new(),
-            failures: Vec::new(),
+            faults: Faults::default(),
             appearing: Vec::new(),
             blocked: BTreeSet::new(),
             waiting: Vec::new(),
@@ -270,7 +271,7 @@ impl State {
         self.pinned.clear();
         self.read_only.clear();
         self.frozen.clear();
-        self.failures.clear();
+        self.faults.disarm();
         self.blocked.clear();
         self.records.values_mut().for_each(Record::cut);
         for lv in self.vgs.values_mut().flat_map(|vg| vg.lvs.values_mut()) {
@@ -320,14 +321,6 @@ impl State {
     pub(super) fn go_dark(&mut self) -> HostError {
         self.dark = true;
         HostError::PowerLost
-    }
-
-    pub(super) fn failure(&mut self, call: &str, after: bool) -> Option<HostError> {
-        let at = self
-            .failures
-            .iter()
-            .position(|(name, when, _)| name == call && *when == after)?;
-        Some(self.failures.remove(at).2)
     }
 
     /// Puts on the disks what was to appear after this call.

@@ -1,0 +1,74 @@
+//! Histories that once failed, as they were printed. Each stays.
+
+use cistern_model::Layout;
+
+use super::live;
+use super::steps::Mend::{Look, Nothing};
+use super::steps::Mishap::{Calm, Fails};
+use super::steps::Step::{Create, Import, Release, RollBack, Snapshot, Write};
+
+/// The pool was known as one that had lost all of its disks, until the next start.
+#[test]
+fn a_pool_whose_release_was_done_and_told_to_have_failed_is_released() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 0, mib: 600 }, Calm),
+            (
+                Release,
+                Fails {
+                    at: 5,
+                    done: true,
+                    mend: Look,
+                },
+            ),
+            (Release, Calm),
+            (Import, Calm),
+        ],
+    );
+}
+
+/// What was begun before was finished, and answered as if it had been what was asked for.
+#[test]
+fn a_rolling_back_that_meets_an_unfinished_one_to_another_snapshot_is_done_too() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 0, mib: 300 }, Calm),
+            (Snapshot { name: 0, number: 0 }, Calm),
+            (Write { name: 0, mib: 1 }, Calm),
+            (Snapshot { name: 0, number: 1 }, Calm),
+            (Write { name: 0, mib: 2 }, Calm),
+            (
+                RollBack { nth: 0, discard: true },
+                Fails {
+                    at: 9,
+                    done: true,
+                    mend: Nothing,
+                },
+            ),
+            (RollBack { nth: 1, discard: true }, Calm),
+        ],
+    );
+}
+
+/// The first was to discard what there was, and the second, which was to keep it, was answered with the first.
+#[test]
+fn a_rolling_back_that_is_to_keep_meets_an_unfinished_one_that_discards() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 1, mib: 300 }, Calm),
+            (Snapshot { name: 1, number: 0 }, Calm),
+            (
+                RollBack { nth: 0, discard: true },
+                Fails {
+                    at: 8,
+                    done: true,
+                    mend: Nothing,
+                },
+            ),
+            (RollBack { nth: 0, discard: false }, Calm),
+        ],
+    );
+}

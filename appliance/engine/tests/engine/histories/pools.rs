@@ -1,0 +1,278 @@
+//! What is asked of a pool and its disks, what happens to a machine and is asked of nobody, and what is found on its disks.
+
+use cistern_engine::{EngineError, PoolCreation};
+use cistern_model::{
+    AdoptRequest, Bytes, DiskId, DiskState, ImportRequest, Job, JobState, Layout, PoolChange, PoolState,
+    RemoveOrphanRequest, ReplaceRequest, ScrubRequest,
+};
+
+use super::History;
+use super::apply::{Outcome, fresh, outcome, peer};
+use super::steps::Step;
+use super::world::{STRAY, Settings, Vol, name_of};
+use crate::support::{by, path, pool_request, volume_request};
+
+/// The disks of a pool of each layout; those with copies leave some to be spares, where there are enough.
+pub(crate) fn disks_for(layout: Layout) -> &'static [&'static str] {
+    match layout {
+        Layout::Single => &["a", "c", "small"],
+        Layout::Mirror => &["a", "b"],
+        Layout::StripeMirror => &["a", "b", "c", "small"],
+        Layout::Parity => &["a", "b", "c"],
+        Layout::DoubleParity => &["a", "b", "c", "d", "small"],
+    }
+}
+
+impl History {
+    fn blank_disk(&self, nth: u8) -> Option<DiskId> {
+        let mut blank = self.rig.engine.disks().ok()?;
+        blank.retain(|disk| disk.state == DiskState::Available);
+        (!blank.is_empty()).then(|| blank.swap_remove(usize::from(nth) % blank.len()).id)
+    }
+
+    pub(super) fn pool_disk(&self, nth: u8) -> Option<DiskId> {
+        let pool = self.rig.engine.pool(&by(), "tank").ok()?;
+        let disks: Vec<DiskId> = pool
+            .disks
+            .into_iter()
+            .filter(|disk| !pool.spares.contains(disk))
+            .collect();
+        (!disks.is_empty()).then(|| disks[usize::from(nth) % disks.len()].clone())
+    }
+
+    fn job(&self, begun: Result<Job, EngineError>) -> Outcome {
+        match begun {
+            Ok(job) if self.rig.wait(&job).state == JobState::Succeeded => Outcome::Done,
+            Ok(_) => Outcome::Unknown,
+            Err(error) => outcome::<()>(&Err(error)),
+        }
+    }
+
+    fn replace(&self, old: DiskId, new: DiskId) -> Outcome {
+        let request = ReplaceRequest { old, new };
+        let done = self.job(self.rig.engine.replace_disk(&by(), "tank", &request));
+        if done == Outcome::Done {
+            let disks = self.rig.engine.pool(&by(), "tank").unwrap().disks;
+            assert!(
+                disks.contains(&request.new) && !disks.contains(&request.old),
+                "{disks:?}"
+            );
+        }
+        done
+    }
+
+    /// Asks for it.
+    pub(super) fn apply_to_pool(&mut self, step: &Step) -> Outcome {
+        match *step {
+            Step::KeepTrash { seconds } => {
+                let change = PoolChange {
+                    trash_seconds: Some(seconds),
+                    ..PoolChange::default()
+                };
+                let done = self.rig.engine.change_pool(&by(), "tank", &change);
+                self.became(outcome(&done), |world| {
+                    if let Some(pool) = &mut world.pool {
+                        pool.trash_seconds = seconds;
+                    }
+                })
+            }
+            Step::Settings { overcommit, reserve } => {
+                let change = PoolChange {
+                    overcommit_percent: Some(u32::from(overcommit).try_into().unwrap()),
+                    reserve_percent: Some(u32::from(reserve).try_into().unwrap()),
+                    trash_seconds: None,
+                };
+                let done = self.rig.engine.change_pool(&by(), "tank", &change);
+                self.became(outcome(&done), |world| {
+                    if let Some(pool) = &mut world.pool {
+                        pool.overcommit = overcommit.into();
+                    }
+                })
+            }
+            Step::MakePool { .. } if self.worlds.iter().any(|world| world.away) => Outcome::Idle,
+            Step::MakePool { layout } => {
+                let begun = self
+                    .rig
+                    .engine
+                    .create_pool(&by(), &pool_request("tank", layout, disks_for(layout)));
+                let done = match begun {
+                    Ok(PoolCreation::Started(job)) => self.job(Ok(job)),
+                    Ok(PoolCreation::Exists(_)) => Outcome::Done,
+                    Err(error) => outcome::<()>(&Err(error)),
+                };
+                let made = Settings {
+                    trash_seconds: 0,
+                    overcommit: 100,
+                };
+                self.became(done, |world| world.pool = world.pool.or(Some(made)))
+            }
+            Step::DeletePool => {
+                let done = self.job(self.rig.engine.delete_pool(&by(), "tank"));
+                self.became(done, |world| {
+                    let empty = world.volumes.is_empty() && world.snapshots.is_empty() && world.trash.is_empty();
+                    if empty && !world.stray {
+                        world.pool = None;
+                    }
+                })
+            }
+            Step::AddSpare { nth } => {
+                let Some(disk) = self.blank_disk(nth) else {
+                    return Outcome::Idle;
+                };
+                match self.rig.engine.add_spare(&by(), "tank", &disk) {
+                    Ok(pool) => {
+                        assert!(pool.spares.contains(&disk), "{disk} was made a spare: {pool:?}");
+                        Outcome::Done
+                    }
+                    Err(error) => outcome::<()>(&Err(error)),
+                }
+            }
+            Step::RemoveSpare => {
+                let pool = self.rig.engine.pool(&by(), "tank");
+                let Some(disk) = pool.ok().and_then(|pool| pool.spares.first().cloned()) else {
+                    return Outcome::Idle;
+                };
+                match self.rig.engine.remove_spare(&by(), "tank", &disk) {
+                    Ok(pool) => {
+                        assert!(!pool.spares.contains(&disk), "{disk} is no spare any more: {pool:?}");
+                        Outcome::Done
+                    }
+                    Err(error) => outcome::<()>(&Err(error)),
+                }
+            }
+            Step::Replace { nth, with } => {
+                let (Some(old), Some(new)) = (self.pool_disk(nth), self.blank_disk(with)) else {
+                    return Outcome::Idle;
+                };
+                self.replace(old, new)
+            }
+            Step::ReplaceMissing { with } => {
+                let (Some(old), Some(new)) = (self.detached.clone(), self.blank_disk(with)) else {
+                    return Outcome::Idle;
+                };
+                self.replace(old, new)
+            }
+            Step::Scrub { repair } => self.job(self.rig.engine.scrub_pool(&by(), "tank", &ScrubRequest { repair })),
+            Step::Release => {
+                let done = outcome(&self.rig.engine.release_pool(&by(), "tank"));
+                self.became(done, |world| world.away = world.pool.is_some())
+            }
+            Step::Import => self.import(),
+            Step::Adopt { name } => {
+                let object = self.stray();
+                let request = AdoptRequest {
+                    object: object.clone(),
+                    name: name_of(name).parse().unwrap(),
+                    clients: vec![peer(2, false)],
+                };
+                let done = outcome(&self.rig.engine.adopt_volume(&by(), &request));
+                self.became(done, |world| {
+                    let plain = volume_request(&name_of(name), Bytes::gib(1));
+                    if std::mem::take(&mut world.stray) {
+                        let adopted = Vol {
+                            clients: request.clients.iter().copied().collect(),
+                            files: [(STRAY.to_owned(), Bytes::mib(1))].into(),
+                            ..fresh(&plain)
+                        };
+                        world.volumes.insert(name, adopted);
+                    }
+                })
+            }
+            Step::RemoveStray => {
+                let object = self.stray();
+                let request = RemoveOrphanRequest {
+                    confirm: object.clone(),
+                    object,
+                };
+                let done = outcome(&self.rig.engine.remove_orphan(&by(), &request));
+                self.became(done, |world| world.stray = false)
+            }
+            Step::Reconcile => {
+                let done = outcome(&self.rig.engine.reconcile());
+                if done == Outcome::Unknown { Outcome::Idle } else { done }
+            }
+            Step::Restart => {
+                // The power went before, so that what goes wrong does so during the start.
+                let _ = self.rig.engine.start();
+                Outcome::Idle
+            }
+            _ => self.befall(step),
+        }
+    }
+
+    pub(super) fn stray(&self) -> String {
+        let pool = self.rig.engine.pool(&by(), "tank");
+        pool.map_or_else(|_| STRAY.to_owned(), |pool| format!("{}/{STRAY}", pool.id))
+    }
+
+    pub(super) fn import(&mut self) -> Outcome {
+        let orphans = self.rig.engine.orphans().unwrap_or_default();
+        let Some(pool) = orphans.iter().find_map(|orphan| orphan.object.parse().ok()) else {
+            return Outcome::Idle;
+        };
+        let request = ImportRequest {
+            pool,
+            name: None,
+            take_from: Some("other".to_owned()),
+        };
+        let done = outcome(&self.rig.engine.import_pool(&by(), &request));
+        if !matches!(done, Outcome::Done | Outcome::Unknown) {
+            return done;
+        }
+        let mut back = self.worlds.clone();
+        back.iter_mut().for_each(|world| world.away = false);
+        match done {
+            Outcome::Done => self.worlds = back,
+            Outcome::Unknown | Outcome::Refused | Outcome::Idle => self.worlds.extend(back),
+        }
+        done
+    }
+
+    /// Lets it happen; then all is reconciled, as the kernel tells of it.
+    pub(super) fn befall(&mut self, step: &Step) -> Outcome {
+        let pool = self.rig.engine.pool(&by(), "tank");
+        match (step, pool) {
+            (Step::Detach { nth }, Ok(pool)) => {
+                let whole = pool.state == PoolState::Ready && self.detached.is_none();
+                let Some(disk) = self.pool_disk(*nth).filter(|_| whole && pool.layout.survives() > 0) else {
+                    return Outcome::Idle;
+                };
+                self.rig.machine.detach(&disk);
+                self.detached = Some(disk);
+            }
+            (Step::Attach, _) => {
+                let Some(disk) = self.detached.take() else {
+                    return Outcome::Idle;
+                };
+                self.rig.machine.attach(&disk);
+            }
+            (Step::MoveAway, Ok(pool)) if self.detached.is_none() => {
+                self.rig.power_cycle();
+                self.rig.machine.give_group(&pool.id.to_string(), "other");
+                let started = self.rig.engine.start();
+                self.worlds.iter_mut().for_each(|world| world.away = true);
+                return if started.is_ok() { Outcome::Done } else { Outcome::Idle };
+            }
+            (Step::FindStray, Ok(pool)) => {
+                let vg = pool.id.to_string();
+                if !self.rig.machine.objects().contains(&format!("{vg}/{STRAY}")) {
+                    self.rig.machine.add_strange_volume(&vg, STRAY, &["backup"]);
+                    self.rig.machine.put_xfs(&vg, STRAY, Bytes::gib(1), STRAY);
+                    self.worlds.iter_mut().for_each(|world| world.stray = true);
+                }
+            }
+            (Step::Hold { name }, Ok(_)) => {
+                // A client has files open there.
+                let Some(volume) = self.find(*name) else {
+                    return Outcome::Idle;
+                };
+                self.rig.machine.hold(&path(volume.id));
+                return Outcome::Idle;
+            }
+            _ => return Outcome::Idle,
+        }
+        // The kernel tells of it.
+        let _ = self.rig.engine.reconcile();
+        Outcome::Idle
+    }
+}
