@@ -285,6 +285,32 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
             ErrorKind::Invalid,
         ),
         ("POST", "/v1/pools/none/scrub", "{}".to_owned(), ErrorKind::NotFound),
+        ("POST", "/v1/pools/none/grow", "{}".to_owned(), ErrorKind::NotFound),
+        ("POST", "/v1/pools/none/grow/plan", "{}".to_owned(), ErrorKind::NotFound),
+        (
+            "POST",
+            "/v1/pools/tank/disks",
+            r#"{"disks":[]}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/pools/tank/disks",
+            r#"{"disks":["serial-SPARE"]}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/pools/tank/disks",
+            r#"{"disks":["sda"],"layout":"single"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "POST",
+            "/v1/pools/tank/disks/plan",
+            r#"{"disks":["serial-NONE","serial-SPARE"]}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
         (
             "POST",
             "/v1/pools/tank/scrub",

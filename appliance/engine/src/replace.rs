@@ -41,7 +41,7 @@ impl Engine {
             .cloned();
         match pending {
             Some(pending) if same && pending.kind == JobKind::ReplaceDisk => return self.job_now(pending.job),
-            Some(pending) => return Err(crate::pools::busy_with(&pool, &pending)),
+            Some(pending) => return Err(crate::pending::busy_with(&pool, &pending)),
             None if same => return Ok(self.begin_replacement(by, &pool, old, new)),
             None => {}
         }
@@ -68,6 +68,9 @@ impl Engine {
         };
         let idle = !locked(&self.0.pending).iter().any(|pending| pending.id == id);
         if !idle || pool.tags.state != Stage::Ready || !pool.active || !pool.has_all_data() {
+            return Ok(());
+        }
+        if self.go_on_adding(&pool) {
             return Ok(());
         }
         if let Some((old, new)) = &pool.tags.replacing {
@@ -115,7 +118,8 @@ impl Engine {
     /// A disk of a pool that is missing, or of which the kernel uses no image in spite of having been asked to.
     fn disk_to_replace(&self, pool: &PoolView) -> Option<DiskId> {
         let missing = self.missing_disks(pool);
-        let mut missing = missing.into_iter().filter(|disk| !pool.tags.spares.contains(disk));
+        let member = |disk: &DiskId| pool.tags.groups.iter().flatten().any(|member| member == disk);
+        let mut missing = missing.into_iter().filter(member);
         if pool.has_missing_image()
             && let Some(disk) = missing.next()
         {
@@ -262,11 +266,7 @@ impl Engine {
         let node = self.node_of(new)?;
         let mut pool = self.fresh(id)?;
         if !pool.nodes.contains(&node) {
-            let devices = self.devices()?;
-            if let Some(device) = devices.iter().find(|device| device.node == node) {
-                self.refuse_signatures(device)?;
-            }
-            self.change_lvm(id, doing, || raids.extend_vg(&vg, &node), |_| {})?;
+            self.join_one(&pool, new)?;
             pool = self.fresh(id)?;
         }
         // One that came back meanwhile is to be known by its node.
@@ -317,7 +317,7 @@ impl Engine {
     }
 
     /// A pool as it is now.
-    fn fresh(&self, id: PoolId) -> Result<PoolView, EngineError> {
+    pub(crate) fn fresh(&self, id: PoolId) -> Result<PoolView, EngineError> {
         self.devices()?;
         self.read_lvm()?;
         let pool = self.view().pools.get(&id).cloned();

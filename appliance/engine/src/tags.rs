@@ -70,6 +70,8 @@ pub(crate) struct PoolTags {
     pub(crate) groups: Vec<Vec<DiskId>>,
     /// Disks that were asked for and that the layout left out. They are not part of it.
     pub(crate) left_out: Vec<DiskId>,
+    /// Disks that are just being added, as the groups that come after `groups`.
+    pub(crate) coming: Vec<Vec<DiskId>>,
     /// Disks of the group on which nothing lies until they take another's place.
     pub(crate) spares: Vec<DiskId>,
     /// The disk whose place another one is taking, and that one.
@@ -201,6 +203,7 @@ impl PoolTags {
         for (number, disks) in self.groups.iter().enumerate() {
             tags.extend(disks.iter().map(|disk| disk_tag(number, disk)));
         }
+        tags.extend(self.coming_tags());
         tags.extend(self.left_out.iter().map(|disk| tag("left-out", disk.as_str())));
         tags.extend(self.spares.iter().map(spare_tag));
         if let Some((old, new)) = &self.replacing {
@@ -225,16 +228,6 @@ impl PoolTags {
 
     pub(crate) fn read(tags: &[String]) -> Result<Self, Unreadable> {
         let fields = Fields::read(tags, "pool")?;
-        let mut groups: BTreeMap<u32, Vec<DiskId>> = BTreeMap::new();
-        for text in fields.all::<String>("disk")? {
-            let parsed = text
-                .split_once('/')
-                .and_then(|(number, disk)| Some((number.parse().ok()?, disk.parse().ok()?)));
-            let (number, disk) = parsed.ok_or_else(|| Unreadable::Damaged(format!("disk: {text:?}")))?;
-            groups.entry(number).or_default().push(disk);
-        }
-        let mut groups: Vec<Vec<DiskId>> = groups.into_values().collect();
-        groups.iter_mut().for_each(|disks| disks.sort());
         let mut left_out: Vec<DiskId> = fields.all("left-out")?;
         left_out.sort();
         Ok(PoolTags {
@@ -249,7 +242,8 @@ impl PoolTags {
                     )));
                 }
             },
-            groups,
+            groups: fields.groups("disk")?,
+            coming: fields.groups("coming")?,
             left_out,
             spares: fields.all("spare")?,
             replacing: {
@@ -258,6 +252,50 @@ impl PoolTags {
             },
             trash_seconds: fields.optional("trash-seconds")?.unwrap_or(DEFAULT_TRASH_SECONDS),
         })
+    }
+
+    /// Its groups, those that are just being added after the others.
+    pub(crate) fn all_groups(&self) -> Vec<Vec<DiskId>> {
+        self.groups.iter().chain(&self.coming).cloned().collect()
+    }
+
+    fn coming_tags(&self) -> Vec<String> {
+        let numbered = self.coming.iter().enumerate();
+        let tags = numbered.flat_map(|(n, disks)| disks.iter().map(move |disk| (self.groups.len() + n, disk)));
+        tags.map(|(number, disk)| tag("coming", &format!("{number}/{}", disk.as_str())))
+            .collect()
+    }
+
+    /// These disks, group by group, are to be added.
+    pub(crate) fn adding(&self, coming: &[Vec<DiskId>]) -> TagChange {
+        let after = PoolTags {
+            coming: coming.to_vec(),
+            ..self.clone()
+        };
+        TagChange {
+            add: after.coming_tags(),
+            remove: self.coming_tags(),
+        }
+    }
+
+    /// The disks that were coming are there.
+    pub(crate) fn added(&self) -> TagChange {
+        let mut change = TagChange {
+            remove: self.coming_tags(),
+            ..TagChange::default()
+        };
+        for (n, disk) in self
+            .coming
+            .iter()
+            .enumerate()
+            .flat_map(|(n, g)| g.iter().map(move |d| (n, d)))
+        {
+            change.add.push(disk_tag(self.groups.len() + n, disk));
+            if self.left_out.contains(disk) {
+                change.remove.push(tag("left-out", disk.as_str()));
+            }
+        }
+        change
     }
 
     /// Whether a disk is joined to the others: as one of a group, or as a spare.
@@ -363,6 +401,21 @@ impl Fields {
                     .map_err(|e: T::Err| Unreadable::Damaged(format!("{key}: {e}")))
             })
             .collect()
+    }
+
+    /// Disks by the number of their group; sorted within it.
+    fn groups(&self, key: &str) -> Result<Vec<Vec<DiskId>>, Unreadable> {
+        let mut groups: BTreeMap<u32, Vec<DiskId>> = BTreeMap::new();
+        for text in self.all::<String>(key)? {
+            let parsed = text
+                .split_once('/')
+                .and_then(|(number, disk)| Some((number.parse().ok()?, disk.parse().ok()?)));
+            let (number, disk) = parsed.ok_or_else(|| Unreadable::Damaged(format!("{key}: {text:?}")))?;
+            groups.entry(number).or_default().push(disk);
+        }
+        let mut groups: Vec<Vec<DiskId>> = groups.into_values().collect();
+        groups.iter_mut().for_each(|disks| disks.sort());
+        Ok(groups)
     }
 
     pub(crate) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
@@ -518,6 +571,7 @@ mod tests {
                 ids(&["serial-a", "serial-b"]),
                 ids(&["path-pci-0000:00:05.0", "wwn-0x5000"]),
             ],
+            coming: vec![ids(&["serial-c", "serial-z"])],
             left_out: ids(&["serial-z"]),
             spares: ids(&["serial-s"]),
             replacing: Some(("serial-a".parse().unwrap(), "serial-s".parse().unwrap())),
@@ -536,6 +590,16 @@ mod tests {
             ]
         );
         assert_eq!(pool.asked().len(), 5);
+        let change = pool.added();
+        assert_eq!(change.add, ["cistern.disk=2/serial-c", "cistern.disk=2/serial-z"]);
+        assert_eq!(
+            change.remove,
+            [
+                "cistern.coming=2/serial-c",
+                "cistern.coming=2/serial-z",
+                "cistern.left-out=serial-z"
+            ]
+        );
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub trait Raids: Send + Sync {
     /// Adds a blank device to a group, also to one that lacks a device. Fails if anything is on it.
     fn extend_vg(&self, vg: &str, node: &Path) -> Result<(), HostError>;
 
+    /// Lets a group know that a device of its own has become larger. No error if it has not.
+    fn resize_pv(&self, vg: &str, node: &Path) -> Result<(), HostError>;
+
     /// Takes a device on which nothing lies out of its group, and LVM's label off it.
     fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError>;
 

@@ -40,6 +40,10 @@ pub enum JobKind {
     ReplaceDisk,
     /// Compares a pool's copies.
     ScrubPool,
+    /// Adds disks to a pool.
+    AddDisks,
+    /// Takes up what a pool's disks have grown by.
+    GrowPool,
 }
 
 /// How far a job is.

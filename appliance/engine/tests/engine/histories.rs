@@ -4,16 +4,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cistern_host::BlockDevice;
 use cistern_host::memory::{Cut, MemoryHost};
 use cistern_model::{
-    Bytes, Client, ErrorKind, JobState, Layout, Snapshot, SnapshotRequest, Volume, VolumeId, VolumeSource,
+    AddDisksRequest, Bytes, Client, DiskState, ErrorKind, JobState, Layout, Snapshot, SnapshotRequest, Volume,
+    VolumeId, VolumeSource,
 };
 use proptest::prelude::*;
 
 use crate::changes::{to_name, to_size};
 use crate::clones::of;
+use crate::crashes::wait_for_jobs;
 use crate::rollback::to;
-use crate::support::{Rig, by, client, path, pool_request, volume_request};
+use crate::support::{Rig, by, client, path, pool_request, serial, volume_request};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -28,6 +31,8 @@ enum Step {
     DeleteSnapshot { name: u8 },
     RollBack { name: u8, discard: bool },
     Clone { name: u8, to: u8 },
+    AddDisks { count: usize },
+    Grow { gib: u64 },
     MakePool { layout: Layout },
     DeletePool,
     Reconcile,
@@ -43,7 +48,7 @@ enum Mishap {
 }
 
 /// Calls that can fail.
-const CALLS: [&str; 21] = [
+const CALLS: [&str; 23] = [
     "lvm.create_vg",
     "lvm.create_lv",
     "lvm.extend_lv",
@@ -65,6 +70,8 @@ const CALLS: [&str; 21] = [
     "filesystems.set_root",
     "exports.sessions",
     "exports.release",
+    "raids.extend_vg",
+    "raids.resize_pv",
 ];
 
 /// What is known of a volume that was answered.
@@ -82,6 +89,8 @@ type Allowed = BTreeMap<u8, Vec<Option<Known>>>;
 struct Model {
     /// None: it is not known whether there is a pool.
     pool: Option<bool>,
+    /// It has this size at least.
+    size: Bytes,
     volumes: Allowed,
     /// Each volume's snapshot `s`: the files that it may hold. None: there is none.
     snapshots: BTreeMap<VolumeId, Vec<Option<BTreeMap<String, Bytes>>>>,
@@ -101,6 +110,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..4, any::<bool>()).prop_map(|(name, discard)| Step::RollBack { name, discard }),
         1 => (0u8..4, 0u8..4).prop_map(|(name, to)| Step::Clone { name, to }),
         2 => proptest::sample::select(Layout::ALL.to_vec()).prop_map(|layout| Step::MakePool { layout }),
+        2 => (1usize..4).prop_map(|count| Step::AddDisks { count }),
+        1 => (10u64..14).prop_map(|gib| Step::Grow { gib }),
         1 => Just(Step::DeletePool),
         1 => Just(Step::Reconcile),
         1 => Just(Step::Restart),
@@ -155,6 +166,9 @@ impl Model {
             assert_eq!(pool, known, "the pool");
         }
         self.pool = Some(pool);
+        let size = rig.engine.pool(&by(), "tank").map_or(Bytes::ZERO, |pool| pool.size);
+        assert!(size >= self.size || !pool, "the pool has {size}, and had {}", self.size);
+        self.size = size;
         for name in 0..4 {
             let there = find(rig, name).map(|volume| Known {
                 size: volume.size,
@@ -339,6 +353,33 @@ fn apply(rig: &mut Rig, model: &mut Model, step: &Step) {
                 }
             }
         }
+        Step::AddDisks { count } => {
+            let blank = rig.engine.disks().unwrap_or_default().into_iter();
+            let blank = blank
+                .filter(|disk| disk.state == DiskState::Available)
+                .map(|disk| disk.id);
+            let request = AddDisksRequest {
+                disks: blank.take(*count).collect(),
+            };
+            if let Ok(job) = rig.engine.add_disks(&by(), "tank", &request) {
+                let done = rig.wait(&job).state == JobState::Succeeded;
+                let there = rig.engine.pool(&by(), "tank").unwrap().disks;
+                assert!(!done || request.disks.iter().all(|disk| there.contains(disk)));
+            }
+        }
+        Step::Grow { gib } => {
+            for name in ["a", "b"] {
+                let larger = |device: &mut BlockDevice| device.size = device.size.max(Bytes::gib(*gib));
+                rig.machine.change_device(&serial(name), larger);
+            }
+            if let Ok(job) = rig.engine.grow_pool(&by(), "tank")
+                && rig.wait(&job).state == JobState::Succeeded
+            {
+                let pool = rig.engine.pool(&by(), "tank").unwrap();
+                assert_eq!(pool.growable, Bytes::ZERO);
+                model.size = pool.size;
+            }
+        }
         Step::MakePool { layout } => {
             let request = pool_request("tank", *layout, &["a", "b", "c", "d", "small"]);
             match rig.engine.create_pool(&by(), &request) {
@@ -373,6 +414,7 @@ fn live(steps: &[(Step, Mishap)]) {
     let mut rig = Rig::with_pool();
     let mut model = Model {
         pool: Some(true),
+        size: Bytes::ZERO,
         volumes: Allowed::new(),
         snapshots: BTreeMap::new(),
     };
@@ -394,6 +436,7 @@ fn live(steps: &[(Step, Mishap)]) {
         if !matches!(mishap, Mishap::None) {
             // Whatever came of it: a new start brings order, without a further mishap.
             rig.restart();
+            wait_for_jobs(&rig);
             settled = true;
         }
         if settled {

@@ -12,6 +12,7 @@ mod crashes;
 mod disks;
 mod failures;
 mod fencing;
+mod growth;
 mod histories;
 mod moves;
 mod options;

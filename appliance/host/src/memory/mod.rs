@@ -30,7 +30,8 @@ use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, Ro
 pub enum Cut {
     /// Before it does anything.
     Before,
-    /// In its midst: a filesystem is half made; anything else, being one commit, was not done.
+    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group; anything
+    /// else, being one commit, was not done.
     Midway,
     /// After it was done, before the caller hears of it.
     After,
@@ -461,7 +462,8 @@ impl Running {
         let mut state = self.enter(call, object)?;
         state.changes += 1;
         let cut = state.cut.filter(|(at, _)| *at == state.changes).map(|(_, cut)| cut);
-        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && call != "filesystems.make_xfs") {
+        let in_parts = ["filesystems.make_xfs", "raids.extend_vg"].contains(&call);
+        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && !in_parts) {
             return Err(state.go_dark());
         }
         if let Some(error) = state.failure(call, false) {

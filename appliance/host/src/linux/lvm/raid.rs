@@ -47,6 +47,10 @@ pub(super) fn extend_vg(vg: &str, node: &Path) -> LvmCommand {
     LvmCommand::new("vgextend", fixed).with([text(node)])
 }
 
+pub(super) fn resize_pv(node: &Path) -> LvmCommand {
+    LvmCommand::new("pvresize", [text(node).as_str()])
+}
+
 pub(super) fn reduce_vg(vg: &str, node: &Path) -> LvmCommand {
     LvmCommand::new("vgreduce", [vg]).with([text(node)])
 }
@@ -92,6 +96,7 @@ mod tests {
         let (a, b) = (Path::new("/dev/vda"), Path::new("/dev/vdb"));
         for (command, line) in [
             (extend_vg("p", a), "vgextend --metadatasize 64m --zero y p /dev/vda"),
+            (resize_pv(a), "pvresize /dev/vda"),
             (reduce_vg("p", a), "vgreduce p /dev/vda"),
             (forget_missing("p"), "vgreduce --removemissing p"),
             (restore_pv("p", a), "vgextend --restoremissing p /dev/vda"),

@@ -40,6 +40,12 @@ impl Raids for LinuxLvm {
         self.run_with(&operation, &raid::extend_vg(vg, node), &[node.to_owned()])
     }
 
+    fn resize_pv(&self, vg: &str, node: &Path) -> Result<(), HostError> {
+        let operation = format!("take up what {} of {vg} has grown by", node.display());
+        self.run(&operation, &raid::resize_pv(node))?;
+        Ok(())
+    }
+
     fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("take {} out of {vg}", node.display());
         self.run(&operation, &raid::reduce_vg(vg, node))?;
