@@ -48,6 +48,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/pools/{pool}/scrub", post(pools::scrub))
         .route("/v1/pools/{pool}/disks", post(growth::add_disks))
         .route("/v1/pools/{pool}/disks/plan", post(growth::plan_disks))
+        .route("/v1/pools/{pool}/drain", post(growth::drain))
         .route("/v1/pools/{pool}/grow", post(growth::grow))
         .route("/v1/pools/{pool}/grow/plan", post(growth::plan_growth))
         .route("/v1/volumes", get(volumes::list).post(volumes::create))

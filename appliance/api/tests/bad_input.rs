@@ -286,6 +286,13 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
         ),
         ("POST", "/v1/pools/none/scrub", "{}".to_owned(), ErrorKind::NotFound),
         ("POST", "/v1/pools/none/grow", "{}".to_owned(), ErrorKind::NotFound),
+        ("POST", "/v1/pools/tank/drain", "{}".to_owned(), ErrorKind::Invalid),
+        (
+            "POST",
+            "/v1/pools/tank/drain",
+            r#"{"disk":"serial-SPARE"}"#.to_owned(),
+            ErrorKind::NotFound,
+        ),
         ("POST", "/v1/pools/none/grow/plan", "{}".to_owned(), ErrorKind::NotFound),
         (
             "POST",

@@ -1,6 +1,6 @@
 //! The routes by which a pool gets more room, one method for each.
 
-use cistern_model::{AddDisksRequest, GrowthPlan, Job};
+use cistern_model::{AddDisksRequest, DrainRequest, GrowthPlan, Job};
 use serde_json::json;
 
 use crate::{Client, ClientError};
@@ -21,7 +21,12 @@ impl Client {
         Ok(self.post(&["v1", "pools", pool, "grow"], &json!({})).await?.1)
     }
 
-    /// What that would come to.
+    /// Empties a disk of a pool and takes it out, in a job.
+    pub async fn drain_disk(&self, pool: &str, request: &DrainRequest) -> Result<Job, ClientError> {
+        Ok(self.post(&["v1", "pools", pool, "drain"], request).await?.1)
+    }
+
+    /// What growing a pool would come to.
     pub async fn plan_growth(&self, pool: &str) -> Result<GrowthPlan, ClientError> {
         Ok(self.post(&["v1", "pools", pool, "grow", "plan"], &json!({})).await?.1)
     }

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod growth;
-pub(crate) use growth::{AddDisks, Grow};
+pub(crate) use growth::{AddDisks, Drain, Grow};
 
 /// Cistern: volumes over NFS from raw disks.
 #[derive(Debug, Parser)]
@@ -238,6 +238,8 @@ pub(crate) enum Pools {
     AddDisks(AddDisks),
     /// Take up what a pool's disks have grown by, while it is served
     Grow(Grow),
+    /// Empty a disk of a pool and take it out, while the pool is served; only with layout single
+    Drain(Drain),
     /// Compare a pool's copies; what differs is told
     Scrub {
         /// The pool's name or id
@@ -717,6 +719,7 @@ mod tests {
             "pools add-disks tank --disk a --yes --no-wait",
             "pools grow tank --plan",
             "pools grow tank --no-wait",
+            "pools drain tank --disk a --yes --no-wait",
             "volumes create photos --pool tank --size 10GiB --client 10.0.0.0/24 --client fd00::7",
             "volumes show tank/photos",
             "volumes list --label team=media --label tier=1",

@@ -454,6 +454,7 @@ fn job_kind(job: &Job) -> &'static str {
         JobKind::ScrubPool => "scrub pool",
         JobKind::AddDisks => "add disks",
         JobKind::GrowPool => "grow pool",
+        JobKind::DrainDisk => "drain disk",
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockRea
 use std::time::{Duration, Instant};
 
 use cistern_host::{BlockDevice, Change, ExportEntry, ExportUsers, Host, HostError, HostErrorKind};
-use cistern_model::{Bytes, DiskId, Event, EventKind, PoolId, Principal, Severity, VolumeId};
+use cistern_model::{Event, EventKind, PoolId, Principal, Severity, VolumeId};
 use tokio::sync::broadcast;
 
 use crate::EngineError;
@@ -17,6 +17,7 @@ use crate::capacity::Levels;
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::failure::Failures;
+use crate::growing::Grown;
 use crate::jobs::Jobs;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::pending::Pending;
@@ -83,7 +84,7 @@ pub(crate) struct Inner {
     pub(crate) surroundings: Mutex<Surroundings>,
     pub(crate) chores: Mutex<Chores>,
     /// The disks of which it was told that they have grown, and by how much.
-    pub(crate) told_grown: Mutex<BTreeMap<PoolId, Vec<(DiskId, PathBuf, Bytes)>>>,
+    pub(crate) told_grown: Mutex<BTreeMap<PoolId, Grown>>,
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -148,7 +148,7 @@ impl Engine {
         begin
     }
 
-    fn pending_on(&self, id: PoolId) -> Option<Pending> {
+    pub(crate) fn pending_on(&self, id: PoolId) -> Option<Pending> {
         locked(&self.0.pending).iter().find(|pending| pending.id == id).cloned()
     }
 
@@ -356,15 +356,25 @@ impl Engine {
 
     /// Whether the data lies on each group that is coming.
     fn all_laid(&self, pool: &PoolView) -> bool {
+        pool.tags.coming.iter().all(|group| self.laid(pool, group))
+    }
+
+    /// Whether it lies on this group.
+    pub(crate) fn laid(&self, pool: &PoolView, group: &[DiskId]) -> bool {
         let images = pool.data().map(|raid| raid.images.as_slice()).unwrap_or_default();
         let on = |disk: &DiskId| {
             let node = self.node_in(pool, disk);
             node.is_some_and(|node| images.iter().any(|image| image.nodes.contains(&node)))
         };
-        pool.tags.coming.iter().all(|group| group.iter().any(on))
+        group.iter().any(on)
     }
 
-    fn perform(&self, id: PoolId, doing: impl FnOnce() -> String, step: &LvmStep) -> Result<(), EngineError> {
+    pub(crate) fn perform(
+        &self,
+        id: PoolId,
+        doing: impl FnOnce() -> String,
+        step: &LvmStep,
+    ) -> Result<(), EngineError> {
         let host = &self.0.host;
         let nothing = |_: &mut View| {};
         self.change_lvm(
@@ -380,7 +390,13 @@ fn is_label(signature: &Signature) -> bool {
     signature.kind == "LVM2_member"
 }
 
-fn refuse_coming(pool: &PoolView) -> Result<(), EngineError> {
+pub(crate) fn refuse_coming(pool: &PoolView) -> Result<(), EngineError> {
+    if let Some(disk) = &pool.tags.draining {
+        return Err(EngineError::Conflict(format!(
+            "disk {disk} is leaving pool {}; ask again when that is done",
+            pool.tags.name
+        )));
+    }
     let coming: Vec<&str> = pool.tags.coming.iter().flatten().map(|disk| disk.as_str()).collect();
     match coming.is_empty() {
         true => Ok(()),

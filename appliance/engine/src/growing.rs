@@ -15,6 +15,9 @@ use crate::plan::{EXTENT, Member, level};
 use crate::view::{DATA, PoolView};
 use crate::volumes::bare;
 
+/// Disks that are larger than LVM knows, where they are, and by how much.
+pub(crate) type Grown = Vec<(DiskId, PathBuf, Bytes)>;
+
 /// A pool's groups of disks and what each can give.
 pub(crate) struct Growth {
     pub(crate) thin: Thin,
@@ -71,7 +74,7 @@ impl PoolView {
     }
 
     /// Its size in extents on one of its disks, as LVM knows it, and how many of them are taken.
-    fn extents_of(&self, node: &PathBuf) -> Option<(u64, u64)> {
+    pub(crate) fn extents_of(&self, node: &PathBuf) -> Option<(u64, u64)> {
         let member = self.members.iter().find(|pv| pv.node.as_ref() == Some(node))?;
         let extents = |bytes: Bytes| bytes.get() / self.extent.get().max(1);
         Some((extents(member.size), extents(member.size.saturating_sub(member.free))))
@@ -100,6 +103,7 @@ impl Engine {
             layout: pool.tags.layout,
             level: level(pool.tags.layout, pool.width()),
             chunk: Bytes::new(chunk.ok_or_else(|| unknown("the size of a chunk"))?),
+            size: pool.size,
             metadata: metadata.size.get() / EXTENT.get(),
             copies: metadata.images.len(),
         };
@@ -147,7 +151,7 @@ impl Engine {
     }
 
     /// The disks of a pool, spares too, that are larger than LVM knows, and by how much.
-    pub(crate) fn grown_disks(&self, pool: &PoolView) -> Vec<(DiskId, PathBuf, Bytes)> {
+    pub(crate) fn grown_disks(&self, pool: &PoolView) -> Grown {
         let devices = locked(&self.0.devices);
         let grown = devices.iter().filter_map(|device| {
             let (known, _) = pool.extents_of(&device.node)?;
@@ -297,7 +301,7 @@ pub(crate) fn grouped(pool: &PoolView, mut members: Vec<Member>) -> Result<Vec<V
     if members.is_empty() {
         return Err(EngineError::Invalid("name at least one disk".to_owned()));
     }
-    if members.len() % width != 0 {
+    if !members.len().is_multiple_of(width) {
         let named = members.len();
         return Err(EngineError::Invalid(match layout {
             Layout::Single => "name at least one disk".to_owned(),

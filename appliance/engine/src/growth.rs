@@ -35,6 +35,8 @@ pub(crate) struct Thin {
     pub(crate) level: RaidLevel,
     /// What one mapping covers. It was fixed when the pool was made.
     pub(crate) chunk: Bytes,
+    /// Its size, which it keeps whatever disks leave it.
+    pub(crate) size: Bytes,
     /// The extents of each copy of its metadata.
     pub(crate) metadata: u64,
     /// How many copies of it there are.
@@ -52,7 +54,9 @@ impl Thin {
     fn keep(&self, groups: &[Vec<Room>]) -> Result<u64, EngineError> {
         let smallest = |group: &Vec<Room>| group.iter().map(|room| room.extents).min().unwrap_or(0);
         let raw: u64 = groups.iter().map(smallest).sum();
-        let data = EXTENT.saturating_mul(raw * u64::from(self.level.data_images()));
+        let data = EXTENT
+            .saturating_mul(raw * u64::from(self.level.data_images()))
+            .max(self.size);
         let needed = full_metadata(data, self.chunk);
         if needed > METADATA_LIMIT {
             return Err(EngineError::Invalid(format!(
@@ -139,6 +143,7 @@ mod tests {
             layout,
             level: level(layout, plan.groups[0].members.len()),
             chunk: plan.chunk,
+            size: plan.usable(),
             metadata: plan.metadata,
             copies: plan.metadata_on.len(),
         };

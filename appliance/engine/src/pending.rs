@@ -21,7 +21,9 @@ impl Pending {
     pub(crate) fn makes_or_deletes(&self) -> bool {
         match self.kind {
             JobKind::CreatePool | JobKind::DeletePool => true,
-            JobKind::ReplaceDisk | JobKind::ScrubPool | JobKind::AddDisks | JobKind::GrowPool => false,
+            JobKind::ReplaceDisk | JobKind::ScrubPool | JobKind::AddDisks | JobKind::GrowPool | JobKind::DrainDisk => {
+                false
+            }
         }
     }
 }
@@ -35,6 +37,7 @@ pub(crate) fn busy_with(pool: &PoolView, pending: &Pending) -> EngineError {
         JobKind::ScrubPool => "is being scrubbed",
         JobKind::AddDisks => "is getting further disks",
         JobKind::GrowPool => "is taking up what its disks have grown by",
+        JobKind::DrainDisk => "is losing a disk, which is emptied first",
     };
     EngineError::Conflict(format!(
         "pool {} {doing} (job {}); ask again when that is done",

@@ -66,7 +66,8 @@ impl Engine {
                 | JobKind::ReplaceDisk
                 | JobKind::ScrubPool
                 | JobKind::AddDisks
-                | JobKind::GrowPool => Err(name_taken(&request.name)),
+                | JobKind::GrowPool
+                | JobKind::DrainDisk => Err(name_taken(&request.name)),
             };
         }
         let existing = self.view().pool_named(&request.name).cloned();
@@ -102,7 +103,8 @@ impl Engine {
                 | JobKind::ReplaceDisk
                 | JobKind::ScrubPool
                 | JobKind::AddDisks
-                | JobKind::GrowPool => Err(busy_with(&pool, &pending)),
+                | JobKind::GrowPool
+                | JobKind::DrainDisk => Err(busy_with(&pool, &pending)),
             };
         }
         refuse_volumes(&pool)?;
@@ -358,6 +360,7 @@ fn tags_of(request: &PoolRequest, plan: &Plan) -> PoolTags {
         left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
         spares: request.spares.clone(),
         coming: Vec::new(),
+        draining: None,
         replacing: None,
         trash_seconds: request.trash_seconds.unwrap_or(DEFAULT_TRASH_SECONDS),
     }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cistern_host::{RaidVolume, SyncAction, TagChange};
+use cistern_host::{RaidLevel, RaidVolume, SyncAction, TagChange};
 use cistern_model::{DiskId, EventKind, Job, JobKind, Percent, PoolId, PoolState, Principal, ReplaceRequest, Severity};
 
 use crate::EngineError;
@@ -70,7 +70,7 @@ impl Engine {
         if !idle || pool.tags.state != Stage::Ready || !pool.active || !pool.has_all_data() {
             return Ok(());
         }
-        if self.go_on_adding(&pool) {
+        if self.go_on_draining(&pool) || self.go_on_adding(&pool) {
             return Ok(());
         }
         if let Some((old, new)) = &pool.tags.replacing {
@@ -156,6 +156,11 @@ impl Engine {
 
     fn extents_on(&self, pool: &PoolView, disk: &DiskId) -> u64 {
         let node = self.node_in(pool, disk);
+        // Where there is one copy, only what lies on the disk itself is moved.
+        if pool.tags.layout.survives() == 0 {
+            let taken = node.as_ref().and_then(|node| pool.extents_of(node));
+            return taken.map_or(0, |(_, taken)| taken);
+        }
         extents_for(self.on_disk(pool, node.as_deref()).into_iter(), pool.extent)
     }
 
@@ -190,7 +195,11 @@ impl Engine {
                 "pool {name} lacks another disk; replace that one first"
             )));
         }
+        let moved = |raid: &RaidVolume| node.is_some() && raid.level == Some(RaidLevel::Linear) && raid.whole();
         for raid in self.on_disk(pool, node.as_deref()) {
+            if moved(raid) {
+                continue;
+            }
             let enough = match &node {
                 Some(node) => raid.has_all_data_without(node),
                 None => raid.has_all_data(),
@@ -278,7 +287,9 @@ impl Engine {
             pool = self.fresh(id)?;
             let going = self.node_in(&pool, old);
             let affected = self.on_disk(&pool, going.as_deref());
-            let done = |raid: &&RaidVolume| raid.images.iter().any(|image| image.nodes.contains(&node));
+            let linear = |raid: &&RaidVolume| raid.level == Some(RaidLevel::Linear);
+            let filled = |raid: &&RaidVolume| raid.images.iter().any(|image| image.nodes.contains(&node));
+            let done = |raid: &&RaidVolume| linear(raid) || filled(raid);
             if !affected.into_iter().any(|raid| raid.name == part && !done(&raid)) {
                 continue;
             }
@@ -293,6 +304,12 @@ impl Engine {
             self.wait_until_filled(&vg, part, progress)?;
         }
         pool = self.fresh(id)?;
+        if let Some(going) = self.node_in(&pool, old)
+            && pool.tags.layout.survives() == 0
+        {
+            progress.step(0, TOTAL, "moving the data");
+            self.move_to(&pool, &going, std::slice::from_ref(&node), old)?;
+        }
         match self.node_in(&pool, old) {
             Some(going) if pool.missing == 0 => {
                 self.change_lvm(id, doing, || raids.reduce_vg(&vg, &going), |_| {})?;

@@ -72,6 +72,8 @@ pub(crate) struct PoolTags {
     pub(crate) left_out: Vec<DiskId>,
     /// Disks that are just being added, as the groups that come after `groups`.
     pub(crate) coming: Vec<Vec<DiskId>>,
+    /// A disk that is being emptied, and leaves.
+    pub(crate) draining: Option<DiskId>,
     /// Disks of the group on which nothing lies until they take another's place.
     pub(crate) spares: Vec<DiskId>,
     /// The disk whose place another one is taking, and that one.
@@ -204,6 +206,7 @@ impl PoolTags {
             tags.extend(disks.iter().map(|disk| disk_tag(number, disk)));
         }
         tags.extend(self.coming_tags());
+        tags.extend(self.draining.iter().map(draining_tag));
         tags.extend(self.left_out.iter().map(|disk| tag("left-out", disk.as_str())));
         tags.extend(self.spares.iter().map(spare_tag));
         if let Some((old, new)) = &self.replacing {
@@ -244,6 +247,7 @@ impl PoolTags {
             },
             groups: fields.groups("disk")?,
             coming: fields.groups("coming")?,
+            draining: fields.optional("draining")?,
             left_out,
             spares: fields.all("spare")?,
             replacing: {
@@ -266,36 +270,49 @@ impl PoolTags {
             .collect()
     }
 
+    /// A disk has left. The groups after its own get other numbers.
+    pub(crate) fn without(&self, disk: &DiskId) -> TagChange {
+        let mut after = self.clone();
+        after.draining = None;
+        after
+            .groups
+            .iter_mut()
+            .for_each(|group| group.retain(|member| member != disk));
+        after.groups.retain(|group| !group.is_empty());
+        self.change_to(&after)
+    }
+
+    /// Of the groups that were coming these are there, and the others do not come.
+    pub(crate) fn with_only(&self, laid: &[Vec<DiskId>]) -> TagChange {
+        let mut after = self.clone();
+        after.coming = Vec::new();
+        after.groups.extend_from_slice(laid);
+        after
+            .left_out
+            .retain(|disk| !laid.iter().flatten().any(|there| there == disk));
+        self.change_to(&after)
+    }
+
+    fn change_to(&self, after: &PoolTags) -> TagChange {
+        let (old, new) = (self.write(), after.write());
+        TagChange {
+            add: new.iter().filter(|tag| !old.contains(tag)).cloned().collect(),
+            remove: old.into_iter().filter(|tag| !new.contains(tag)).collect(),
+        }
+    }
+
     /// These disks, group by group, are to be added.
     pub(crate) fn adding(&self, coming: &[Vec<DiskId>]) -> TagChange {
         let after = PoolTags {
             coming: coming.to_vec(),
             ..self.clone()
         };
-        TagChange {
-            add: after.coming_tags(),
-            remove: self.coming_tags(),
-        }
+        self.change_to(&after)
     }
 
     /// The disks that were coming are there.
     pub(crate) fn added(&self) -> TagChange {
-        let mut change = TagChange {
-            remove: self.coming_tags(),
-            ..TagChange::default()
-        };
-        for (n, disk) in self
-            .coming
-            .iter()
-            .enumerate()
-            .flat_map(|(n, g)| g.iter().map(move |d| (n, d)))
-        {
-            change.add.push(disk_tag(self.groups.len() + n, disk));
-            if self.left_out.contains(disk) {
-                change.remove.push(tag("left-out", disk.as_str()));
-            }
-        }
-        change
+        self.with_only(&self.coming)
     }
 
     /// Whether a disk is joined to the others: as one of a group, or as a spare.
@@ -317,6 +334,11 @@ impl PoolTags {
 
 fn disk_tag(group: usize, disk: &DiskId) -> String {
     tag("disk", &format!("{group}/{}", disk.as_str()))
+}
+
+/// The tag of a disk that is being emptied.
+pub(crate) fn draining_tag(disk: &DiskId) -> String {
+    tag("draining", disk.as_str())
 }
 
 /// The tag of a spare disk.
@@ -572,6 +594,7 @@ mod tests {
                 ids(&["path-pci-0000:00:05.0", "wwn-0x5000"]),
             ],
             coming: vec![ids(&["serial-c", "serial-z"])],
+            draining: Some("serial-a".parse().unwrap()),
             left_out: ids(&["serial-z"]),
             spares: ids(&["serial-s"]),
             replacing: Some(("serial-a".parse().unwrap(), "serial-s".parse().unwrap())),
@@ -590,6 +613,16 @@ mod tests {
             ]
         );
         assert_eq!(pool.asked().len(), 5);
+        let single = PoolTags {
+            groups: vec![ids(&["serial-a"]), ids(&["serial-b"]), ids(&["serial-d"])],
+            ..pool.clone()
+        };
+        let mut left = single.write();
+        let change = single.without(&"serial-a".parse().unwrap());
+        left.retain(|tag| !change.remove.contains(tag));
+        left.extend(change.add);
+        let left = PoolTags::read(&left).unwrap();
+        assert_eq!((left.groups, left.draining), (single.groups[1..].to_vec(), None));
         let change = pool.added();
         assert_eq!(change.add, ["cistern.disk=2/serial-c", "cistern.disk=2/serial-z"]);
         assert_eq!(

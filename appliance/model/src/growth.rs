@@ -1,4 +1,4 @@
-//! More room for a pool: further disks, and disks that have become larger.
+//! More room for a pool: further disks, and disks that have become larger; and a disk that leaves it.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -13,6 +13,15 @@ pub struct AddDisksRequest {
     /// as many as the pool has now, or a multiple of that: LVM adds a further group and cannot reshape one.
     #[schema(min_items = 1)]
     pub disks: Vec<DiskId>,
+}
+
+/// A disk that is to leave a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DrainRequest {
+    /// Which. It is blank afterwards. One that was just being added, and on which nothing lies yet, leaves together with
+    /// those that were being added with it.
+    pub disk: DiskId,
 }
 
 /// What adding disks, or taking up what they have grown by, would come to. Nothing is touched to make it.

@@ -44,6 +44,8 @@ pub enum JobKind {
     AddDisks,
     /// Takes up what a pool's disks have grown by.
     GrowPool,
+    /// Empties a disk of a pool and takes it out.
+    DrainDisk,
 }
 
 /// How far a job is.

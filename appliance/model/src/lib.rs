@@ -34,7 +34,7 @@ pub use client::Client;
 pub use disk::{Disk, DiskState, DiskTransport, Signature};
 pub use event::{Event, EventKind, Severity};
 pub use fence::{ClientRemoved, FenceMethod, FenceReport, HeldState, Touched};
-pub use growth::{AddDisksRequest, GroupGrowth, GrowthPlan};
+pub use growth::{AddDisksRequest, DrainRequest, GroupGrowth, GrowthPlan};
 pub use id::{DiskId, JobId, PoolId, SnapshotId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
 pub use label::{Label, Labels, MOST_LABELS};

@@ -1,9 +1,9 @@
-//! More room for a pool: `/v1/pools/{pool}/disks` and `/v1/pools/{pool}/grow`.
+//! More room for a pool, and disks that leave it: `/v1/pools/{pool}/disks`, `grow` and `drain`.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use cistern_model::{AddDisksRequest, GrowthPlan, Job, Problem};
+use cistern_model::{AddDisksRequest, DrainRequest, GrowthPlan, Job, Problem};
 
 use super::Answer;
 use crate::app::App;
@@ -71,4 +71,21 @@ pub(crate) async fn plan_growth(
     app.call("planning a pool's growth", move |engine| engine.plan_growth(&by, &pool))
         .await
         .map(Json)
+}
+
+/// Empties a disk of a pool and takes it out, in a job; it is served meanwhile. Only with layout `single`, if the other
+/// disks have room.
+#[utoipa::path(post, path = "/v1/pools/{pool}/drain", tag = "pools", operation_id = "drainDisk", request_body = DrainRequest,
+    params(("pool" = String, Path, description = "The pool's name or id")),
+    responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn drain(
+    State(app): State<App>,
+    By(by): By,
+    Segment(pool): Segment<String>,
+    Body(request): Body<DrainRequest>,
+) -> Result<(StatusCode, Json<Job>), Refusal> {
+    let job = app
+        .call("draining a disk", move |engine| engine.drain_disk(&by, &pool, &request))
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(job)))
 }

@@ -31,3 +31,18 @@ pub(crate) struct Grow {
     #[arg(long)]
     pub(crate) no_wait: bool,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The pool's name or id
+    pub(crate) pool: String,
+    /// The disk that leaves; it is blank afterwards
+    #[arg(long, value_name = "DISK")]
+    pub(crate) disk: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}

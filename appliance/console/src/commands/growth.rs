@@ -1,9 +1,9 @@
 //! More room for a pool: further disks, and disks that have grown.
 
-use cistern_model::AddDisksRequest;
+use cistern_model::{AddDisksRequest, DrainRequest};
 
 use super::Context;
-use crate::cli::{AddDisks, Grow};
+use crate::cli::{AddDisks, Drain, Grow};
 use crate::error::CliError;
 use crate::{ask, progress, tables};
 
@@ -57,4 +57,24 @@ pub(super) async fn grow(context: &Context, command: Grow) -> Result<(), CliErro
         output.note("Its disks give no more than before.");
     }
     output.one(&after, |p| p.name.to_string(), tables::pool)
+}
+
+/// Empties a disk and takes it out.
+pub(super) async fn drain(context: &Context, command: Drain) -> Result<(), CliError> {
+    let Context { client, output } = context;
+    let Drain {
+        pool,
+        disk,
+        yes,
+        no_wait,
+    } = command;
+    let what = format!("draining the disk {disk} of the pool {pool}");
+    let question = format!("Move what lies on {disk} to the other disks of the pool {pool}, and take it out?");
+    ask::confirm(yes, &what, &question)?;
+    let job = client.drain_disk(&pool, &DrainRequest { disk: disk.parse()? }).await?;
+    if no_wait {
+        return output.one(&job, |j| j.id.to_string(), tables::job);
+    }
+    progress::wait(client, job, !output.is_json()).await?;
+    output.one(&client.pool(&pool).await?, |p| p.name.to_string(), tables::pool)
 }

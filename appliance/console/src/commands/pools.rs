@@ -68,6 +68,7 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
         }
         Pools::AddDisks(command) => growth::add_disks(context, command).await,
         Pools::Grow(command) => growth::grow(context, command).await,
+        Pools::Drain(command) => growth::drain(context, command).await,
         Pools::AddSpare { pool, disk } => one(client.add_spare(&pool, &SpareRequest { disk: disk.parse()? }).await?),
         Pools::RemoveSpare { pool, disk } => one(client.remove_spare(&pool, &disk.parse()?).await?),
         Pools::Scrub { pool, repair, no_wait } => {

@@ -331,6 +331,35 @@ fn a_disk_that_goes_before_anything_lies_on_it_is_waited_for() {
 }
 
 #[test]
+fn a_disk_that_goes_after_the_data_was_laid_on_it_is_one_of_the_pool_s() {
+    let rig = with(Layout::Mirror, 2);
+    let failure = MemoryHost::failure("extend_lv");
+    rig.machine.fail_after_next("lvm.extend_lv", failure);
+    assert!(matches!(add(&rig, &["c", "d"]).state, JobState::Failed { .. }));
+    rig.machine.detach(&serial("d"));
+    rig.engine.reconcile().unwrap();
+    for job in rig.engine.jobs(&by()) {
+        rig.wait(&job);
+    }
+    rig.engine.reconcile().unwrap();
+    let pool = tank(&rig);
+    assert!(
+        pool.state == PoolState::Degraded && pool.reason.clone().unwrap().contains("1 of its 4 disks"),
+        "{pool:?}"
+    );
+    assert!(
+        rig.engine
+            .alerts(false)
+            .iter()
+            .any(|alert| alert.message.contains("disk serial-d of pool tank"))
+    );
+    rig.machine.attach(&serial("d"));
+    rig.engine.reconcile().unwrap();
+    rig.check();
+    assert_eq!(tank(&rig).disks.len(), 4);
+}
+
+#[test]
 fn a_disk_on_which_something_appears_meanwhile_is_not_joined() {
     let rig = with(Layout::Single, 1);
     let found = cistern_host::memory::signature("xfs");

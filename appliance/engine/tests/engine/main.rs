@@ -10,6 +10,7 @@ mod clients;
 mod clones;
 mod crashes;
 mod disks;
+mod drain;
 mod failures;
 mod fencing;
 mod growth;

@@ -10,6 +10,7 @@ mod exports;
 mod files;
 mod lvm;
 mod machine;
+mod moving;
 mod raid;
 mod records;
 mod state;

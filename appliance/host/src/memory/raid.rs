@@ -2,14 +2,14 @@
 //! activation, even if the disk comes back; a group that was changed without a disk counts it as missing until it is
 //! taken back by name; a volume that is being filled takes no new images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cistern_model::Percent;
 
-use super::Running;
 use super::lvm::{numbers, ours, whole};
 use super::state::{EXTENT, Kind, Plain, Pv, Segment, State, failed};
+use super::{Running, moving};
 use crate::{HostError, ImageHealth, RaidImage, RaidLevel, RaidStatus, RaidVolume, Raids, SyncAction};
 
 const DATA: &str = "_tdata";
@@ -82,6 +82,15 @@ impl Raids for Running {
                 }
                 Some(_) | None => Err(failed("resize_pv", "Failed to find physical volume")),
             }
+        })
+    }
+
+    fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError> {
+        self.change("raids.move_off", vg, |state| {
+            whole(state, "move_off", vg)?;
+            let disk = state.at("move_off", node)?;
+            let to = numbers(state, "move_off", to)?;
+            moving::move_off(state, vg, disk, &to)
         })
     }
 

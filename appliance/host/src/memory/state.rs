@@ -161,7 +161,7 @@ impl Plain {
         image * u64::from(self.level.data_images())
     }
 
-    fn taken_on(&self, disk: usize) -> u64 {
+    pub(super) fn taken_on(&self, disk: usize) -> u64 {
         // Each image has an extent of RAID metadata, beside its first segment.
         let raid = |number: usize| u64::from(self.level.is_raid() && number == 0);
         let segments = self.segments.iter().enumerate();
