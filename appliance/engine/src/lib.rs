@@ -84,6 +84,7 @@ mod fill;
 mod grow_pool;
 mod growing;
 mod growth;
+mod growth_tags;
 mod jobs;
 mod keeping;
 mod layout;
