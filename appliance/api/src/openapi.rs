@@ -4,7 +4,9 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, snapshots, system, trash, volumes};
+use crate::routes::{
+    alerts, disks, events, gate, growth, jobs, options, orphans, pools, snapshots, system, trash, volumes,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +19,7 @@ use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, 
         disks::list, disks::show, disks::wipe,
         pools::list, pools::create, pools::plan, pools::show, pools::change, pools::remove,
         pools::replace, pools::add_spare, pools::remove_spare, pools::scrub,
+        growth::add_disks, growth::plan_disks, growth::grow, growth::plan_growth, growth::drain,
         volumes::list, volumes::create, volumes::show, volumes::change, volumes::remove, volumes::add_client, volumes::remove_client,
         options::change,
         snapshots::create, snapshots::roll_back, snapshots::list, snapshots::create_group, snapshots::show,

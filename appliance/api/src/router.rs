@@ -17,7 +17,9 @@ use crate::app::App;
 use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
-use crate::routes::{alerts, disks, events, gate, jobs, options, orphans, pools, snapshots, system, trash, volumes};
+use crate::routes::{
+    alerts, disks, events, gate, growth, jobs, options, orphans, pools, snapshots, system, trash, volumes,
+};
 use crate::table::{self, Access, Lookup};
 
 /// All routes. Needs [`ConnectInfo<PeerUid>`] in each request.
@@ -44,6 +46,11 @@ pub fn router(app: App) -> Router {
             post(pools::add_spare).delete(pools::remove_spare),
         )
         .route("/v1/pools/{pool}/scrub", post(pools::scrub))
+        .route("/v1/pools/{pool}/disks", post(growth::add_disks))
+        .route("/v1/pools/{pool}/disks/plan", post(growth::plan_disks))
+        .route("/v1/pools/{pool}/drain", post(growth::drain))
+        .route("/v1/pools/{pool}/grow", post(growth::grow))
+        .route("/v1/pools/{pool}/grow/plan", post(growth::plan_growth))
         .route("/v1/volumes", get(volumes::list).post(volumes::create))
         .route(
             "/v1/volumes/{id}",

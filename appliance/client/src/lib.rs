@@ -8,6 +8,7 @@
 
 mod error;
 mod events;
+mod growth;
 mod pin;
 mod routes;
 mod snapshots;

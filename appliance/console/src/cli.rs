@@ -7,6 +7,9 @@ use cistern_model::{Layout, Role, Squash};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod growth;
+pub(crate) use growth::{AddDisks, Drain, Grow};
+
 /// Cistern: volumes over NFS from raw disks.
 #[derive(Debug, Parser)]
 #[command(name = "cistern", version, propagate_version = false, max_term_width = 100)]
@@ -231,6 +234,12 @@ pub(crate) enum Pools {
         /// The disk
         disk: String,
     },
+    /// Add blank disks to a pool, while it is served
+    AddDisks(AddDisks),
+    /// Take up what a pool's disks have grown by, while it is served
+    Grow(Grow),
+    /// Empty a disk of a pool and take it out, while the pool is served; only with layout single
+    Drain(Drain),
     /// Compare a pool's copies; what differs is told
     Scrub {
         /// The pool's name or id
@@ -706,6 +715,11 @@ mod tests {
             "pools plan tank --layout mirror --topology topology.json",
             "pools set tank --overcommit 150 --reserve 20%",
             "pools delete tank --yes",
+            "pools add-disks tank --disk a --disk b --plan",
+            "pools add-disks tank --disk a --yes --no-wait",
+            "pools grow tank --plan",
+            "pools grow tank --no-wait",
+            "pools drain tank --disk a --yes --no-wait",
             "volumes create photos --pool tank --size 10GiB --client 10.0.0.0/24 --client fd00::7",
             "volumes show tank/photos",
             "volumes list --label team=media --label tier=1",
@@ -748,6 +762,7 @@ mod tests {
             "",
             "pools create tank --layout mirror",
             "pools set tank",
+            "pools add-disks tank",
             "pools create t --layout raid5 --disk a",
             "volumes create x",
             "snapshots create x",

@@ -1,13 +1,16 @@
 //! How things look to people. Pure: from a thing to text.
 
 use cistern_model::{
-    Alert, Disk, DiskState, DiskTransport, Event, FenceMethod, FenceReport, HeldState, Interface, Job, JobKind,
+    Alert, Bytes, Disk, DiskState, DiskTransport, Event, FenceMethod, FenceReport, HeldState, Interface, Job, JobKind,
     JobState, Layout, Orphan, Pool, PoolPlan, ServiceState, Severity, Snapshot, Squash, System, Token, TopologyPlan,
     TrashedVolume, Volume, VolumeOptions,
 };
 use jiff::Timestamp;
 
 use crate::output::{Rows, fields};
+
+mod growth;
+pub(crate) use growth::growth_plan;
 
 /// What is shown where there is nothing.
 const NONE: &str = "-";
@@ -61,10 +64,7 @@ pub(crate) fn disks(disks: &[Disk]) -> Rows {
     Rows::new(
         ["DISK", "SIZE", "STATE", "FOUND", "VIA", "NOW", "MODEL"],
         disks.iter().map(|d| {
-            let found = match &d.state {
-                DiskState::InPool { pool } => pool.to_string(),
-                _ => join(&signatures(d), ", "),
-            };
+            let found = growth::found(d, &signatures(d));
             [
                 d.id.to_string(),
                 d.size.to_string(),
@@ -87,6 +87,7 @@ pub(crate) fn disk(d: &Disk) -> String {
     if let DiskState::InPool { pool } = &d.state {
         pairs.push(("pool", pool.to_string()));
     }
+    pairs.extend(d.grown_by.map(|by| ("grown by", by.to_string())));
     pairs.extend([
         ("found", join(&signatures(d), "\n")),
         ("model", or_none(d.model.as_ref())),
@@ -152,6 +153,10 @@ pub(crate) fn pool(p: &Pool) -> String {
         ("written", p.used.to_string()),
         ("metadata", p.metadata_percent.to_string()),
     ]);
+    if p.growable > Bytes::ZERO {
+        let more = format!("{} more by `pools grow {}`: its disks have grown", p.growable, p.name);
+        pairs.push(("growable", more));
+    }
     if p.layout != Layout::Single {
         pairs.push(("in sync", p.sync_percent.to_string()));
     }
@@ -447,6 +452,9 @@ fn job_kind(job: &Job) -> &'static str {
         JobKind::DeletePool => "delete pool",
         JobKind::ReplaceDisk => "replace disk",
         JobKind::ScrubPool => "scrub pool",
+        JobKind::AddDisks => "add disks",
+        JobKind::GrowPool => "grow pool",
+        JobKind::DrainDisk => "drain disk",
     }
 }
 

@@ -269,12 +269,9 @@ impl Engine {
 impl PoolView {
     /// How many copies of its metadata it has.
     fn metadata_copies(&self) -> u64 {
-        let disks = self.tags.groups.iter().flatten().count();
-        match (disks, self.tags.layout.minimum_disks()) {
-            (1, _) => 1,
-            (_, 5..) => 3,
-            (_, _) => 2,
-        }
+        // One that began on a single disk stays at one copy, whatever was added.
+        let images = self.metadata_volume().map_or(0, |raid| raid.images.len());
+        images.max(1).try_into().unwrap_or(u64::MAX)
     }
 
     /// How much of it may be promised, in percent of what is not reserved.

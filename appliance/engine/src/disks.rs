@@ -11,6 +11,7 @@ use cistern_model::{Disk, DiskId, DiskState, EventKind, PoolId, Principal, Sever
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::plan::MINIMUM_DISK;
+use crate::volumes::bare;
 use crate::{EngineError, view::PoolView};
 
 /// The lock's name of whoever looks for disks to use or to wipe.
@@ -23,6 +24,14 @@ impl Engine {
         let devices = self.devices()?;
         let pools = self.pools_by_node();
         let mut disks: Vec<Disk> = devices.iter().map(|device| describe(device, &pools)).collect();
+        let grown: Vec<_> = {
+            let pools: Vec<PoolView> = self.view().pools.values().map(bare).collect();
+            pools.iter().flat_map(|pool| self.grown_disks(pool)).collect()
+        };
+        for disk in &mut disks {
+            let grown = grown.iter().find(|(id, ..)| *id == disk.id);
+            disk.grown_by = grown.map(|(.., by)| *by);
+        }
         disks.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(disks)
     }
@@ -174,6 +183,7 @@ fn describe(device: &BlockDevice, pools: &BTreeMap<PathBuf, PoolId>) -> Disk {
         transport: device.transport,
         state,
         signatures: device.signatures.clone(),
+        grown_by: None,
     }
 }
 

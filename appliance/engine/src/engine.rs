@@ -1,7 +1,7 @@
 //! The engine itself: what its operations share. Invariant: LVM is changed only through [`Engine::change_lvm`], exports
 //! only through [`Engine::publish`] and [`Engine::publish_volume`]; all leave the view as the machine is.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
@@ -17,9 +17,10 @@ use crate::capacity::Levels;
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::failure::Failures;
+use crate::growing::Grown;
 use crate::jobs::Jobs;
 use crate::locks::{LvmLocks, Names, Operations};
-use crate::pools::Pending;
+use crate::pending::Pending;
 use crate::react::Surroundings;
 use crate::schedules::Chores;
 use crate::view::{Orphan, View, VolumeView};
@@ -82,6 +83,8 @@ pub(crate) struct Inner {
     pub(crate) changes: OnceLock<mpsc::Sender<Change>>,
     pub(crate) surroundings: Mutex<Surroundings>,
     pub(crate) chores: Mutex<Chores>,
+    /// The disks of which it was told that they have grown, and by how much.
+    pub(crate) told_grown: Mutex<BTreeMap<PoolId, Grown>>,
 }
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -113,6 +116,7 @@ impl Engine {
             changes: OnceLock::new(),
             surroundings: Mutex::default(),
             chores: Mutex::default(),
+            told_grown: Mutex::default(),
         }))
     }
 

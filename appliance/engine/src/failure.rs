@@ -233,7 +233,8 @@ impl Engine {
             return Vec::new();
         }
         let there = self.disks_of(pool);
-        let members = pool.tags.groups.iter().flatten().chain(&pool.tags.spares);
+        let members = pool.tags.groups.iter().chain(&pool.tags.coming).flatten();
+        let members = members.chain(&pool.tags.spares);
         members.filter(|disk| !there.contains(disk)).cloned().collect()
     }
 

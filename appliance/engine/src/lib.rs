@@ -49,6 +49,11 @@
 //!   joined, metadata and then data moved to it, filled, the old one taken out, the tags as they are now. Once the tags are
 //!   committed it is finished, by its job or after the next start. A spare takes the place of a missing or failed disk by
 //!   itself, after `Config::degraded_wait`.
+//! - **Further disks** (`grow_pool`): `coming` in the group's tags, the disks joined, the data laid on them group by group,
+//!   the tags as they are now. Once the tags are committed it is finished, by its job or after the next start. Taking up
+//!   what disks have grown by is not noted: each of its steps is whole by itself, and asking again goes on.
+//! - **A disk that leaves** (`drain`): `draining` in the group's tags, the metadata's copy and then the data moved to the
+//!   others, the disk taken out, the tags as they are now. Only where there is one copy and the others have room.
 //! - **NFS** starts only after every known volume has its export, and not at all while the volumes are not known.
 //! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is not
 //!   touched before it is imported.
@@ -69,18 +74,24 @@ mod changes;
 mod clients;
 mod clones;
 mod disks;
+mod drain;
 mod engine;
 mod error;
 mod events;
 mod failure;
 mod fencing;
 mod fill;
+mod grow_pool;
+mod growing;
+mod growth;
+mod growth_tags;
 mod jobs;
 mod keeping;
 mod layout;
 mod locks;
 mod option_tags;
 mod orphans;
+mod pending;
 mod plan;
 mod pool_settings;
 mod pool_steps;

@@ -25,7 +25,7 @@ const METADATA_PER_CHUNK: u64 = 64;
 /// Room for the metadata's own structures and its transactions.
 const METADATA_BASE: Bytes = Bytes::mib(24);
 /// The most that the kernel takes is 15.81 GiB.
-const METADATA_LIMIT: Bytes = Bytes::mib(15 * 1024 + 512);
+pub(crate) const METADATA_LIMIT: Bytes = Bytes::mib(15 * 1024 + 512);
 /// Each leg of a RAID volume has one extent of its own metadata.
 const RAID_METADATA: u64 = 1;
 
@@ -139,7 +139,7 @@ fn raid_metadata(level: RaidLevel, group: usize) -> u64 {
     }
 }
 
-fn by_size(members: &mut [Member]) {
+pub(crate) fn by_size(members: &mut [Member]) {
     members.sort_by(|a, b| b.extents.cmp(&a.extents).then_with(|| a.disk.cmp(&b.disk)));
 }
 
@@ -229,15 +229,22 @@ fn metadata_disks(layout: Layout, groups: &[Vec<Member>]) -> Vec<DiskId> {
 /// snapshots cheap; they are doubled where the metadata would pass 4 GiB.
 fn metadata_of(data: Bytes) -> (Bytes, u64) {
     let mut chunk = Bytes::new(64 << 10);
-    let full = |chunk: Bytes| Bytes::new(data.get().div_ceil(chunk.get())).saturating_mul(METADATA_PER_CHUNK);
-    while full(chunk) > Bytes::gib(4) {
+    while mappings(data, chunk) > Bytes::gib(4) {
         chunk = chunk.saturating_mul(2);
     }
-    let size = full(chunk)
-        .saturating_add(METADATA_BASE)
-        .max(Bytes::mib(32))
-        .min(METADATA_LIMIT);
+    let size = full_metadata(data, chunk).min(METADATA_LIMIT);
     (chunk, size.get().div_ceil(EXTENT.get()))
+}
+
+/// What the mappings of so much data take at most.
+fn mappings(data: Bytes, chunk: Bytes) -> Bytes {
+    Bytes::new(data.get().div_ceil(chunk.get().max(1))).saturating_mul(METADATA_PER_CHUNK)
+}
+
+/// What the metadata takes when every chunk is mapped; the kernel's limit is not looked at.
+pub(crate) fn full_metadata(data: Bytes, chunk: Bytes) -> Bytes {
+    let size = mappings(data, chunk).saturating_add(METADATA_BASE);
+    size.max(Bytes::mib(32))
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Engine {
         self.change_lvm(
             id,
             || format!("join the disks of pool {}", tags.name),
-            || join.perform(self.0.host.lvm.as_ref()),
+            || join.perform(self.0.host.lvm.as_ref(), self.0.host.raids.as_ref()),
             |_| {},
         )?;
         self.read_lvm()
@@ -107,7 +107,7 @@ impl Engine {
             self.change_lvm(
                 id,
                 || format!("{} of pool {}", step.words(), pool.tags.name),
-                || step.step().perform(lvm.as_ref()),
+                || step.step().perform(lvm.as_ref(), self.0.host.raids.as_ref()),
                 |_| {},
             )?;
         }

@@ -16,6 +16,7 @@ use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::layout;
+use crate::pending::{Pending, busy_with};
 use crate::plan::{Member, Plan, groups, plan};
 use crate::pool_steps::{Progress, nodes_of};
 use crate::spares;
@@ -29,27 +30,6 @@ pub enum PoolCreation {
     Exists(Pool),
     /// It is being made.
     Started(Job),
-}
-
-/// A pool that a job is making or deleting.
-#[derive(Debug, Clone)]
-pub(crate) struct Pending {
-    pub(crate) id: PoolId,
-    pub(crate) name: PoolName,
-    pub(crate) layout: Layout,
-    pub(crate) disks: Vec<DiskId>,
-    pub(crate) job: JobId,
-    pub(crate) kind: JobKind,
-}
-
-impl Pending {
-    /// Whether the pool itself comes or goes.
-    fn makes_or_deletes(&self) -> bool {
-        match self.kind {
-            JobKind::CreatePool | JobKind::DeletePool => true,
-            JobKind::ReplaceDisk | JobKind::ScrubPool => false,
-        }
-    }
 }
 
 /// Steps of which a job's length is not known before: what it is shown as at first.
@@ -82,7 +62,12 @@ impl Engine {
                 JobKind::CreatePool if pending.layout == request.layout && pending.disks == asked => {
                     self.job_now(pending.job).map(PoolCreation::Started)
                 }
-                JobKind::CreatePool | JobKind::ReplaceDisk | JobKind::ScrubPool => Err(name_taken(&request.name)),
+                JobKind::CreatePool
+                | JobKind::ReplaceDisk
+                | JobKind::ScrubPool
+                | JobKind::AddDisks
+                | JobKind::GrowPool
+                | JobKind::DrainDisk => Err(name_taken(&request.name)),
             };
         }
         let existing = self.view().pool_named(&request.name).cloned();
@@ -114,7 +99,12 @@ impl Engine {
         if let Some(pending) = locked(&self.0.pending).iter().find(|p| p.id == pool.id).cloned() {
             return match pending.kind {
                 JobKind::DeletePool => self.job_now(pending.job),
-                JobKind::CreatePool | JobKind::ReplaceDisk | JobKind::ScrubPool => Err(busy_with(&pool, &pending)),
+                JobKind::CreatePool
+                | JobKind::ReplaceDisk
+                | JobKind::ScrubPool
+                | JobKind::AddDisks
+                | JobKind::GrowPool
+                | JobKind::DrainDisk => Err(busy_with(&pool, &pending)),
             };
         }
         refuse_volumes(&pool)?;
@@ -203,7 +193,9 @@ impl Engine {
         {
             (fresh.data, fresh.metadata) = (usage.data, usage.metadata);
         }
-        fresh.to_model(self.disks_of(pool), self.0.config.overcommit_percent)
+        let mut model = fresh.to_model(self.disks_of(pool), self.0.config.overcommit_percent);
+        model.growable = self.growable(pool);
+        model
     }
 
     /// Mirrors that are being filled are looked at anew, at most every few seconds: only LVM's report says how far they
@@ -367,6 +359,8 @@ fn tags_of(request: &PoolRequest, plan: &Plan) -> PoolTags {
             .collect(),
         left_out: plan.left_out.iter().map(|m| m.disk.clone()).collect(),
         spares: request.spares.clone(),
+        coming: Vec::new(),
+        draining: None,
         replacing: None,
         trash_seconds: request.trash_seconds.unwrap_or(DEFAULT_TRASH_SECONDS),
     }
@@ -383,20 +377,6 @@ fn describe(request: &PoolRequest, plan: &Plan, commands: Vec<Vec<String>>) -> P
         warnings: layout::warnings(plan),
         commands,
     }
-}
-
-/// A pool at which another job is.
-pub(crate) fn busy_with(pool: &PoolView, pending: &Pending) -> EngineError {
-    let doing = match pending.kind {
-        JobKind::CreatePool => "is being made",
-        JobKind::DeletePool => "is being deleted",
-        JobKind::ReplaceDisk => "is getting another disk in the place of one of its own",
-        JobKind::ScrubPool => "is being scrubbed",
-    };
-    EngineError::Conflict(format!(
-        "pool {} {doing} (job {}); ask again when that is done",
-        pool.tags.name, pending.job
-    ))
 }
 
 /// A pool that holds volumes, snapshots or deleted volumes is not deleted.

@@ -53,6 +53,7 @@ impl Engine {
         let outcome = self.reconcile_all();
         if !outcome.as_ref().is_err_and(power_lost) {
             self.review_alerts();
+            self.tell_what_grew();
         }
         outcome
     }

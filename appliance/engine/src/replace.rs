@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cistern_host::{RaidVolume, SyncAction, TagChange};
+use cistern_host::{RaidLevel, RaidVolume, SyncAction, TagChange};
 use cistern_model::{DiskId, EventKind, Job, JobKind, Percent, PoolId, PoolState, Principal, ReplaceRequest, Severity};
 
 use crate::EngineError;
@@ -41,7 +41,7 @@ impl Engine {
             .cloned();
         match pending {
             Some(pending) if same && pending.kind == JobKind::ReplaceDisk => return self.job_now(pending.job),
-            Some(pending) => return Err(crate::pools::busy_with(&pool, &pending)),
+            Some(pending) => return Err(crate::pending::busy_with(&pool, &pending)),
             None if same => return Ok(self.begin_replacement(by, &pool, old, new)),
             None => {}
         }
@@ -68,6 +68,9 @@ impl Engine {
         };
         let idle = !locked(&self.0.pending).iter().any(|pending| pending.id == id);
         if !idle || pool.tags.state != Stage::Ready || !pool.active || !pool.has_all_data() {
+            return Ok(());
+        }
+        if self.go_on_draining(&pool) || self.go_on_adding(&pool) {
             return Ok(());
         }
         if let Some((old, new)) = &pool.tags.replacing {
@@ -115,7 +118,8 @@ impl Engine {
     /// A disk of a pool that is missing, or of which the kernel uses no image in spite of having been asked to.
     fn disk_to_replace(&self, pool: &PoolView) -> Option<DiskId> {
         let missing = self.missing_disks(pool);
-        let mut missing = missing.into_iter().filter(|disk| !pool.tags.spares.contains(disk));
+        let member = |disk: &DiskId| pool.tags.groups.iter().flatten().any(|member| member == disk);
+        let mut missing = missing.into_iter().filter(member);
         if pool.has_missing_image()
             && let Some(disk) = missing.next()
         {
@@ -152,6 +156,11 @@ impl Engine {
 
     fn extents_on(&self, pool: &PoolView, disk: &DiskId) -> u64 {
         let node = self.node_in(pool, disk);
+        // Where there is one copy, only what lies on the disk itself is moved.
+        if pool.tags.layout.survives() == 0 {
+            let taken = node.as_ref().and_then(|node| pool.extents_of(node));
+            return taken.map_or(0, |(_, taken)| taken);
+        }
         extents_for(self.on_disk(pool, node.as_deref()).into_iter(), pool.extent)
     }
 
@@ -186,7 +195,11 @@ impl Engine {
                 "pool {name} lacks another disk; replace that one first"
             )));
         }
+        let moved = |raid: &RaidVolume| node.is_some() && raid.level == Some(RaidLevel::Linear) && raid.whole();
         for raid in self.on_disk(pool, node.as_deref()) {
+            if moved(raid) {
+                continue;
+            }
             let enough = match &node {
                 Some(node) => raid.has_all_data_without(node),
                 None => raid.has_all_data(),
@@ -262,11 +275,7 @@ impl Engine {
         let node = self.node_of(new)?;
         let mut pool = self.fresh(id)?;
         if !pool.nodes.contains(&node) {
-            let devices = self.devices()?;
-            if let Some(device) = devices.iter().find(|device| device.node == node) {
-                self.refuse_signatures(device)?;
-            }
-            self.change_lvm(id, doing, || raids.extend_vg(&vg, &node), |_| {})?;
+            self.join_one(&pool, new)?;
             pool = self.fresh(id)?;
         }
         // One that came back meanwhile is to be known by its node.
@@ -278,7 +287,9 @@ impl Engine {
             pool = self.fresh(id)?;
             let going = self.node_in(&pool, old);
             let affected = self.on_disk(&pool, going.as_deref());
-            let done = |raid: &&RaidVolume| raid.images.iter().any(|image| image.nodes.contains(&node));
+            let linear = |raid: &&RaidVolume| raid.level == Some(RaidLevel::Linear);
+            let filled = |raid: &&RaidVolume| raid.images.iter().any(|image| image.nodes.contains(&node));
+            let done = |raid: &&RaidVolume| linear(raid) || filled(raid);
             if !affected.into_iter().any(|raid| raid.name == part && !done(&raid)) {
                 continue;
             }
@@ -293,6 +304,12 @@ impl Engine {
             self.wait_until_filled(&vg, part, progress)?;
         }
         pool = self.fresh(id)?;
+        if let Some(going) = self.node_in(&pool, old)
+            && pool.tags.layout.survives() == 0
+        {
+            progress.step(0, TOTAL, "moving the data");
+            self.move_to(&pool, &going, std::slice::from_ref(&node), old)?;
+        }
         match self.node_in(&pool, old) {
             Some(going) if pool.missing == 0 => {
                 self.change_lvm(id, doing, || raids.reduce_vg(&vg, &going), |_| {})?;
@@ -317,7 +334,7 @@ impl Engine {
     }
 
     /// A pool as it is now.
-    fn fresh(&self, id: PoolId) -> Result<PoolView, EngineError> {
+    pub(crate) fn fresh(&self, id: PoolId) -> Result<PoolView, EngineError> {
         self.devices()?;
         self.read_lvm()?;
         let pool = self.view().pools.get(&id).cloned();

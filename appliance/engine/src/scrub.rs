@@ -9,7 +9,7 @@ use crate::EngineError;
 use crate::alerts::Subject;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
-use crate::pools::busy_with;
+use crate::pending::busy_with;
 use crate::view::PoolView;
 
 /// The longest that reading the largest disks may take.

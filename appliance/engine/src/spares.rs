@@ -9,8 +9,9 @@ use cistern_model::{Bytes, DiskId, EventKind, Pool, PoolId, Principal, Severity}
 use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::Engine;
+use crate::pending::busy_with;
 use crate::plan::{EXTENT, Member, Plan};
-use crate::pools::{busy_with, refuse_missing, refuse_unready};
+use crate::pools::{refuse_missing, refuse_unready};
 use crate::tags::spare_tag;
 use crate::view::PoolView;
 

@@ -15,6 +15,7 @@ use cistern_model::{
 };
 use jiff::Timestamp;
 
+use crate::growth_tags::draining_tag;
 use crate::option_tags::OptionTags;
 
 /// The version of this form. A reader refuses what is newer.
@@ -70,6 +71,10 @@ pub(crate) struct PoolTags {
     pub(crate) groups: Vec<Vec<DiskId>>,
     /// Disks that were asked for and that the layout left out. They are not part of it.
     pub(crate) left_out: Vec<DiskId>,
+    /// Disks that are just being added, as the groups that come after `groups`.
+    pub(crate) coming: Vec<Vec<DiskId>>,
+    /// A disk that is being emptied, and leaves.
+    pub(crate) draining: Option<DiskId>,
     /// Disks of the group on which nothing lies until they take another's place.
     pub(crate) spares: Vec<DiskId>,
     /// The disk whose place another one is taking, and that one.
@@ -201,6 +206,8 @@ impl PoolTags {
         for (number, disks) in self.groups.iter().enumerate() {
             tags.extend(disks.iter().map(|disk| disk_tag(number, disk)));
         }
+        tags.extend(self.coming_tags());
+        tags.extend(self.draining.iter().map(draining_tag));
         tags.extend(self.left_out.iter().map(|disk| tag("left-out", disk.as_str())));
         tags.extend(self.spares.iter().map(spare_tag));
         if let Some((old, new)) = &self.replacing {
@@ -225,16 +232,6 @@ impl PoolTags {
 
     pub(crate) fn read(tags: &[String]) -> Result<Self, Unreadable> {
         let fields = Fields::read(tags, "pool")?;
-        let mut groups: BTreeMap<u32, Vec<DiskId>> = BTreeMap::new();
-        for text in fields.all::<String>("disk")? {
-            let parsed = text
-                .split_once('/')
-                .and_then(|(number, disk)| Some((number.parse().ok()?, disk.parse().ok()?)));
-            let (number, disk) = parsed.ok_or_else(|| Unreadable::Damaged(format!("disk: {text:?}")))?;
-            groups.entry(number).or_default().push(disk);
-        }
-        let mut groups: Vec<Vec<DiskId>> = groups.into_values().collect();
-        groups.iter_mut().for_each(|disks| disks.sort());
         let mut left_out: Vec<DiskId> = fields.all("left-out")?;
         left_out.sort();
         Ok(PoolTags {
@@ -249,7 +246,9 @@ impl PoolTags {
                     )));
                 }
             },
-            groups,
+            groups: fields.groups("disk")?,
+            coming: fields.groups("coming")?,
+            draining: fields.optional("draining")?,
             left_out,
             spares: fields.all("spare")?,
             replacing: {
@@ -363,6 +362,21 @@ impl Fields {
                     .map_err(|e: T::Err| Unreadable::Damaged(format!("{key}: {e}")))
             })
             .collect()
+    }
+
+    /// Disks by the number of their group; sorted within it.
+    fn groups(&self, key: &str) -> Result<Vec<Vec<DiskId>>, Unreadable> {
+        let mut groups: BTreeMap<u32, Vec<DiskId>> = BTreeMap::new();
+        for text in self.all::<String>(key)? {
+            let parsed = text
+                .split_once('/')
+                .and_then(|(number, disk)| Some((number.parse().ok()?, disk.parse().ok()?)));
+            let (number, disk) = parsed.ok_or_else(|| Unreadable::Damaged(format!("{key}: {text:?}")))?;
+            groups.entry(number).or_default().push(disk);
+        }
+        let mut groups: Vec<Vec<DiskId>> = groups.into_values().collect();
+        groups.iter_mut().for_each(|disks| disks.sort());
+        Ok(groups)
     }
 
     pub(crate) fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
@@ -518,6 +532,8 @@ mod tests {
                 ids(&["serial-a", "serial-b"]),
                 ids(&["path-pci-0000:00:05.0", "wwn-0x5000"]),
             ],
+            coming: vec![ids(&["serial-c", "serial-z"])],
+            draining: Some("serial-a".parse().unwrap()),
             left_out: ids(&["serial-z"]),
             spares: ids(&["serial-s"]),
             replacing: Some(("serial-a".parse().unwrap(), "serial-s".parse().unwrap())),
@@ -536,6 +552,26 @@ mod tests {
             ]
         );
         assert_eq!(pool.asked().len(), 5);
+        let single = PoolTags {
+            groups: vec![ids(&["serial-a"]), ids(&["serial-b"]), ids(&["serial-d"])],
+            ..pool.clone()
+        };
+        let mut left = single.write();
+        let change = single.without(&"serial-a".parse().unwrap());
+        left.retain(|tag| !change.remove.contains(tag));
+        left.extend(change.add);
+        let left = PoolTags::read(&left).unwrap();
+        assert_eq!((left.groups, left.draining), (single.groups[1..].to_vec(), None));
+        let change = pool.added();
+        assert_eq!(change.add, ["cistern.disk=2/serial-c", "cistern.disk=2/serial-z"]);
+        assert_eq!(
+            change.remove,
+            [
+                "cistern.coming=2/serial-c",
+                "cistern.coming=2/serial-z",
+                "cistern.left-out=serial-z"
+            ]
+        );
     }
 
     #[test]

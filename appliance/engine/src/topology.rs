@@ -178,6 +178,7 @@ mod tests {
             transport: DiskTransport::Ata,
             state: DiskState::Available,
             signatures: Vec::new(),
+            grown_by: None,
         }
     }
 

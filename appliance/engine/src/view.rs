@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use cistern_host::{LogicalVolume, LvmState, RaidVolume, ThinSize, VolumeGroup};
+use cistern_host::{LogicalVolume, LvmState, PhysicalVolume, RaidVolume, ThinSize, VolumeGroup};
 use cistern_model::{
     Bytes, Export, Inodes, Percent, Pool, PoolId, PoolName, PoolState, Snapshot, SnapshotId, SnapshotState,
     TrashedVolume, Volume, VolumeId, VolumeState,
@@ -37,6 +37,8 @@ pub(crate) struct PoolView {
     pub(crate) tags: PoolTags,
     /// The nodes of its disks that are there.
     pub(crate) nodes: Vec<PathBuf>,
+    /// The same as LVM knows them, those that are missing too.
+    pub(crate) members: Vec<PhysicalVolume>,
     pub(crate) missing: u32,
     /// The nodes of disks that are there again and still count as missing.
     pub(crate) returned: Vec<PathBuf>,
@@ -258,6 +260,7 @@ impl PoolView {
                 .filter(|pv| in_group(&pv.vg))
                 .filter_map(|pv| pv.node.clone())
                 .collect(),
+            members: state.pvs.iter().filter(|pv| in_group(&pv.vg)).cloned().collect(),
             missing: vg.missing,
             returned: state
                 .pvs
@@ -344,6 +347,7 @@ impl PoolView {
         let disks = self.tags.groups.iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();
         let mut pool = self.clone();
         pool.nodes.clear();
+        pool.members.clear();
         pool.returned.clear();
         for image in pool.raids.iter_mut().flat_map(|raid| &mut raid.images) {
             image.nodes.clear();
@@ -452,6 +456,7 @@ impl PoolView {
             overcommit_percent: self.overcommit(overcommit_percent),
             reserve: self.reserve(),
             snapshots_used: self.beside,
+            growable: Bytes::ZERO,
             used: share(self.size, self.data),
             metadata_percent: self.metadata,
             sync_percent: self.sync,
@@ -473,7 +478,7 @@ impl PoolView {
 
     /// Says which disks are missing, as far as that can be said by their number.
     pub(crate) fn missing_reason(&self) -> Option<String> {
-        let disks = self.tags.groups.iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();
+        let disks = self.tags.all_groups().iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();
         (self.missing > 0).then(|| format!("{} of its {disks} disks cannot be found", self.missing))
     }
 }

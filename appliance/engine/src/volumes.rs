@@ -362,6 +362,7 @@ pub(crate) fn bare(pool: &PoolView) -> PoolView {
     PoolView {
         tags: pool.tags.clone(),
         nodes: Vec::new(),
+        members: pool.members.clone(),
         returned: Vec::new(),
         raids: pool.raids.clone(),
         trouble: pool.trouble.clone(),

@@ -169,8 +169,8 @@ pub trait Lvm: Send + Sync {
         tags: &[String],
     ) -> Result<(), HostError>;
 
-    /// Grows a plain volume by `extents` extents on exactly these physical volumes. Give as many as it has images: each
-    /// takes one image of what is added.
+    /// Grows a plain volume, or the data of a thin pool, by `extents` extents on exactly these physical volumes. Give as
+    /// many as it has images, in their order: each takes one image of what is added.
     fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError>;
 
     /// Makes of two plain volumes a thin pool under the name of the first, the second being its metadata.

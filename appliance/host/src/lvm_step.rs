@@ -1,12 +1,12 @@
-//! Steps that make a pool, as values: what is shown beforehand is what is done.
+//! Steps that make a pool or make it larger, as values: what is shown beforehand is what is done.
 
 use std::path::PathBuf;
 
 use cistern_model::Bytes;
 
-use crate::{HostError, Lvm, RaidLevel, TagChange};
+use crate::{HostError, Lvm, RaidLevel, Raids, TagChange};
 
-/// One command of LVM's that changes something. The fields are those of the method of the same name of [`Lvm`].
+/// One command of LVM's that changes something. The fields are those of the method of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LvmStep {
     /// [`Lvm::create_vg`].
@@ -67,11 +67,25 @@ pub enum LvmStep {
         /// Which tags.
         change: TagChange,
     },
+    /// [`Raids::extend_vg`].
+    ExtendVg {
+        /// The group.
+        vg: String,
+        /// The device.
+        node: PathBuf,
+    },
+    /// [`Raids::resize_pv`].
+    ResizePv {
+        /// The group.
+        vg: String,
+        /// The device.
+        node: PathBuf,
+    },
 }
 
 impl LvmStep {
     /// Does it.
-    pub fn perform(&self, lvm: &dyn Lvm) -> Result<(), HostError> {
+    pub fn perform(&self, lvm: &dyn Lvm, raids: &dyn Raids) -> Result<(), HostError> {
         match self {
             LvmStep::CreateVg { vg, nodes, tags } => lvm.create_vg(vg, nodes, tags),
             LvmStep::CreateLv {
@@ -90,6 +104,8 @@ impl LvmStep {
             } => lvm.convert_to_thin_pool(vg, data, metadata, *chunk),
             LvmStep::Activate { vg, lv } => lvm.activate_lv(vg, lv, crate::Activation::Complete),
             LvmStep::TagVg { vg, change } => lvm.tag_vg(vg, change),
+            LvmStep::ExtendVg { vg, node } => raids.extend_vg(vg, node),
+            LvmStep::ResizePv { vg, node } => raids.resize_pv(vg, node),
         }
     }
 }

@@ -105,6 +105,14 @@ pub trait Raids: Send + Sync {
     /// Adds a blank device to a group, also to one that lacks a device. Fails if anything is on it.
     fn extend_vg(&self, vg: &str, node: &Path) -> Result<(), HostError>;
 
+    /// Lets a group know that a device of its own has become larger. No error if it has not.
+    fn resize_pv(&self, vg: &str, node: &Path) -> Result<(), HostError>;
+
+    /// Moves all that lies on a device to these others of its group, while it is used; returns when that is done, which
+    /// takes as long as copying it. If it was interrupted, the same call goes on. Fails, having moved nothing, if they have
+    /// no room, or if nothing lies on it.
+    fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError>;
+
     /// Takes a device on which nothing lies out of its group, and LVM's label off it.
     fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError>;
 

@@ -28,6 +28,9 @@ pub struct Disk {
     pub state: DiskState,
     /// What was found on it; empty on a blank disk.
     pub signatures: Vec<Signature>,
+    /// By how much it is larger than what its pool knows of it: it has grown since. Growing the pool takes that up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grown_by: Option<Bytes>,
 }
 
 /// How a disk is attached.

@@ -40,6 +40,12 @@ pub enum JobKind {
     ReplaceDisk,
     /// Compares a pool's copies.
     ScrubPool,
+    /// Adds disks to a pool.
+    AddDisks,
+    /// Takes up what a pool's disks have grown by.
+    GrowPool,
+    /// Empties a disk of a pool and takes it out.
+    DrainDisk,
 }
 
 /// How far a job is.

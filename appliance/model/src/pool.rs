@@ -203,6 +203,9 @@ pub struct Pool {
     /// What only snapshots and trash hold, as last measured.
     #[serde(default)]
     pub snapshots_used: Bytes,
+    /// By how much its size can be raised with the disks that it has: they have grown, or larger ones took their place.
+    #[serde(default)]
+    pub growable: Bytes,
     /// What is really written.
     pub used: Bytes,
     /// How full the pool's own metadata is, in percent.

@@ -5,6 +5,7 @@ pub(crate) mod alerts;
 pub(crate) mod disks;
 pub(crate) mod events;
 pub(crate) mod gate;
+pub(crate) mod growth;
 pub(crate) mod jobs;
 pub(crate) mod options;
 pub(crate) mod orphans;

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod enrol;
+mod growth;
 mod orphans;
 mod pools;
 mod snapshots;

@@ -6,7 +6,7 @@ use cistern_model::{
     ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
 };
 
-use super::Context;
+use super::{Context, growth};
 use crate::cli::{NewPool, Pools};
 use crate::error::CliError;
 use crate::{ask, progress, tables};
@@ -66,6 +66,9 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             progress::wait(client, job, !output.is_json()).await?;
             one(client.pool(&pool).await?)
         }
+        Pools::AddDisks(command) => growth::add_disks(context, command).await,
+        Pools::Grow(command) => growth::grow(context, command).await,
+        Pools::Drain(command) => growth::drain(context, command).await,
         Pools::AddSpare { pool, disk } => one(client.add_spare(&pool, &SpareRequest { disk: disk.parse()? }).await?),
         Pools::RemoveSpare { pool, disk } => one(client.remove_spare(&pool, &disk.parse()?).await?),
         Pools::Scrub { pool, repair, no_wait } => {

@@ -18,12 +18,12 @@ const CUTS: [Cut; 3] = [Cut::Before, Cut::Midway, Cut::After];
 /// Cuts the power at each change that `act` makes, and then at each change of the start that follows, until `act` gets
 /// through. `prepare` makes what is there before; `judge` says whether what came of it is allowed, given whether `act`
 /// had said that it was done.
-fn everywhere(prepare: impl Fn() -> Rig, act: impl Fn(&Rig) -> bool, judge: impl Fn(&Rig, bool)) {
+pub(crate) fn everywhere(prepare: impl Fn() -> Rig, act: impl Fn(&Rig) -> bool, judge: impl Fn(&Rig, bool)) {
     everywhere_until(prepare, act, |_| true, judge);
 }
 
 /// The same where what was interrupted may go on in a job; `whole` says whether all is to be well once that has ended.
-fn everywhere_until(
+pub(crate) fn everywhere_until(
     prepare: impl Fn() -> Rig,
     act: impl Fn(&Rig) -> bool,
     whole: impl Fn(&Rig) -> bool,
@@ -80,7 +80,7 @@ fn everywhere_until(
 }
 
 /// Waits for what goes on by itself; whether there was anything.
-fn wait_for_jobs(rig: &Rig) -> bool {
+pub(crate) fn wait_for_jobs(rig: &Rig) -> bool {
     let jobs = rig.engine.jobs(&by());
     jobs.iter().for_each(|job| drop(rig.wait(job)));
     !jobs.is_empty()

@@ -182,12 +182,12 @@ fn a_replacement_that_cannot_be_is_refused_and_nothing_is_touched() {
         refused(rig.engine.replace_disk(&by(), "tank", &pair(old, new)), kind);
         assert_eq!(rig.snapshot(), before, "{old} {new}");
     }
-    // With one copy there is nothing to fill a new disk from.
+    // With one copy what lies on the disk is moved, all of it.
     rig.make_pool("other", Layout::Single, &["c"]);
     let before = rig.snapshot();
     refused(
-        rig.engine.replace_disk(&by(), "other", &pair("c", "d")),
-        ErrorKind::Conflict,
+        rig.engine.replace_disk(&by(), "other", &pair("c", "small")),
+        ErrorKind::Invalid,
     );
     // The other copy is not whole.
     rig.machine.fail_images_on(&serial("b"));

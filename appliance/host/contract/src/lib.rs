@@ -11,6 +11,7 @@ mod bench;
 mod disks;
 mod exports;
 mod filesystems;
+mod growth;
 mod linux;
 mod lvm;
 mod memory;
@@ -73,9 +74,16 @@ pub(crate) use contracts;
 
 /// All of them, part by part.
 pub fn all() -> impl Iterator<Item = &'static Contract> {
-    [disks::ALL, lvm::ALL, thin::ALL, filesystems::ALL, exports::ALL]
-        .into_iter()
-        .flatten()
+    [
+        disks::ALL,
+        lvm::ALL,
+        thin::ALL,
+        growth::ALL,
+        filesystems::ALL,
+        exports::ALL,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Makes a machine ready for the first contract: its disks are blank, and nothing else is there.

@@ -60,7 +60,7 @@ impl Lvm for Running {
             }
             for disk in disks {
                 let uuid = state.fresh_uuid();
-                state.disks[disk].pv = Some(Pv::of(uuid, vg));
+                state.disks[disk].pv = Some(Pv::of(uuid, vg, state.disks[disk].device.size));
                 state.disks[disk].writes.push(format!("create_vg {vg}"));
             }
             let group = Vg {
@@ -134,15 +134,30 @@ impl Lvm for Running {
     fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
         self.change("lvm.extend_lv", &format!("{vg}/{lv}"), |state| {
             let disks = numbers(state, "extend_lv", nodes)?;
-            let level = match whole(state, "extend_lv", vg)?.lvs.get(lv).map(|lv| &lv.kind) {
-                Some(Kind::Plain(plain)) => plain.level,
-                Some(Kind::Pool { .. } | Kind::Thin { .. }) | None => {
-                    return Err(failed("extend_lv", "no such plain volume"));
+            let plain = match whole(state, "extend_lv", vg)?.lvs.get(lv).map(|lv| &lv.kind) {
+                Some(Kind::Plain(plain) | Kind::Pool { data: plain, .. }) => plain.clone(),
+                Some(Kind::Thin { .. }) | None => {
+                    return Err(failed("extend_lv", "no such plain volume, nor a pool"));
                 }
             };
-            let more = allocate(state, "extend_lv", vg, level, extents, 0, &disks)?;
-            if let Some(Kind::Plain(plain)) = whole(state, "extend_lv", vg)?.lvs.get_mut(lv).map(|lv| &mut lv.kind) {
-                plain.segments.extend(more);
+            let more = allocate(state, "extend_lv", vg, plain.level, extents, 0, &disks)?;
+            if let Some(disk) = raid::shared(&plain, &more) {
+                let id = state.disks[disk].device.id.clone();
+                state.violations.push(format!("extend_lv puts two images on {id}"));
+            }
+            let thin_pool = matches!(
+                whole(state, "extend_lv", vg)?.lvs.get(lv).map(|lv| &lv.kind),
+                Some(Kind::Pool { .. })
+            );
+            let plain = match whole(state, "extend_lv", vg)?.lvs.get_mut(lv).map(|lv| &mut lv.kind) {
+                Some(Kind::Plain(plain) | Kind::Pool { data: plain, .. }) => plain,
+                Some(Kind::Thin { .. }) | None => return Ok(()),
+            };
+            plain.segments.extend(more);
+            // What is added is made to agree.
+            let raid = plain.level.is_raid();
+            if raid && state.slow && thin_pool {
+                state.filling = Some(Percent::from(0.0));
             }
             Ok(())
         })

@@ -11,6 +11,7 @@ mod faults;
 mod files;
 mod lvm;
 mod machine;
+mod moving;
 mod raid;
 mod records;
 mod seen;
@@ -33,7 +34,8 @@ use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, Ro
 pub enum Cut {
     /// Before it does anything.
     Before,
-    /// In its midst: a filesystem is half made; anything else, being one commit, was not done.
+    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group; anything
+    /// else, being one commit, was not done.
     Midway,
     /// After it was done, before the caller hears of it.
     After,
@@ -437,7 +439,8 @@ impl Running {
         if cut.is_some() {
             state.faults.hit = Some(call.to_owned());
         }
-        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && call != "filesystems.make_xfs") {
+        let in_parts = ["filesystems.make_xfs", "raids.extend_vg"].contains(&call);
+        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && !in_parts) {
             return Err(state.go_dark());
         }
         if let Some(error) = state.failure(call, false) {

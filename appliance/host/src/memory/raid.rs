@@ -2,14 +2,14 @@
 //! activation, even if the disk comes back; a group that was changed without a disk counts it as missing until it is
 //! taken back by name; a volume that is being filled takes no new images.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cistern_model::Percent;
 
-use super::Running;
 use super::lvm::{numbers, ours, whole};
-use super::state::{EXTENT, Kind, Plain, Pv, State, failed};
+use super::state::{EXTENT, Kind, Plain, Pv, Segment, State, failed};
+use super::{Running, moving};
 use crate::{HostError, ImageHealth, RaidImage, RaidLevel, RaidStatus, RaidVolume, Raids, SyncAction};
 
 const DATA: &str = "_tdata";
@@ -52,10 +52,45 @@ impl Raids for Running {
                 return Err(failed("extend_vg", "something is on the device"));
             }
             let uuid = state.fresh_uuid();
-            state.disks[disk].pv = Some(Pv::of(uuid, vg));
+            state.disks[disk].pv = Some(Pv::of(uuid, vg, state.disks[disk].device.size));
             state.disks[disk].writes.push(format!("extend_vg {vg}"));
+            if state.midway {
+                // The label is written first.
+                state.disks[disk].pv.iter_mut().for_each(|pv| pv.vg = None);
+                return Ok(());
+            }
             state.note_missing(vg);
             Ok(())
+        })
+    }
+
+    fn resize_pv(&self, vg: &str, node: &Path) -> Result<(), HostError> {
+        self.change("raids.resize_pv", vg, |state| {
+            whole(state, "resize_pv", vg)?;
+            let disk = state.at("resize_pv", node)?;
+            let (size, taken) = (
+                state.disks[disk].device.size,
+                state.extents_of(disk) - state.free_extents_of(disk),
+            );
+            match &mut state.disks[disk].pv {
+                Some(pv) if pv.vg.as_deref() == Some(vg) => {
+                    if size < EXTENT.saturating_mul(taken) {
+                        return Err(failed("resize_pv", "cannot resize: later ones are allocated"));
+                    }
+                    pv.size = size;
+                    Ok(())
+                }
+                Some(_) | None => Err(failed("resize_pv", "Failed to find physical volume")),
+            }
+        })
+    }
+
+    fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError> {
+        self.change("raids.move_off", vg, |state| {
+            whole(state, "move_off", vg)?;
+            let disk = state.at("move_off", node)?;
+            let to = numbers(state, "move_off", to)?;
+            moving::move_off(state, vg, disk, &to)
         })
     }
 
@@ -218,6 +253,22 @@ fn put(state: &mut State, operation: &str, vg: &str, lv: &str, image: usize, dis
         state.filling = Some(Percent::from(0.0));
     }
     Ok(())
+}
+
+/// A disk that would hold two images, if these segments were added.
+pub(super) fn shared(plain: &Plain, more: &[Segment]) -> Option<usize> {
+    let all = || {
+        plain
+            .segments
+            .iter()
+            .chain(more)
+            .flat_map(|segment| segment.disks.iter().enumerate())
+    };
+    let twice = |(image, disk): (usize, &usize)| all().any(|(other, same)| same == disk && other != image);
+    plain
+        .level
+        .is_raid()
+        .then(|| all().find(|entry| twice(*entry)).map(|(_, disk)| *disk))?
 }
 
 fn status(state: &State, vg: &str, lv: &str) -> Option<RaidStatus> {

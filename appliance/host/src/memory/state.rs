@@ -75,14 +75,17 @@ pub(super) struct Pv {
     pub(super) vg: Option<String>,
     /// Its group was changed while it was not there, and counts it as missing until it is taken back.
     pub(super) missing: bool,
+    /// The device's size when it was last told to LVM.
+    pub(super) size: Bytes,
 }
 
 impl Pv {
-    pub(super) fn of(uuid: String, vg: &str) -> Self {
+    pub(super) fn of(uuid: String, vg: &str, size: Bytes) -> Self {
         Pv {
             uuid,
             vg: Some(vg.to_owned()),
             missing: false,
+            size,
         }
     }
 }
@@ -159,7 +162,7 @@ impl Plain {
         image * u64::from(self.level.data_images())
     }
 
-    fn taken_on(&self, disk: usize) -> u64 {
+    pub(super) fn taken_on(&self, disk: usize) -> u64 {
         // Each image has an extent of RAID metadata, beside its first segment.
         let raid = |number: usize| u64::from(self.level.is_raid() && number == 0);
         let segments = self.segments.iter().enumerate();
@@ -368,7 +371,8 @@ impl State {
     }
 
     pub(super) fn extents_of(&self, disk: usize) -> u64 {
-        let size = self.disks.get(disk).map_or(Bytes::ZERO, |d| d.device.size);
+        let known = |d: &DiskRecord| d.pv.as_ref().map_or(d.device.size, |pv| pv.size);
+        let size = self.disks.get(disk).map_or(Bytes::ZERO, known);
         size.saturating_sub(FIRST_EXTENT).get() / EXTENT.get()
     }
 
@@ -522,7 +526,7 @@ impl State {
         for id in disks {
             let uuid = self.fresh_uuid();
             if let Some(disk) = self.disk_mut(id) {
-                disk.pv = Some(Pv::of(uuid, vg));
+                disk.pv = Some(Pv::of(uuid, vg, disk.device.size));
             }
         }
         let group = Vg {

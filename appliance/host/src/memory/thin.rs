@@ -57,16 +57,22 @@ impl ThinPools for Running {
                 return Err(failed("extend_metadata", "Cannot change VG while PVs are missing"));
             }
             let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
-            let disks = match lv.map(|lv| &lv.kind) {
-                Some(Kind::Pool { metadata, .. }) => metadata.segments.first().map(|s| s.disks.clone()),
-                Some(Kind::Plain(_) | Kind::Thin { .. }) | None => None,
+            let metadata = match lv.map(|lv| &lv.kind) {
+                Some(Kind::Pool { metadata, .. }) => metadata,
+                Some(Kind::Plain(_) | Kind::Thin { .. }) | None => {
+                    return Err(failed("extend_metadata", "no such pool"));
+                }
             };
-            let disks = disks.ok_or_else(|| failed("extend_metadata", "no such pool"))?;
             let given = |disk: usize| nodes.contains(&state.disks[disk].device.node);
-            if disks
-                .iter()
-                .any(|disk| !given(*disk) || state.free_extents_of(*disk) < extents)
-            {
+            let room = |disk: &usize| given(*disk) && state.free_extents_of(*disk) >= extents;
+            // Where each copy lies already, or else on disks that hold none.
+            let now = metadata.segments.iter().map(|segment| &segment.disks);
+            let copies = metadata.level.images() as usize;
+            let there = now.clone().find(|disks| disks.iter().all(room)).cloned();
+            let members = state.members(vg).into_iter();
+            let others = members.filter(|disk| !now.clone().flatten().any(|held| held == disk) && room(disk));
+            let disks = there.unwrap_or_else(|| others.take(copies).collect());
+            if disks.len() != copies {
                 return Err(short());
             }
             let lv = state.vgs.get_mut(vg).and_then(|vg| vg.lvs.get_mut(pool));

@@ -124,6 +124,8 @@ pub(crate) fn step(step: &LvmStep, system_id: &str) -> LvmCommand {
         } => convert_to_thin_pool(vg, data, metadata, *chunk),
         LvmStep::Activate { vg, lv } => activate_lv(vg, lv, Activation::Complete),
         LvmStep::TagVg { vg, change } => tag_vg(vg, change),
+        LvmStep::ExtendVg { vg, node } => raid::extend_vg(vg, node),
+        LvmStep::ResizePv { node, .. } => raid::resize_pv(node),
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! Invariant: a command for a volume that lies on several disks names each of them; nothing is left to LVM's choice.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::args::{LvmCommand, METADATA_AREA, full};
+use super::args::{LvmCommand, METADATA_AREA, full, nodes};
 use crate::{Activation, RaidLevel};
 
 /// How `lvcreate` is told a level. It lays the images on the devices in the order in which these are named (seen with
@@ -45,6 +45,17 @@ fn text(node: &Path) -> String {
 pub(super) fn extend_vg(vg: &str, node: &Path) -> LvmCommand {
     let fixed = ["--metadatasize", METADATA_AREA, "--zero", "y", vg];
     LvmCommand::new("vgextend", fixed).with([text(node)])
+}
+
+pub(super) fn resize_pv(node: &Path) -> LvmCommand {
+    LvmCommand::new("pvresize", [text(node).as_str()])
+}
+
+/// One that was interrupted is gone on with: LVM then takes no notice of where to.
+pub(super) fn move_off(node: &Path, to: &[PathBuf]) -> LvmCommand {
+    LvmCommand::new("pvmove", ["--interval", "5"])
+        .with([text(node)])
+        .with(nodes(to))
 }
 
 pub(super) fn reduce_vg(vg: &str, node: &Path) -> LvmCommand {
@@ -92,6 +103,8 @@ mod tests {
         let (a, b) = (Path::new("/dev/vda"), Path::new("/dev/vdb"));
         for (command, line) in [
             (extend_vg("p", a), "vgextend --metadatasize 64m --zero y p /dev/vda"),
+            (resize_pv(a), "pvresize /dev/vda"),
+            (move_off(a, &[b.to_owned()]), "pvmove --interval 5 /dev/vda /dev/vdb"),
             (reduce_vg("p", a), "vgreduce p /dev/vda"),
             (forget_missing("p"), "vgreduce --removemissing p"),
             (restore_pv("p", a), "vgextend --restoremissing p /dev/vda"),

@@ -49,9 +49,18 @@ fn devices(list: &str) -> impl Iterator<Item = &str> {
 }
 
 fn image(name: &str, attr: &BTreeMap<&str, &str>, segs: &[SegRow]) -> RaidImage {
-    let parts = segs.iter().filter(|seg| seg.lv_name == name);
+    let of = |name: String| {
+        segs.iter()
+            .filter(move |seg| seg.lv_name == name)
+            .flat_map(|seg| devices(&seg.devices))
+    };
     let (mut nodes, mut missing): (Vec<_>, bool) = (Vec::new(), false);
-    for device in parts.flat_map(|seg| devices(&seg.devices)) {
+    // What is just being moved to another disk lies on a volume of LVM's own, with both disks under it.
+    let below = of(name.to_owned()).flat_map(|device| match device.starts_with("pvmove") {
+        true => of(format!("[{device}]")).collect(),
+        false => vec![device],
+    });
+    for device in below {
         match device.starts_with('/') {
             true => nodes.push(device.into()),
             false => missing = true,
@@ -143,6 +152,24 @@ mod tests {
         assert!(!data.has_all_data_without(std::path::Path::new("/dev/vdb")));
         assert!(metadata.has_all_data_without(std::path::Path::new("/dev/vde")));
         assert!(metadata.has_all_data_without(std::path::Path::new("/dev/vdb")));
+    }
+
+    #[test]
+    fn what_is_just_being_moved_lies_on_both_disks_and_lacks_nothing() {
+        let seg = |lv: &str, kind: &str, devices: &str| SegRow {
+            lv_name: lv.to_owned(),
+            segtype: kind.to_owned(),
+            devices: devices.to_owned(),
+        };
+        let segs = [
+            seg("[data_tdata]", "linear", "/dev/vda(9)"),
+            seg("[data_tdata]", "linear", "pvmove0(0)"),
+            seg("[pvmove0]", "mirror", "/dev/vdb(0),/dev/vdc(7)"),
+        ];
+        let image = image("[data_tdata]", &BTreeMap::new(), &segs);
+        assert!(!image.missing && !image.failed);
+        let nodes: Vec<_> = image.nodes.iter().map(|node| node.to_string_lossy()).collect();
+        assert_eq!(nodes, ["/dev/vda", "/dev/vdb", "/dev/vdc"]);
     }
 
     #[test]

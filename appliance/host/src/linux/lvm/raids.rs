@@ -1,6 +1,6 @@
 //! Mending volumes on several disks, by LVM's commands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::args::{self, LvmCommand};
@@ -10,6 +10,8 @@ use crate::{HostError, RaidStatus, Raids, SyncAction};
 
 /// How often the kernel is asked how far it is.
 const PACE: Duration = Duration::from_secs(1);
+/// The longest that copying the largest disk may take.
+const MOVE_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Raids for LinuxLvm {
     fn raid_status(&self, vg: &str, lv: &str) -> Result<Option<RaidStatus>, HostError> {
@@ -38,6 +40,20 @@ impl Raids for LinuxLvm {
     fn extend_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("add {} to {vg}", node.display());
         self.run_with(&operation, &raid::extend_vg(vg, node), &[node.to_owned()])
+    }
+
+    fn resize_pv(&self, vg: &str, node: &Path) -> Result<(), HostError> {
+        let operation = format!("take up what {} of {vg} has grown by", node.display());
+        self.run(&operation, &raid::resize_pv(node))?;
+        Ok(())
+    }
+
+    fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError> {
+        let operation = format!("move what lies on {} of {vg} to others", node.display());
+        let command = raid::move_off(node, to);
+        let mut run = Self::prepared(&operation, &command);
+        run.limit = MOVE_LIMIT;
+        run.checked().map(drop)
     }
 
     fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
