@@ -88,8 +88,11 @@ impl Engine {
             rollback: Some(Rollback::To { snapshot, keep }),
             ..volume.tags.clone()
         };
-        self.retag_volume(pool, id, &tags, "the rolling back")?;
-        let Err(error) = self.withdraw(id) else { return Ok(()) };
+        let noted = self.retag_volume(pool, id, &tags, "the rolling back");
+        // One that failed may have been done: then a later start would roll back what clients write from now on.
+        let Err(error) = noted.and_then(|()| self.withdraw(id)) else {
+            return Ok(());
+        };
         if !power_lost(&error) {
             self.retag_volume(pool, id, &volume.tags, "that nothing is rolled back")?;
             let path = self.path_of(id);

@@ -72,3 +72,24 @@ fn a_rolling_back_that_is_to_keep_meets_an_unfinished_one_that_discards() {
         ],
     );
 }
+
+/// It was answered that nothing was rolled back, and then it was, with what had been written since.
+#[test]
+fn a_rolling_back_whose_beginning_was_told_to_have_failed_is_not_done_later() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 0, mib: 817 }, Calm),
+            (Snapshot { name: 0, number: 0 }, Calm),
+            (
+                RollBack { nth: 2, discard: true },
+                Fails {
+                    at: 2,
+                    done: true,
+                    mend: Nothing,
+                },
+            ),
+            (Write { name: 0, mib: 14 }, Calm),
+        ],
+    );
+}

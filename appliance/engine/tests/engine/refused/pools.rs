@@ -116,9 +116,6 @@ pub(super) fn pools() -> Vec<Call> {
         call("replacing another pool's", NotFound, |f| {
             f.rig.engine.replace_disk(&by(), "tank", &pair("c", "d"))
         }),
-        call("replacing the only copy", Conflict, |f| {
-            f.rig.engine.replace_disk(&by(), "other", &pair("c", "d"))
-        }),
         call("comparing one copy", Invalid, |f| {
             f.rig.engine.scrub_pool(&by(), "other", &ScrubRequest::default())
         }),

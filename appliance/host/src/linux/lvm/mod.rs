@@ -2,6 +2,7 @@
 //! the kernel, to say whether something holds it.
 
 pub(crate) mod args;
+mod messages;
 mod raid;
 mod raid_report;
 mod raids;
@@ -182,7 +183,7 @@ impl Lvm for LinuxLvm {
 
     fn create_thin(&self, vg: &str, pool: &str, lv: &str, size: Bytes, tags: &[String]) -> Result<(), HostError> {
         let command = args::create_thin(vg, pool, lv, size, tags);
-        self.run(&format!("make thin volume {vg}/{lv}"), &command)?;
+        self.run_thin(&format!("make thin volume {vg}/{lv}"), &command, vg)?;
         Ok(())
     }
 
@@ -195,7 +196,7 @@ impl Lvm for LinuxLvm {
         active: bool,
     ) -> Result<(), HostError> {
         let command = args::create_thin_snapshot(vg, origin, lv, tags, active);
-        self.run(&format!("make {vg}/{lv}, a snapshot of {origin}"), &command)?;
+        self.run_thin(&format!("make {vg}/{lv}, a snapshot of {origin}"), &command, vg)?;
         Ok(())
     }
 
@@ -205,9 +206,10 @@ impl Lvm for LinuxLvm {
     }
 
     fn extend_thin(&self, vg: &str, lv: &str, size: Bytes) -> Result<(), HostError> {
-        self.run(
+        self.run_thin(
             &format!("extend thin volume {vg}/{lv}"),
             &args::extend_thin(vg, lv, size),
+            vg,
         )?;
         Ok(())
     }
@@ -240,7 +242,12 @@ impl Lvm for LinuxLvm {
     }
 
     fn remove_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
-        self.run_on(&format!("remove {vg}/{lv}"), &args::remove_lv(vg, lv), vg, Some(lv))
+        let operation = format!("remove {vg}/{lv}");
+        let command = args::remove_lv(vg, lv);
+        match self.run_on(&operation, &command, vg, Some(lv)) {
+            Err(HostError::Failed { .. }) => self.run_thin(&operation, &command, vg).map(|_| ()),
+            outcome => outcome,
+        }
     }
 
     fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError> {
