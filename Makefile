@@ -31,6 +31,7 @@ bench: image ## Measures, each figure beside its floor.
 	target/debug/bench
 
 torture: image ## Checks what a thousand power cuts leave of a recorded workload; CUTS=... for more.
+	CISTERN_HISTORIES=100000 CISTERN_HISTORIES_SEED=$$(date +%s%N) cargo test --locked -p cistern-engine --test engine histories
 	target/debug/scenarios --part long
 	target/debug/torture --cuts $(or $(CUTS),1000)
 

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cistern_model::Layout;
 
@@ -18,6 +18,8 @@ use crate::support::path;
 
 /// How many, where nothing else is said.
 const HISTORIES: u64 = 10_000;
+/// Where they begin, where nothing else is said: what every run of the tests lives through. `make torture` begins elsewhere.
+const SEED: u64 = 20_261_121;
 
 type Steps = Vec<(Step, Mishap)>;
 
@@ -137,8 +139,7 @@ pub(crate) fn keep(name: &str, text: &str) {
 #[test]
 fn whatever_happens_what_was_answered_is_there_and_what_was_not_is_finished_or_gone() {
     let count = number("CISTERN_HISTORIES").unwrap_or(HISTORIES);
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
-    let seed = number("CISTERN_HISTORIES_SEED").unwrap_or(u64::try_from(now % 1_000_000_000).unwrap());
+    let seed = number("CISTERN_HISTORIES_SEED").unwrap_or(SEED);
     let begun = Instant::now();
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let (tally, found) = (Mutex::new(Tally::default()), Mutex::new(None));
