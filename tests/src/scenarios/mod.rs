@@ -153,15 +153,17 @@ const STORAGE: &[Scenario] = &[
     from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
     from("a-volume-changes", Stage::Pooled, snapshots::a_volume_changes),
     pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
-    boot("contract", || Machine::default().contract(), contract::contract),
 ];
 
 /// What takes too long for every run: `make torture` runs it.
-const LONG: &[Scenario] = &[pair(
-    "disks-replaced-under-fio",
-    failure::many_pullable,
-    failure::disks_replaced_under_fio,
-)];
+const LONG: &[Scenario] = &[
+    boot("contract", || Machine::default().contract(), contract::contract),
+    pair(
+        "disks-replaced-under-fio",
+        failure::many_pullable,
+        failure::disks_replaced_under_fio,
+    ),
+];
 
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.
 pub const PARTS: &[(&str, &[Scenario])] = &[("base", BASE), ("storage", STORAGE), ("long", LONG)];
