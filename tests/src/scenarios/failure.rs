@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Disk, DiskState, Layout, Percent, Pool, PoolState, Volume, VolumeState};
+use cistern_model::{Bytes, Disk, DiskState, Layout, Percent, Pool, PoolState, Snapshot, Volume, VolumeState};
 use cistern_qemu::{Bus, Disk as Medium};
 
 use crate::lab::{Lab, Machine};
@@ -101,6 +101,53 @@ pub(super) fn disk_lost_and_back(lab: &Lab) -> Result<()> {
     );
     Ok(())
 }
+
+/// LVM is put where a power cut between two commits of the kernel leaves it: it is about to make a snapshot that the pool
+/// has. By itself it could change nothing in that pool any more.
+pub(super) fn half_made_snapshot(lab: &Lab) -> Result<()> {
+    let kept = lab.create_volume("kept", "300MiB")?;
+    lab.mount(&kept, "/mnt/kept")?;
+    lab.peer
+        .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=8 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
+    let half: Snapshot = lab.cli.json(&["snapshots", "create", "half", "kept"])?;
+    let shell = lab.appliance.root_shell()?;
+    shell.install("/run/half.sh", HALF_MADE)?;
+    let told = shell.run(&format!("bash /run/half.sh {} {}", half.pool, half.id))?;
+    ensure!(told.contains("File exists"), "LVM was to be stuck: {told}");
+    drop(shell);
+
+    lab.wait_for_api()?;
+    let next = lab.create_volume("next", "300MiB")?;
+    lab.mount(&next, "/mnt/next")?;
+    lab.cli.ok(&["snapshots", "delete", "kept@half", "--yes"])?;
+    lab.cli.ok(&["snapshots", "create", "whole", "kept"])?;
+    lab.peer
+        .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a && echo x > /mnt/next/x && sync /mnt/next/x")?;
+    lab.power_cut_and_start()?;
+    lab.peer.sh("cmp /tmp/a /mnt/kept/a && cat /mnt/next/x").map(drop)
+}
+
+/// Takes one off the kernel's count of the pool's transactions, and notes that the snapshot is to be made; then shows that
+/// LVM cannot make anything else.
+const HALF_MADE: &str = r#"
+set -e
+layer=$(echo "$1" | sed 's/-/--/g')-data-tpool
+count=$(dmsetup status "$layer" | awk '{print $4}')
+dmsetup message "$layer" 0 "set_transaction_id $count $((count - 1))"
+vgcfgbackup -f /run/before.cfg "$1" >/dev/null 2>&1
+awk -v count="$count" -v lv="$2" '
+    /type = "thin-pool"/ { pool = 1 }
+    { print }
+    pool && $1 == "transaction_id" && $3 == count { print "message1 {\ncreate = \"" lv "\"\n}"; pool = 0 }
+' /run/before.cfg >/run/after.cfg
+systemctl stop cisternd nfs-server
+umount /volumes/vol-*
+vgchange -an "$1" 2>&1
+vgcfgrestore --force --yes -f /run/after.cfg "$1" 2>&1
+vgchange -ay "$1" 2>&1 || true
+lvcreate -V 300m -n probe --thinpool data "$1" 2>&1 || true
+systemctl start cisternd
+"#;
 
 /// From each layout that can do without one, a disk is pulled under fio, which verifies what it wrote; another takes its
 /// place, and is filled. fio sees no error, and all copies agree.

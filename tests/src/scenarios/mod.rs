@@ -157,6 +157,7 @@ const STORAGE: &[Scenario] = &[
 
 /// What takes too long for every run: `make torture` runs it.
 const LONG: &[Scenario] = &[
+    from("half-made-snapshot", Stage::Pooled, failure::half_made_snapshot),
     boot("contract", || Machine::default().contract(), contract::contract),
     pair(
         "disks-replaced-under-fio",

@@ -214,7 +214,7 @@ pub(super) fn rollback_and_trash(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A volume grows under a writer, who sees it without mounting anew; its name, labels and owner change; all of it outlives
+/// A volume grows under a writer, who sees it without mounting anew; its name, labels, owner and options change; all of it outlives
 /// a power cut. A trim gives back what was deleted.
 pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     let volume = lab.create_volume("photos", "300MiB")?;
@@ -257,6 +257,9 @@ pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     lab.cli.ok(&["volumes", "label", "pictures", "team=art", "tier=gold"])?;
     lab.cli.ok(&["volumes", "schedule", "pictures", "hourly=2,daily=1"])?;
     lab.cli.ok(&["volumes", "chown", "pictures", "cluster-a"])?;
+    let users = ["--squash", "none", "--anonymous", "1000:2000"];
+    lab.cli
+        .ok(&[&["volumes", "options", "pictures"][..], &users].concat())?;
     lab.peer.sh("touch /tmp/stop; sleep 1; [ ! -e /tmp/failed ]")?;
     let before: Volume = lab.cli.json(&["volumes", "show", "pictures"])?;
     lab.power_cut_and_start()?;
