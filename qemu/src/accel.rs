@@ -58,8 +58,8 @@ impl Accel {
     /// How many processors a machine gets that asks for so many: under software emulation one.
     ///
     /// With more, QEMU 10.0.2 can free the map of a guest's memory while another processor reads it, and then ends with
-    /// `iotlb_to_section: Assertion ... failed` when the guest sets up its PCI devices, at a start or a restart (about one
-    /// start in three hundred). The processors of emulated machines are threads of the host's anyway: where several
+    /// `iotlb_to_section: Assertion ... failed` when the guest sets up its PCI devices, at a start or a restart (seen
+    /// four times in some hundreds of starts). The processors of emulated machines are threads of the host's anyway: where several
     /// machines run at once, one each is quicker too.
     pub(crate) fn processors(self, asked: u32) -> u32 {
         match self {
