@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use crate::error::CliError;
+use crate::prompt::terminal::with_lines;
 
 /// Whether there is somebody to ask.
 pub(crate) fn somebody() -> bool {
@@ -15,7 +16,7 @@ pub(crate) fn line(question: &str) -> Result<Option<String>, CliError> {
     let failed = |error| CliError::io("asking", error);
     std::io::stderr().flush().map_err(failed)?;
     let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer).map_err(failed)?;
+    let read = with_lines(|| std::io::stdin().read_line(&mut answer)).map_err(failed)?;
     Ok((read > 0).then(|| answer.trim().to_owned()))
 }
 

@@ -167,3 +167,16 @@ fn what_is_typed_before_the_prompt_is_not_lost() {
     session.expect("unrecognized subcommand");
     session.expect("cistern> ");
 }
+
+/// Between two lines the terminal's modes change twice; what is typed in that moment is meant for the next line.
+#[test]
+fn what_is_typed_while_a_command_ends_is_not_lost() {
+    let mut session = Session::start(true);
+    session.expect("cistern> ");
+    for n in 0..900u64 {
+        session.type_keys("\r");
+        std::thread::sleep(Duration::from_micros(n % 300 * 10));
+        session.type_keys(&format!("word{n}\r"));
+        session.expect(&format!("unrecognized subcommand 'word{n}'"));
+    }
+}

@@ -8,7 +8,7 @@ mod completer;
 mod editor;
 mod plain;
 mod root_shell;
-mod terminal;
+pub(crate) mod terminal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -46,12 +46,21 @@ trait Reader {
 
 /// Runs a session until it is ended.
 pub(crate) fn session(runtime: &Runtime, global: &Global) -> Result<(), CliError> {
+    let mut terminal = None;
+    let ended = lines(runtime, global, &mut terminal);
+    if let Some(terminal) = terminal {
+        terminal.restore();
+    }
+    ended
+}
+
+fn lines(runtime: &Runtime, global: &Global, terminal: &mut Option<Terminal>) -> Result<(), CliError> {
     // From here on neither Ctrl-C nor Ctrl-\ ends the program.
     runtime
         .block_on(async { signal(SignalKind::interrupt()).and(signal(SignalKind::quit())) })
         .map(drop)
         .map_err(|error| CliError::io("catching signals", error))?;
-    let terminal = Terminal::prepare();
+    let terminal = terminal.insert(Terminal::prepare());
     let watch = Watch::start(global.clone());
     banner::show(&watch);
     let mut reader: Box<dyn Reader> = if terminal.answers() {
@@ -72,7 +81,7 @@ pub(crate) fn session(runtime: &Runtime, global: &Global) -> Result<(), CliError
             Ok(Err(error)) if reader_is_last_resort(&error) => return Err(error),
             Ok(Err(_)) | Err(_) => {
                 // The terminal does not do what the line editor needs; reading plain lines always works.
-                terminal.restore();
+                terminal.use_plain_lines();
                 eprintln!();
                 reader = Box::new(plain::Plain::new(String::new()));
                 continue;
@@ -99,7 +108,7 @@ pub(crate) fn session(runtime: &Runtime, global: &Global) -> Result<(), CliError
             Ok(false) => {}
             Err(_) => eprintln!("error: a fault of this program; the appliance goes on"),
         }
-        terminal.restore();
+        terminal.settle();
     }
 }
 

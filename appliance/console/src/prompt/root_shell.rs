@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 
 use super::banner::Watch;
+use super::terminal::with_lines;
 use crate::ask;
 use crate::profile::connect;
 
@@ -40,7 +41,7 @@ pub(crate) fn run(watch: &Watch) {
         .arg("-i")
         .env("PS1", "root@\\h:\\w# ")
         .env_remove("CISTERN_TOKEN");
-    match command.status() {
+    match with_lines(|| command.status()) {
         Ok(_) => {}
         Err(error) => eprintln!("error: starting {shell}: {error}"),
     }

@@ -1,11 +1,18 @@
-//! What the terminal can do, found out by asking it. Invariant: its modes are as they were after each command, and
+//! What the terminal can do, found out by asking it. Invariant: its modes are as they should be after each command, and
 //! nothing that was typed meanwhile is lost.
+//!
+//! The line editor switches to raw mode for each line, and back. What is typed between two lines would be edited,
+//! echoed and ended by the tty itself: a return key becomes a newline there, which the editor takes for another key,
+//! and what follows it in the same reading is lost. So between lines the tty is quiet: it passes on what is typed as it
+//! is. Whoever reads lines of the tty's own asks for that by [`with_lines`].
 
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 use crate::output::WIDTH;
 
@@ -54,10 +61,10 @@ impl Terminal {
         raw.make_raw();
         if tcsetattr(stdin, OptionalActions::Now, &raw).is_ok() {
             let seen = probe();
-            terminal.restore();
             let (answers, rest) = take_answer(&seen);
             terminal.answers = answers;
             terminal.typed_ahead = rest;
+            terminal.settle();
         }
         terminal
     }
@@ -72,13 +79,50 @@ impl Terminal {
         self.typed_ahead.clone()
     }
 
+    /// Puts its modes to what the next line needs: quiet where the line editor reads, as at the beginning where not.
+    pub(crate) fn settle(&self) {
+        match &self.modes {
+            Some(modes) if self.answers => {
+                let mut quiet = modes.clone();
+                quiet.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO);
+                quiet.input_modes &= !InputModes::ICRNL;
+                set(&quiet);
+            }
+            _ => self.restore(),
+        }
+    }
+
+    /// From now on the tty itself edits lines.
+    pub(crate) fn use_plain_lines(&mut self) {
+        self.answers = false;
+        self.restore();
+    }
+
     /// Puts its modes back to what they were at the beginning.
     pub(crate) fn restore(&self) {
         if let Some(modes) = &self.modes {
-            // If it is gone, the next read says so.
-            let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, modes);
+            set(modes);
         }
     }
+}
+
+fn set(modes: &Termios) {
+    // If the terminal is gone, the next read says so.
+    let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, modes);
+}
+
+/// Runs what reads lines from the terminal, or gives it to another program, with the tty's own editing of lines.
+pub(crate) fn with_lines<T>(run: impl FnOnce() -> T) -> T {
+    let Ok(before) = tcgetattr(rustix::stdio::stdin()) else {
+        return run();
+    };
+    let mut lines = before.clone();
+    lines.local_modes |= LocalModes::ICANON | LocalModes::ECHO;
+    lines.input_modes |= InputModes::ICRNL;
+    set(&lines);
+    let done = run();
+    set(&before);
+    done
 }
 
 fn probe() -> Vec<u8> {
