@@ -12,12 +12,14 @@ pub(crate) fn somebody() -> bool {
 
 /// Asks a question and gives the answer's line; none at the end of the input.
 pub(crate) fn line(question: &str) -> Result<Option<String>, CliError> {
-    eprint!("{question} ");
     let failed = |error| CliError::io("asking", error);
-    std::io::stderr().flush().map_err(failed)?;
     let mut answer = String::new();
-    let read = with_lines(|| std::io::stdin().read_line(&mut answer)).map_err(failed)?;
-    Ok((read > 0).then(|| answer.trim().to_owned()))
+    let read = with_lines(|| {
+        eprint!("{question} ");
+        std::io::stderr().flush()?;
+        std::io::stdin().read_line(&mut answer)
+    });
+    Ok((read.map_err(failed)? > 0).then(|| answer.trim().to_owned()))
 }
 
 /// Goes on only if it is confirmed, by `--yes` or by the person at the terminal.

@@ -179,4 +179,17 @@ fn what_is_typed_while_a_command_ends_is_not_lost() {
         session.type_keys(&format!("word{n}\r"));
         session.expect(&format!("unrecognized subcommand 'word{n}'"));
     }
+    session.type_keys("\rshell\r");
+    session.expect("Type `root`");
+    session.type_keys("no\r");
+    session.expect("no shell was started");
+    session.type_keys("shell\r");
+    session.expect("Type `root`");
+    session.type_keys("root\r");
+    session.expect("# ");
+    session.type_keys("echo I am $((40 + 2))\rexit\r");
+    session.expect("I am 42");
+    session.expect("cistern> ");
+    session.type_keys("exit\r");
+    assert!(session.ended());
 }

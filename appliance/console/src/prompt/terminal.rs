@@ -111,15 +111,20 @@ fn set(modes: &Termios) {
     let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, modes);
 }
 
-/// Runs what reads lines from the terminal, or gives it to another program, with the tty's own editing of lines.
+/// Asks and reads a line of the terminal, or gives the terminal to another program, with the tty's own editing of lines. What
+/// a person may answer to must be printed by `run`: what was typed into the quiet tty before is no line, and is dropped.
 pub(crate) fn with_lines<T>(run: impl FnOnce() -> T) -> T {
-    let Ok(before) = tcgetattr(rustix::stdio::stdin()) else {
+    let stdin = rustix::stdio::stdin();
+    let Ok(before) = tcgetattr(stdin) else {
         return run();
     };
+    if before.local_modes.contains(LocalModes::ICANON) {
+        return run();
+    }
     let mut lines = before.clone();
     lines.local_modes |= LocalModes::ICANON | LocalModes::ECHO;
     lines.input_modes |= InputModes::ICRNL;
-    set(&lines);
+    let _ = tcsetattr(stdin, OptionalActions::Flush, &lines);
     let done = run();
     set(&before);
     done
