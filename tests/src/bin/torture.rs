@@ -1,6 +1,6 @@
 //! Records a workload and checks what hundreds of power cuts would have left of it.
 //!
-//!     torture [--cuts N] [--machines N]
+//!     torture [--cuts N] [--machines N] [--layout LAYOUT] [--lose-a-disk]
 //!
 //! Prints in which phases the cuts fell, then `torture: N passed, N failed` and `torture: N cuts, 0 lost`. Cuts are chosen by
 //! `TORTURE_SEED`.
@@ -8,8 +8,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use cistern_model::Layout;
 use cistern_tests::cli::top;
-use cistern_tests::torture;
+use cistern_tests::torture::{self, Campaign};
 use clap::Parser;
 
 /// Checks what power cuts leave.
@@ -21,6 +22,12 @@ struct Options {
     /// How many machines check them side by side.
     #[arg(long, default_value_t = 2)]
     machines: usize,
+    /// The pool's layout.
+    #[arg(long, default_value = "mirror")]
+    layout: Layout,
+    /// With each cut one of the disks is lost too; a parity's write hole is counted by itself.
+    #[arg(long)]
+    lose_a_disk: bool,
 }
 
 fn main() -> ExitCode {
@@ -38,8 +45,15 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<bool> {
     let seed = torture::seed()?;
-    println!("torture: {} cuts, seed {seed}", options.cuts);
-    let outcome = torture::run(&top()?, options.cuts, options.machines, seed)?;
+    let campaign = Campaign {
+        layout: options.layout,
+        lose_a_disk: options.lose_a_disk,
+        cuts: options.cuts,
+        machines: options.machines,
+        seed,
+    };
+    println!("torture: {campaign:?}");
+    let outcome = torture::run(&top()?, &campaign)?;
     for (phase, count) in &outcome.phases {
         println!("  {count:5}  {phase}");
     }
@@ -49,6 +63,13 @@ fn run(options: &Options) -> Result<bool> {
         outcome.recording, outcome.checking, outcome.under_way, outcome.cuts
     );
     let failed = outcome.lost.len();
+    if options.lose_a_disk {
+        println!(
+            "torture: {} with a disk lost too: {} cuts met the write hole",
+            options.layout,
+            outcome.hole.len()
+        );
+    }
     println!("torture: {} passed, {failed} failed", outcome.cuts - failed);
     println!("torture: {} cuts, {failed} lost", outcome.cuts);
     Ok(failed == 0)

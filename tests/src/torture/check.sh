@@ -1,13 +1,19 @@
 #!/bin/bash
 # What an appliance makes of disks that were just put in.
 #
-#   check.sh look     starts cisternd and tells its pools, its volumes and the sums of their files
-#   check.sh leave    lets go of the disks, so that they can be taken out
+#   check.sh look STATE   starts cisternd, waits a while for the pool to be in that state, and tells the pools, the
+#                         volumes and the sums of their files
+#   check.sh leave        lets go of the disks, so that they can be taken out
 case $1 in
 look)
     udevadm settle
     systemctl start cisternd || { journalctl -u cisternd --no-pager -n 30; exit 1; }
-    echo "pools $(cistern pools list -o json | tr -d '\n')"
+    for try in {1..20}; do
+        pools=$(cistern pools list -o json | tr -d '\n')
+        [[ $pools == *"\"state\": \"$2\""* ]] && break
+        sleep 1
+    done
+    echo "pools $pools"
     echo "volumes $(cistern volumes list -o json | tr -d '\n')"
     echo "snapshots $(cistern snapshots list -o json | tr -d '\n')"
     for volume in /volumes/vol-*; do

@@ -10,7 +10,7 @@ use cistern_model::{Pool, PoolState, Snapshot, Volume};
 use cistern_qemu::{Bus, Recording, Vm};
 
 use super::Plan;
-use super::ledger::{Found, Ledger, Moment};
+use super::ledger::{Found, Ledger, Moment, Terms, Verdict};
 use crate::lab::{Lab, Machine, RootShell, Site};
 
 const SCRIPT: &str = include_str!("check.sh");
@@ -34,6 +34,12 @@ impl Checker {
             shell.install(PATH, SCRIPT)?;
             shell.run("systemctl stop cistern-gate cisternd nfs-server cistern-console@tty1")?;
             shell.run(&format!("echo {system_id} > /var/lib/cistern/lvm-system-id"))?;
+            // A disk that is lost does not come back here.
+            shell.run(
+                "mkdir -p /run/systemd/system/cisternd.service.d && cd /run/systemd/system/cisternd.service.d && \
+                 printf '[Service]\\nExecStart=\\nExecStart=/usr/sbin/cisternd --degraded-wait 1\\n' > wait.conf && \
+                 systemctl daemon-reload",
+            )?;
             Ok(())
         })?;
         Ok(Checker { lab })
@@ -45,32 +51,39 @@ impl Checker {
         disks: &Recording,
         ledger: &Ledger,
         cuts: impl Fn() -> Option<&'a Plan>,
-        tell: impl Fn(&Plan, Vec<String>),
+        tell: impl Fn(&Plan, Verdict),
     ) -> Result<()> {
         self.lab.check(|lab| {
             let shell = lab.appliance.root_shell()?;
             while let Some(plan) = cuts() {
                 let view = disks.cut(&plan.cut)?;
-                let wrong = check(lab.appliance.vm(), &shell, &view, plan.cut.position().0, ledger)
-                    .with_context(|| format!("at {plan:?}"))?;
-                tell(plan, wrong);
+                let verdict = check(lab.appliance.vm(), &shell, &view, plan, ledger);
+                tell(plan, verdict.with_context(|| format!("at {plan:?}"))?);
             }
             Ok(())
         })
     }
 }
 
-fn check(vm: &Vm, shell: &RootShell<'_>, view: &Recording, at: Moment, ledger: &Ledger) -> Result<Vec<String>> {
+fn check(vm: &Vm, shell: &RootShell<'_>, view: &Recording, plan: &Plan, ledger: &Ledger) -> Result<Verdict> {
+    let (at, terms): (Moment, Terms) = (plan.cut.position().0, plan.terms);
     vm.attach(view, Bus::VirtioScsi)?;
-    let told = shell.run_for(&format!("bash {PATH} look"), LIMIT)?;
+    let state = match terms.disk_lost {
+        true => PoolState::Degraded,
+        false => PoolState::Ready,
+    };
+    let told = shell.run_for(&format!("bash {PATH} look {}", state.name()), LIMIT)?;
     let (pools, found) = read(&told)?;
-    let wrong = match pools.as_slice() {
-        [pool] if pool.state == PoolState::Ready => ledger.judge(at, &found),
-        other => vec![format!("the pool is not served: {other:?}")],
+    let verdict = match pools.as_slice() {
+        [pool] if pool.state == state => ledger.judge(at, terms, &found),
+        other => Verdict {
+            lost: vec![format!("the pool is not served: {other:?}")],
+            ..Verdict::default()
+        },
     };
     shell.run_for(&format!("bash {PATH} leave"), LIMIT)?;
     vm.detach(view)?;
-    Ok(wrong)
+    Ok(verdict)
 }
 
 /// Reads what the script told.

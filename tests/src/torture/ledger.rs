@@ -89,6 +89,24 @@ pub struct Found {
     pub sums: BTreeMap<(String, String), String>,
 }
 
+/// Under which conditions a cut is judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// A disk was lost with the power: the pool is served degraded, and what was under way waits for its disk.
+    pub disk_lost: bool,
+    /// The layout has a write hole when a disk is missing: docs/storage.md says which bytes it may cost.
+    pub write_hole: bool,
+}
+
+/// What is wrong with what was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What was promised and is lost.
+    pub lost: Vec<String>,
+    /// What the write hole has cost, as documented.
+    pub hole: Vec<String>,
+}
+
 /// What a cut must have left of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
@@ -127,6 +145,28 @@ impl Known {
         }
         sizes
     }
+
+    /// In what a volume that was answered is another one now.
+    fn differs(&self, at: Moment, volume: &Volume) -> Option<String> {
+        let (_, made) = self.made.as_ref()?;
+        let same = made.id == volume.id && made.created == volume.created && self.sizes(at).contains(&volume.size);
+        (!same).then(|| format!("volume {} is not what was answered: {volume:?}", self.name))
+    }
+
+    /// Which of its synced files have not the bytes that they had.
+    fn bytes_wrong(&self, at: Moment, volume: &Volume, found: &Found) -> Vec<String> {
+        let synced = self.files.iter().filter(|file| at >= file.synced);
+        let told = synced.filter_map(
+            |file| match found.sums.get(&(volume.id.to_string(), file.name.clone())) {
+                None => Some(format!("{}/{} was synced and is gone", self.name, file.name)),
+                Some(sum) if *sum != file.sum => {
+                    Some(format!("{}/{} has other bytes than were synced", self.name, file.name))
+                }
+                Some(_) => None,
+            },
+        );
+        told.collect()
+    }
 }
 
 impl Ledger {
@@ -141,14 +181,18 @@ impl Ledger {
     }
 
     /// What is wrong with what was found after a cut at this moment; nothing, if nothing was lost.
-    pub fn judge(&self, at: Moment, found: &Found) -> Vec<String> {
-        let mut wrong = Vec::new();
+    pub fn judge(&self, at: Moment, terms: Terms, found: &Found) -> Verdict {
+        let mut verdict = Verdict::default();
+        let Verdict { lost: wrong, hole } = &mut verdict;
         for volume in &found.volumes {
-            if volume.state != VolumeState::Ready {
-                wrong.push(format!(
-                    "volume {} is {}: {:?}",
-                    volume.name, volume.state, volume.reason
-                ));
+            let known = self.volumes.iter().find(|v| v.name == volume.name.as_str());
+            let waits = terms.disk_lost && known.is_some_and(|known| known.due(at) == Due::Open);
+            if volume.state != VolumeState::Ready && !waits {
+                let told = format!("volume {} is {}: {:?}", volume.name, volume.state, volume.reason);
+                match volume.state {
+                    VolumeState::Failed if terms.write_hole => hole.push(told),
+                    _ => wrong.push(told),
+                }
             }
             if !self.volumes.iter().any(|v| v.name == volume.name.as_str()) {
                 wrong.push(format!("volume {} was never asked for", volume.name));
@@ -159,12 +203,20 @@ impl Ledger {
             match (known.due(at), there) {
                 (Due::Owed, None) => wrong.push(format!("volume {} was answered and is gone", known.name)),
                 (Due::Excluded, Some(_)) => wrong.push(format!("volume {} must not be there", known.name)),
-                (Due::Owed, Some(volume)) => self.compare(at, known, volume, found, &mut wrong),
+                (Due::Owed, Some(volume)) => {
+                    if let Some(other) = known.differs(at, volume) {
+                        wrong.push(other);
+                    }
+                    let bytes = known.bytes_wrong(at, volume, found);
+                    if terms.write_hole { &mut *hole } else { &mut *wrong }.extend(bytes);
+                }
                 (Due::Open | Due::Excluded, _) => {}
             }
         }
         for snapshot in &found.snapshots {
-            if snapshot.state != SnapshotState::Ready {
+            let known = self.snapshots.iter().find(|s| s.name == snapshot.name.as_str());
+            let waits = terms.disk_lost && known.is_some_and(|known| known.due(at) == Due::Open);
+            if snapshot.state != SnapshotState::Ready && !waits {
                 wrong.push(format!("snapshot {} is {}", snapshot.name, snapshot.state));
             }
             if !self.snapshots.iter().any(|s| s.name == snapshot.name.as_str()) {
@@ -185,24 +237,7 @@ impl Ledger {
                 (Due::Open | Due::Excluded, _) => {}
             }
         }
-        wrong
-    }
-
-    fn compare(&self, at: Moment, known: &Known, volume: &Volume, found: &Found, wrong: &mut Vec<String>) {
-        if let Some((_, made)) = &known.made
-            && (made.id != volume.id || made.created != volume.created || !known.sizes(at).contains(&volume.size))
-        {
-            wrong.push(format!("volume {} is not what was answered: {volume:?}", known.name));
-        }
-        for file in known.files.iter().filter(|file| at >= file.synced) {
-            match found.sums.get(&(volume.id.to_string(), file.name.clone())) {
-                None => wrong.push(format!("{}/{} was synced and is gone", known.name, file.name)),
-                Some(sum) if *sum != file.sum => {
-                    wrong.push(format!("{}/{} has other bytes than were synced", known.name, file.name));
-                }
-                Some(_) => {}
-            }
-        }
+        verdict
     }
 }
 
@@ -261,21 +296,50 @@ mod tests {
     #[test]
     fn what_is_lost_is_named() {
         let (ledger, nothing) = (ledger(), Found::default());
-        assert_eq!(ledger.judge(15, &nothing), Vec::<String>::new());
-        assert_eq!(ledger.judge(25, &nothing).len(), 1);
+        assert_eq!(ledger.judge(15, Terms::default(), &nothing).lost, Vec::<String>::new());
+        assert_eq!(ledger.judge(25, Terms::default(), &nothing).lost.len(), 1);
         let mut found = Found {
             volumes: vec![volume("v")],
             ..Found::default()
         };
-        assert_eq!(ledger.judge(25, &found), Vec::<String>::new());
-        assert_eq!(ledger.judge(35, &found), ["v/f was synced and is gone"]);
+        assert_eq!(ledger.judge(25, Terms::default(), &found).lost, Vec::<String>::new());
+        assert_eq!(
+            ledger.judge(35, Terms::default(), &found).lost,
+            ["v/f was synced and is gone"]
+        );
         let key = (found.volumes[0].id.to_string(), "f".to_owned());
         found.sums.insert(key.clone(), "other".to_owned());
-        assert_eq!(ledger.judge(35, &found), ["v/f has other bytes than were synced"]);
+        assert_eq!(
+            ledger.judge(35, Terms::default(), &found).lost,
+            ["v/f has other bytes than were synced"]
+        );
         found.sums.insert(key, "s".to_owned());
-        assert_eq!(ledger.judge(35, &found), Vec::<String>::new());
-        assert_eq!(ledger.judge(60, &found), ["volume v must not be there"]);
+        assert_eq!(ledger.judge(35, Terms::default(), &found).lost, Vec::<String>::new());
+        assert_eq!(
+            ledger.judge(60, Terms::default(), &found).lost,
+            ["volume v must not be there"]
+        );
+        let hole = Terms {
+            disk_lost: true,
+            write_hole: true,
+        };
+        let other = Found {
+            sums: BTreeMap::from([(
+                ("vol-0f8fad5bd9cb469fa16570867728950e".to_owned(), "f".to_owned()),
+                "other".to_owned(),
+            )]),
+            ..found.clone()
+        };
+        assert_eq!(ledger.judge(35, hole, &other).lost, Vec::<String>::new());
+        assert_eq!(ledger.judge(35, hole, &other).hole.len(), 1);
+        assert_eq!(ledger.judge(35, hole, &nothing).lost.len(), 1, "no hole costs a volume");
+        found.volumes[0].state = VolumeState::Deleting;
+        assert_eq!(
+            ledger.judge(45, hole, &found).lost,
+            Vec::<String>::new(),
+            "it waits for its disk"
+        );
         found.volumes[0].state = VolumeState::Failed;
-        assert_eq!(ledger.judge(45, &found).len(), 1);
+        assert_eq!(ledger.judge(45, Terms::default(), &found).lost.len(), 1);
     }
 }

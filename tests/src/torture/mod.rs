@@ -16,18 +16,54 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::Bytes;
+use cistern_model::{Bytes, Layout};
 use cistern_qemu::{BlockServer, Cut, Medium, Position, Recording, Survivors};
 
 use self::checker::Checker;
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Terms};
 use crate::lab::{Machine, Site};
 
-/// The disks of the pool.
-const DISKS: [&str; 2] = ["CUT1", "CUT2"];
-const DISK_SIZE: Bytes = Bytes::mib(3584);
+/// How large each disk of the pool is.
+const DISK_SIZE: Bytes = Bytes::mib(1664);
 /// Of a hundred cuts, how many fall between a request and its answer.
 const UNDER_WAY_PERCENT: u64 = 88;
+
+/// What is tried.
+#[derive(Debug, Clone)]
+pub struct Campaign {
+    /// The pool's layout.
+    pub layout: Layout,
+    /// Whether with each cut one of the disks is lost too.
+    pub lose_a_disk: bool,
+    /// How many cuts.
+    pub cuts: usize,
+    /// How many machines check them side by side.
+    pub machines: usize,
+    /// What cuts are chosen by.
+    pub seed: u64,
+}
+
+impl Campaign {
+    /// As few disks as the layout can do with.
+    fn disks(&self) -> Vec<String> {
+        let count = match self.layout {
+            Layout::Single => 1,
+            Layout::Mirror => 2,
+            Layout::Parity => 3,
+            Layout::StripeMirror => 4,
+            Layout::DoubleParity => 5,
+        };
+        (1..=count).map(|n| format!("CUT{n}")).collect()
+    }
+
+    fn terms(&self) -> Terms {
+        let parity = matches!(self.layout, Layout::Parity | Layout::DoubleParity);
+        Terms {
+            disk_lost: self.lose_a_disk,
+            write_hole: self.lose_a_disk && parity,
+        }
+    }
+}
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -40,6 +76,8 @@ pub struct Outcome {
     pub phases: BTreeMap<String, usize>,
     /// For each cut that lost something, what.
     pub lost: Vec<String>,
+    /// For each cut where the write hole cost something, as documented, what.
+    pub hole: Vec<String>,
     /// Seconds that recording took.
     pub recording: f64,
     /// Seconds that checking took.
@@ -53,16 +91,18 @@ struct Plan {
     cut: Cut,
     phase: String,
     under_way: bool,
+    terms: Terms,
 }
 
-/// Records the workload and checks so many cuts of it with so many machines side by side.
-pub fn run(top: &std::path::Path, cuts: usize, machines: usize, seed: u64) -> Result<Outcome> {
+/// Records the workload and checks cuts of it.
+pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
+    let (cuts, machines) = (campaign.cuts, campaign.machines);
     let site = Site::new(top)?;
     site.begin("torture")?;
     let began = Instant::now();
     let server = BlockServer::start(top.join("target/test/torture-blocks"))?;
-    let disks = server.record(DISKS.map(|name| Medium::blank(name, DISK_SIZE)))?;
-    let (ledger, system_id) = record(&site, &disks)?;
+    let disks = server.record(campaign.disks().iter().map(|name| Medium::blank(name, DISK_SIZE)))?;
+    let (ledger, system_id) = record(&site, &disks, campaign)?;
     let mut outcome = Outcome {
         recording: began.elapsed().as_secs_f64(),
         ..Outcome::default()
@@ -74,10 +114,11 @@ pub fn run(top: &std::path::Path, cuts: usize, machines: usize, seed: u64) -> Re
         outcome.recording
     );
 
-    let plans = choose(&disks, &ledger, cuts, seed);
+    let plans = choose(&disks, &ledger, campaign);
     ensure!(plans.len() == cuts, "only {} moments to cut at", plans.len());
     let began = Instant::now();
-    let (next, lost) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let next = AtomicUsize::new(0);
+    let (lost, hole) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let done = AtomicUsize::new(0);
     let failures: Vec<Result<()>> = std::thread::scope(|scope| {
         let work = |machine: usize| -> Result<()> {
@@ -85,18 +126,18 @@ pub fn run(top: &std::path::Path, cuts: usize, machines: usize, seed: u64) -> Re
             site.begin(&format!("torture-checker-{machine}"))?;
             let checker = Checker::boot(&site, &system_id)?;
             let cuts = || plans.get(next.fetch_add(1, Ordering::SeqCst));
-            checker.check_all(&disks, &ledger, cuts, |plan, wrong| {
+            checker.check_all(&disks, &ledger, cuts, |plan, verdict| {
                 done.fetch_add(1, Ordering::SeqCst);
-                if !wrong.is_empty() {
-                    let text = format!(
-                        "cut {} ({:?}, {}): {}",
-                        plan.number,
-                        plan.cut,
-                        plan.phase,
-                        wrong.join("; ")
-                    );
-                    println!("LOST {text}");
-                    locked(&lost).push(text);
+                let text = |wrong: &[String]| {
+                    let (number, cut, phase) = (plan.number, &plan.cut, &plan.phase);
+                    format!("cut {number} ({cut:?}, {phase}): {}", wrong.join("; "))
+                };
+                if !verdict.lost.is_empty() {
+                    println!("LOST {}", text(&verdict.lost));
+                    locked(&lost).push(text(&verdict.lost));
+                } else if !verdict.hole.is_empty() {
+                    println!("hole {}", text(&verdict.hole));
+                    locked(&hole).push(text(&verdict.hole));
                 }
             })
         };
@@ -117,6 +158,7 @@ pub fn run(top: &std::path::Path, cuts: usize, machines: usize, seed: u64) -> Re
         *outcome.phases.entry(plan.phase.clone()).or_default() += 1;
     }
     outcome.lost = std::mem::take(&mut *locked(&lost));
+    outcome.hole = std::mem::take(&mut *locked(&hole));
     site.end(Ok(()))?;
     Ok(outcome)
 }
@@ -126,11 +168,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// An appliance whose pool's disks are these does the work. Also says its system ID, by which the disks are its own.
-fn record(site: &Site, disks: &Recording) -> Result<(Ledger, String)> {
+fn record(site: &Site, disks: &Recording, campaign: &Campaign) -> Result<(Ledger, String)> {
     let lab = site.boot_pair(Machine::default().pool_disks(disks.disks()))?;
     lab.check(|lab| {
         lab.enrol(&lab.banner()?)?;
-        let ledger = workload::run(lab, disks, "mirror")?;
+        let ledger = workload::run(lab, disks, campaign)?;
         let id = lab.appliance.root_shell()?.run("cat /var/lib/cistern/lvm-system-id")?;
         Ok((ledger, id.trim().to_owned()))
     })
@@ -138,7 +180,8 @@ fn record(site: &Site, disks: &Recording) -> Result<(Ledger, String)> {
 
 /// Chooses moments: most of them while a request was under way, spread over all requests, with everything that a cache can
 /// do to what was not flushed.
-fn choose(disks: &Recording, ledger: &Ledger, cuts: usize, seed: u64) -> Vec<Plan> {
+fn choose(disks: &Recording, ledger: &Ledger, campaign: &Campaign) -> Vec<Plan> {
+    let (cuts, names) = (campaign.cuts, campaign.disks());
     let events: Vec<u64> = disks
         .events(Position(ledger.pool_made), disks.end())
         .into_iter()
@@ -146,7 +189,7 @@ fn choose(disks: &Recording, ledger: &Ledger, cuts: usize, seed: u64) -> Vec<Pla
         .map(|event| event.at.0 + 1)
         .collect();
     let (busy, calm): (Vec<u64>, Vec<u64>) = events.into_iter().partition(|at| ledger.under_way(*at));
-    let mut random = seed;
+    let mut random = campaign.seed;
     let mut next = move || {
         // A linear congruential generator (Knuth, MMIX); its high bits are good enough to choose by.
         random = random
@@ -166,12 +209,17 @@ fn choose(disks: &Recording, ledger: &Ledger, cuts: usize, seed: u64) -> Vec<Pla
                 2 => cut.survivors(Survivors::Random(next())),
                 _ => cut.survivors(Survivors::Random(next())).torn(next()),
             };
+            let cut = match campaign.lose_a_disk {
+                true => cut.without(names.get(number % names.len())?),
+                false => cut,
+            };
             let phase = disks.phase(Position(at)).unwrap_or_default();
             Some(Plan {
                 number,
                 cut,
                 phase: kind_of(&phase),
                 under_way: ledger.under_way(at),
+                terms: campaign.terms(),
             })
         })
         .collect()

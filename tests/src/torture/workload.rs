@@ -3,10 +3,13 @@
 //! Invariant: a mark is made before a request is sent and after its answer was read, so that what lies between them is
 //! what the request did, and what comes after the second was done by an appliance that had answered.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Snapshot, Volume};
+use cistern_model::{Bytes, Percent, Pool, Snapshot, Volume};
 use cistern_qemu::Recording;
 
+use super::Campaign;
 use super::ledger::{File, Known, Ledger, Moment, Taken};
 use crate::lab::{Lab, PEER_ADDRESS};
 
@@ -14,15 +17,20 @@ use crate::lab::{Lab, PEER_ADDRESS};
 const ROUNDS: usize = 4;
 /// How many files the client writes to a volume at a time.
 const FILES: usize = 2;
+/// How long a new pool's copies may take to be made under software emulation.
+const COPIES_LIMIT: Duration = Duration::from_secs(300);
 
 /// Does the work on an appliance whose pool's disks are recorded, and says what was promised and when.
-pub(super) fn run(lab: &Lab, disks: &Recording, layout: &str) -> Result<Ledger> {
+pub(super) fn run(lab: &Lab, disks: &Recording, campaign: &Campaign) -> Result<Ledger> {
     let mut work = Work {
         lab,
         disks,
         ledger: Ledger::default(),
     };
-    work.make_pool(layout)?;
+    work.make_pool(campaign.layout.name())?;
+    if campaign.lose_a_disk {
+        work.wait_for_copies()?;
+    }
     for round in 0..ROUNDS {
         let volume = work.create(&format!("v{round}"), Bytes::mib(300 + 8 * round as u64), None)?;
         work.write(volume, FILES)?;
@@ -55,6 +63,21 @@ impl Work<'_> {
         self.mark("asked: make the pool");
         self.lab.cli.ok(&args)?;
         self.ledger.pool_made = self.mark("answered: the pool is made");
+        Ok(())
+    }
+
+    /// A layout can do without a disk only once its copies, or its parity, have been made.
+    fn wait_for_copies(&mut self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let pool: Pool = self.lab.cli.json(&["pools", "show", "tank"])?;
+            if pool.sync_percent == Percent::FULL {
+                break;
+            }
+            ensure!(began.elapsed() < COPIES_LIMIT, "its copies are not made: {pool:?}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.ledger.pool_made = self.mark("answered: the pool is whole");
         Ok(())
     }
 
