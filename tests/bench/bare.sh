@@ -3,6 +3,9 @@
 #
 #   bare.sh make VG COUNT CLIENT    makes volumes 1 to COUNT, mounted and exported
 #   bare.sh remove VG COUNT CLIENT  takes them away
+#   bare.sh copy VG COUNT CLIENT    of each: a snapshot, a writable copy that is mounted and exported; then it is enlarged
+#   bare.sh uncopy VG COUNT CLIENT  takes the snapshots and the copies away
+#   bare.sh snap VG NAME CLIENT     one snapshot of the volume of this name, gone again afterwards
 #
 # Prints `NAME MICROSECONDS` for each step of each volume, and for the whole as `create` and `delete`.
 set -eu
@@ -41,8 +44,45 @@ make() {
     step tag lvchange --config "$config" --addtag bench.state=ready "$vg/$lv"
 }
 
+copy() {
+    local lv=bare-$1 at=$top/copy-$1 from to uuid
+    step snapshot lvcreate --config "$config" --snapshot --setactivationskip y --name "$lv-s" "$vg/$lv"
+    mkdir -p "$at"
+    from=${EPOCHREALTIME/./}
+    lvcreate --config "$config" --snapshot --activate y --setactivationskip n --name "$lv-c" "$vg/$lv" >/dev/null
+    mount -t xfs -o noatime,nodev,nosuid,noexec,nouuid,nodiscard "/dev/$vg/$lv-c" "$at"
+    uuid=$(</proc/sys/kernel/random/uuid)
+    exportfs -o "rw,sync,no_subtree_check,no_root_squash,mp,fsid=$uuid" "$client:$at"
+    to=${EPOCHREALTIME/./}
+    echo "clone $((to - from))"
+    from=${EPOCHREALTIME/./}
+    lvextend --config "$config" --size $((size + (100 << 20)))b "$vg/$lv" >/dev/null
+    xfs_growfs -D $(((size + (100 << 20)) / 4096)) "$top/$1" >/dev/null
+    to=${EPOCHREALTIME/./}
+    echo "expand $((to - from))"
+}
+
+uncopy() {
+    release "$top/copy-$1"
+    lvremove --config "$config" --yes "$vg/bare-$1-c" "$vg/bare-$1-s" >/dev/null
+}
+
+# For a moment that somebody else watches: nothing but the snapshot.
+snap() {
+    step snapshot lvcreate --config "$config" --snapshot --setactivationskip y --name bare-watched "$vg/$1"
+    lvremove --config "$config" --yes "$vg/bare-watched" >/dev/null
+}
+
 remove() {
-    local lv=bare-$1 at=$top/$1 from=${EPOCHREALTIME/./} to tries=0
+    local lv=bare-$1 at=$top/$1 from=${EPOCHREALTIME/./} to
+    release "$at"
+    step lvremove lvremove --config "$config" --yes "$vg/$lv"
+    to=${EPOCHREALTIME/./}
+    echo "delete $((to - from))"
+}
+
+release() {
+    local at=$1 tries=0
     step exportfs-u exportfs -u "$client:$at"
     # What nfsd was told to let go of closes a moment later.
     until umount "$at" 2>/dev/null; do
@@ -51,9 +91,9 @@ remove() {
         sleep 0.04
     done
     rmdir "$at"
-    step lvremove lvremove --config "$config" --yes "$vg/$lv"
-    to=${EPOCHREALTIME/./}
-    echo "delete $((to - from))"
 }
 
-for ((n = 1; n <= count; n++)); do "$what" "$n"; done
+case $what in
+snap) snap "$count" ;;
+*) for ((n = 1; n <= count; n++)); do "$what" "$n"; done ;;
+esac

@@ -84,7 +84,7 @@ fn words(text: &str) -> String {
 }
 
 /// Asks again and again, without waiting for the answer to the question before, until one is answered well.
-async fn first_answer(client: &Client) -> Result<()> {
+pub(super) async fn first_answer(client: &Client) -> Result<()> {
     let began = Instant::now();
     let mut questions = JoinSet::new();
     let mut last = None;

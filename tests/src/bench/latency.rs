@@ -14,7 +14,7 @@ use crate::lab::{APPLIANCE_ADDRESS, Lab, PEER_ADDRESS, RootShell};
 
 /// As many volumes are there at once: the two ways take turns by blocks of them.
 const BLOCK: usize = 10;
-const SIZE: Bytes = Bytes::mib(300);
+pub(super) const SIZE: Bytes = Bytes::mib(300);
 const MS: &str = "ms";
 
 /// Milliseconds of one way.
@@ -145,7 +145,7 @@ fn mounts(lab: &Lab, paths: &[String]) -> Result<Vec<f64>> {
 }
 
 /// Milliseconds that this took.
-fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
+pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let began = Instant::now();
     let value = work();
     (value, began.elapsed().as_secs_f64() * 1000.0)

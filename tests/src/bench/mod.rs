@@ -6,9 +6,11 @@
 //! Not here: machines and how they are reached; see [`crate::lab`].
 
 mod boot;
+mod copies;
 mod figure;
 mod latency;
 mod rest;
+mod restart;
 mod script;
 mod throughput;
 
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use cistern_client::{Client, Endpoint};
 use cistern_model::Pool;
+use tokio::runtime::Runtime;
 
 use crate::lab::{Lab, Machine, RootShell, Site};
 pub use figure::{Aim, Figure, Sheet};
@@ -76,11 +79,31 @@ pub fn run(site: &Site, top: &Path, counts: Counts, sheet: &mut Sheet) -> Result
         let shell = lab.appliance.root_shell()?;
         wait_in_sync(&shell, sheet)?;
         latency::measure(lab, &runtime, &client, &shell, &pool, counts.volumes, sheet)?;
+        let bench = Bench {
+            lab,
+            runtime: &runtime,
+            client: &client,
+            pool: &pool,
+        };
+        copies::measure(&bench, &shell, counts.volumes, sheet)?;
+        copies::stall(&bench, &shell, counts.transfers, sheet)?;
         throughput::measure(lab, &shell, counts.transfers, sheet)?;
         drop(shell);
-        rest::memory(lab, "after the work", sheet)
+        rest::memory(lab, "after the work", sheet)?;
+        // Two machines are enough at a time.
+        lab.peer.vm()?.pause()?;
+        lab.appliance.vm().power_cut()?;
+        restart::measure(site, &runtime, counts.volumes, sheet)
     });
     site.end(result)
+}
+
+/// What is measured on: an appliance, its pool, and a client of its API.
+struct Bench<'a> {
+    lab: &'a Lab,
+    runtime: &'a Runtime,
+    client: &'a Client,
+    pool: &'a Pool,
 }
 
 /// The client VM, standing still.

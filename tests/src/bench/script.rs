@@ -1,6 +1,7 @@
 //! The script with the bare commands: how it gets to the appliance, and how what it prints is read.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,7 +22,7 @@ pub(super) fn install(shell: &RootShell<'_>) -> Result<()> {
 }
 
 /// Runs it.
-pub(super) fn run(shell: &RootShell<'_>, what: &str, group: &str, count: usize) -> Result<Times> {
+pub(super) fn run(shell: &RootShell<'_>, what: &str, group: &str, count: impl Display) -> Result<Times> {
     let printed = shell.run_for(
         &format!("bash /run/bench/bare.sh {what} {group} {count} {PEER_ADDRESS} 2>&1"),
         LIMIT,

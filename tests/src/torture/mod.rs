@@ -23,8 +23,8 @@ use self::checker::Checker;
 use self::ledger::{Ledger, Terms};
 use crate::lab::{Machine, Site};
 
-/// How large each disk of the pool is.
-const DISK_SIZE: Bytes = Bytes::mib(1664);
+/// About how much the workload needs of the pool, and something to spare.
+const POOL_SIZE: Bytes = Bytes::mib(3328);
 /// Of a hundred cuts, how many fall between a request and its answer.
 const UNDER_WAY_PERCENT: u64 = 88;
 
@@ -44,16 +44,18 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// As few disks as the layout can do with.
-    fn disks(&self) -> Vec<String> {
-        let count = match self.layout {
-            Layout::Single => 1,
-            Layout::Mirror => 2,
-            Layout::Parity => 3,
-            Layout::StripeMirror => 4,
-            Layout::DoubleParity => 5,
+    /// As few disks as the layout can do with, and how large each is.
+    fn disks(&self) -> (Vec<String>, Bytes) {
+        let (count, of_data) = match self.layout {
+            Layout::Single => (1, 1),
+            Layout::Mirror => (2, 1),
+            Layout::Parity => (3, 2),
+            Layout::StripeMirror => (4, 2),
+            Layout::DoubleParity => (5, 3),
         };
-        (1..=count).map(|n| format!("CUT{n}")).collect()
+        let each = POOL_SIZE.get() / of_data;
+        let names = (1..=count).map(|n| format!("CUT{n}")).collect();
+        (names, Bytes::mib(each >> 20))
     }
 
     fn terms(&self) -> Terms {
@@ -101,7 +103,8 @@ pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
     site.begin("torture")?;
     let began = Instant::now();
     let server = BlockServer::start(top.join("target/test/torture-blocks"))?;
-    let disks = server.record(campaign.disks().iter().map(|name| Medium::blank(name, DISK_SIZE)))?;
+    let (names, size) = campaign.disks();
+    let disks = server.record(names.iter().map(|name| Medium::blank(name, size)))?;
     let (ledger, system_id) = record(&site, &disks, campaign)?;
     let mut outcome = Outcome {
         recording: began.elapsed().as_secs_f64(),
@@ -181,7 +184,7 @@ fn record(site: &Site, disks: &Recording, campaign: &Campaign) -> Result<(Ledger
 /// Chooses moments: most of them while a request was under way, spread over all requests, with everything that a cache can
 /// do to what was not flushed.
 fn choose(disks: &Recording, ledger: &Ledger, campaign: &Campaign) -> Vec<Plan> {
-    let (cuts, names) = (campaign.cuts, campaign.disks());
+    let (cuts, (names, _)) = (campaign.cuts, campaign.disks());
     let events: Vec<u64> = disks
         .events(Position(ledger.pool_made), disks.end())
         .into_iter()
