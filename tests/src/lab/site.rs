@@ -103,7 +103,8 @@ impl Site {
         result
     }
 
-    fn directory(&self) -> Result<PathBuf> {
+    /// The folder of the scenario that was begun.
+    pub fn directory(&self) -> Result<PathBuf> {
         self.current.borrow().clone().context("no scenario was begun")
     }
 

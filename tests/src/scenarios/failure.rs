@@ -183,12 +183,7 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     })?;
     let volume = lab.create_volume("photos", "400MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
-    lab.peer.sh(
-        "rm -f /tmp/stop /tmp/failed /tmp/rounds; cat > /tmp/verify <<'END'\n\
-         cd /mnt/photos; while [ ! -e /tmp/stop ]; do fio --name=v --filename=v --size=16M --rw=randwrite --bs=16k --direct=1 --ioengine=libaio --iodepth=4 --verify=crc32c --verify_fatal=1 --do_verify=1 > /tmp/fio.out 2>&1 || cp /tmp/fio.out /tmp/failed; echo x >> /tmp/rounds; done\n\
-         END\n\
-         nohup sh /tmp/verify >/dev/null 2>&1 &",
-    )?;
+    fio_begins(lab)?;
     rounds(lab, 1)?;
     let pulled = lab.appliance.vm().unplug("pull2")?;
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
@@ -199,13 +194,7 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
         pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
     })?;
     rounds(lab, 1)?;
-    lab.peer.wait(
-        Duration::from_secs(120),
-        "the end of fio",
-        "touch /tmp/stop; ! pgrep -f /tmp/verify",
-    )?;
-    let failed = lab.peer.sh("cat /tmp/failed 2>/dev/null || true")?;
-    ensure!(failed.is_empty(), "fio: {failed}");
+    fio_ends(lab)?;
     lab.cli.ok(&["pools", "scrub", "tank"])?;
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(!alerts.contains("mismatch"), "{alerts}");
@@ -234,8 +223,32 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     Ok(())
 }
 
+/// In the client fio writes in `/mnt/photos` and verifies what it wrote, round after round.
+pub(super) fn fio_begins(lab: &Lab) -> Result<()> {
+    lab.peer
+        .sh(
+            "rm -f /tmp/stop /tmp/failed /tmp/rounds; cat > /tmp/verify <<'END'\n\
+             cd /mnt/photos; while [ ! -e /tmp/stop ]; do fio --name=v --filename=v --size=16M --rw=randwrite --bs=16k --direct=1 --ioengine=libaio --iodepth=4 --verify=crc32c --verify_fatal=1 --do_verify=1 > /tmp/fio.out 2>&1 || cp /tmp/fio.out /tmp/failed; echo x >> /tmp/rounds; done\n\
+             END\n\
+             nohup sh /tmp/verify >/dev/null 2>&1 &",
+        )
+        .map(drop)
+}
+
+/// It comes to an end, and has seen no error and no wrong byte.
+pub(super) fn fio_ends(lab: &Lab) -> Result<()> {
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "the end of fio",
+        "touch /tmp/stop; ! pgrep -f /tmp/verify",
+    )?;
+    let failed = lab.peer.sh("cat /tmp/failed 2>/dev/null || true")?;
+    ensure!(failed.is_empty(), "fio: {failed}");
+    Ok(())
+}
+
 /// That fio ends so many rounds more.
-fn rounds(lab: &Lab, more: u32) -> Result<()> {
+pub(super) fn rounds(lab: &Lab, more: u32) -> Result<()> {
     lab.peer.sh("touch /tmp/rounds; wc -l < /tmp/rounds > /tmp/mark")?;
     lab.peer.wait(
         Duration::from_secs(240),
@@ -245,7 +258,7 @@ fn rounds(lab: &Lab, more: u32) -> Result<()> {
 }
 
 /// Waits until the pool is as it should be.
-fn until(lab: &Lab, what: &str, so: impl Fn(&Pool) -> bool) -> Result<Pool> {
+pub(super) fn until(lab: &Lab, what: &str, so: impl Fn(&Pool) -> bool) -> Result<Pool> {
     let began = Instant::now();
     loop {
         let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;

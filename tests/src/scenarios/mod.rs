@@ -6,7 +6,9 @@ mod boot;
 mod console;
 mod contract;
 mod failure;
+mod faults;
 mod input;
+mod many;
 mod restart;
 mod serving;
 mod snapshots;
@@ -33,6 +35,8 @@ enum Start {
     Boot(fn() -> Machine),
     /// The same, with a client beside it.
     Pair(fn() -> Machine),
+    /// What it sets up for itself; its steps are in it.
+    Itself(fn(&Site) -> Result<()>),
 }
 
 impl Scenario {
@@ -47,6 +51,7 @@ impl Scenario {
             Start::From(stage) => site.resume(stage)?,
             Start::Boot(machine) => site.boot(machine())?,
             Start::Pair(machine) => site.boot_pair(machine())?,
+            Start::Itself(run) => return run(site),
         };
         lab.check(self.steps)
     }
@@ -73,6 +78,14 @@ const fn pair(name: &'static str, machine: fn() -> Machine, steps: fn(&Lab) -> R
         name,
         start: Start::Pair(machine),
         steps,
+    }
+}
+
+const fn itself(name: &'static str, run: fn(&Site) -> Result<()>) -> Scenario {
+    Scenario {
+        name,
+        start: Start::Itself(run),
+        steps: |_| Ok(()),
     }
 }
 
@@ -164,6 +177,13 @@ const LONG: &[Scenario] = &[
         failure::many_pullable,
         failure::disks_replaced_under_fio,
     ),
+    itself("disk-errors-under-fio", faults::disk_errors_under_fio),
+    pair(
+        "a-hundred-volumes-under-writers",
+        many::roomy,
+        many::a_hundred_volumes_under_writers,
+    ),
+    pair("a-thousand-volumes", many::roomy, many::a_thousand_volumes),
 ];
 
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.

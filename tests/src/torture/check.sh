@@ -14,7 +14,13 @@ look)
         sleep 1
     done
     echo "pools $pools"
-    echo "volumes $(cistern volumes list -o json | tr -d '\n')"
+    # A pool is degraded from the moment at which its volumes begin to be brought up.
+    for try in {1..20}; do
+        volumes=$(cistern volumes list -o json | tr -d '\n')
+        [[ $volumes == *'"state": "failed"'* ]] || break
+        sleep 1
+    done
+    echo "volumes $volumes"
     echo "snapshots $(cistern snapshots list -o json | tr -d '\n')"
     for volume in /volumes/vol-*; do
         [ -d "$volume" ] || continue

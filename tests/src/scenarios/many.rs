@@ -1,0 +1,140 @@
+//! Many volumes in one pool: over a restart with writers, and a thousand.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::{Bytes, System, Volume, VolumeState};
+use cistern_qemu::Disk;
+
+use crate::lab::{Lab, Machine};
+
+const HUNDRED: usize = 100;
+const THOUSAND: usize = 1000;
+/// A start with a thousand volumes under software emulation: each is activated and mounted, its log replayed.
+const START: Duration = Duration::from_secs(1800);
+
+/// Room for very many small volumes. One disk: what mirrors do is not the question here.
+pub(super) fn roomy() -> Machine {
+    let disk = Disk::blank(Bytes::gib(512)).serial("LARGE");
+    Machine::default().memory_mib(4096).pool_disks(vec![disk])
+}
+
+fn pool(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let disk = lab.available_disks()?.pop().context("no disk")?;
+    lab.cli.ok(&[
+        "pools",
+        "create",
+        "tank",
+        "--layout",
+        "single",
+        "--trash",
+        "0",
+        "--disk",
+        disk.id.as_str(),
+    ])?;
+    Ok(())
+}
+
+/// A hundred volumes, each with a writer; the appliance restarts in order. The writers wait and go on: no ESTALE, no error.
+pub(super) fn a_hundred_volumes_under_writers(lab: &Lab) -> Result<()> {
+    pool(lab)?;
+    for n in 0..HUNDRED {
+        let volume = lab.create_volume(&format!("v{n}"), "300MiB")?;
+        lab.mount(&volume, &format!("/mnt/v{n}"))?;
+    }
+    let last = HUNDRED - 1;
+    lab.peer.sh(&format!(
+        "cat > /tmp/writer <<'END'\n\
+         n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo $n >> $1/log && sync $1/log || echo \"$1 $n\" >> /tmp/failed; echo $n > /tmp/count.$(basename $1); sleep 1; done\n\
+         END\n\
+         for n in $(seq 0 {last}); do nohup sh /tmp/writer /mnt/v$n > /tmp/out.$n 2>&1 & done",
+    ))?;
+    let each = |mark: &str, more: u32| {
+        format!(
+            "for n in $(seq 0 {last}); do \
+               [ $(cat /tmp/count.v$n 2>/dev/null || echo 0) -gt $(($(cat /tmp/{mark}.v$n 2>/dev/null || echo 0) + {more})) ] || exit 1; \
+             done"
+        )
+    };
+    lab.peer.wait(START, "a line from each writer", &each("none", 0))?;
+    lab.reboot()?;
+    lab.peer.sh(&format!(
+        "for n in $(seq 0 {last}); do cp /tmp/count.v$n /tmp/mark.v$n; done"
+    ))?;
+    lab.peer.wait(
+        START,
+        "two lines more from each writer after the restart",
+        &each("mark", 1),
+    )?;
+    lab.peer.sh("touch /tmp/stop; sleep 3")?;
+    let failed = lab.peer.sh("cat /tmp/failed /tmp/out.* 2>/dev/null | head -20")?;
+    ensure!(failed.trim().is_empty(), "writers saw errors:\n{failed}");
+    lab.peer.sh(&format!(
+        "for n in $(seq 0 {last}); do \
+           test \"$(cat /mnt/v$n/log)\" = \"$(seq 1 $(tail -n 1 /mnt/v$n/log))\" || {{ echo v$n; exit 1; }}; \
+         done"
+    ))?;
+    println!("     {HUNDRED} writers over a restart: 0 errors, every line there once");
+    all_ready(lab, HUNDRED)
+}
+
+/// A thousand volumes: what the tenth and what the last of them took to make, and all of them served after a power cut.
+pub(super) fn a_thousand_volumes(lab: &Lab) -> Result<()> {
+    pool(lab)?;
+    let mut took = Vec::new();
+    let mut last = None;
+    for n in 0..THOUSAND {
+        let began = Instant::now();
+        last = Some(lab.create_volume(&format!("v{n}"), "300MiB")?);
+        took.push(began.elapsed());
+    }
+    let tenth = middle(took.get(5..15));
+    let thousandth = middle(took.get(THOUSAND - 10..));
+    println!(
+        "     create: the 10th {:.2} s, the {THOUSAND}th {:.2} s, {:.2} times that (medians of ten around them)",
+        tenth.as_secs_f32(),
+        thousandth.as_secs_f32(),
+        thousandth.as_secs_f32() / tenth.as_secs_f32()
+    );
+    let last = last.context("no volume")?;
+    lab.mount(&last, "/mnt/last")?;
+    lab.peer
+        .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=4 2>/dev/null && cp /tmp/a /mnt/last/a && sync /mnt/last/a")?;
+
+    let began = Instant::now();
+    lab.appliance.power_cut_and_start()?;
+    loop {
+        let system: Result<System> = lab.cli.json(&["system", "show"]);
+        match system {
+            Ok(system) if system.volumes_ready as usize == THOUSAND => break,
+            other => ensure!(began.elapsed() < START, "not all are served: {other:?}"),
+        }
+        lab.appliance.vm().check_running("waiting for its start")?;
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    println!(
+        "     all {THOUSAND} are served {:.0} s after the power came back",
+        began.elapsed().as_secs_f32()
+    );
+    lab.peer
+        .wait(START, "the last volume's bytes", "cmp /tmp/a /mnt/last/a")?;
+    all_ready(lab, THOUSAND)
+}
+
+fn middle(of: Option<&[Duration]>) -> Duration {
+    let mut sorted = of.unwrap_or_default().to_vec();
+    sorted.sort();
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+fn all_ready(lab: &Lab, count: usize) -> Result<()> {
+    let all: Vec<Volume> = lab.cli.json(&["volumes", "list"])?;
+    let sick: Vec<&Volume> = all.iter().filter(|v| v.state != VolumeState::Ready).collect();
+    ensure!(
+        all.len() == count && sick.is_empty(),
+        "{} volumes, of them {sick:?}",
+        all.len()
+    );
+    Ok(())
+}
