@@ -7,7 +7,8 @@
 
 use std::time::Duration;
 
-use qapi::qmp::{blockdev_del, device_del};
+use cistern_model::Bytes;
+use qapi::qmp::{block_resize, blockdev_del, device_del};
 
 use crate::block::Recording;
 use crate::config::{TARGETS, on_port};
@@ -52,6 +53,25 @@ impl Vm {
             place: None,
             ..disk
         })
+    }
+
+    /// Makes a disk of a running machine larger, as a hypervisor's operator does. A virtio, virtio-scsi or NVMe guest is told.
+    ///
+    /// # Errors
+    /// [`Config`](crate::Error::Config) for a disk that is not there; QEMU's own for a size that the disk cannot have.
+    pub fn resize(&self, id: &str, size: Bytes) -> Result<()> {
+        let node = {
+            let config = lock(&self.config);
+            let disk = config.disks.iter().find(|disk| disk.id == id);
+            disk.ok_or_else(|| config.problem(format!("it has no disk {id}")))?
+                .node()
+        };
+        let resized = block_resize {
+            device: None,
+            node_name: Some(node),
+            size: i64::try_from(size.get()).unwrap_or(i64::MAX),
+        };
+        self.qmp("making a disk larger")?.execute(&resized).map(drop)
     }
 
     /// Takes disks out, all at once.

@@ -7,8 +7,10 @@ mod console;
 mod contract;
 mod failure;
 mod faults;
+mod growth;
 mod input;
 mod many;
+mod moving;
 mod restart;
 mod serving;
 mod snapshots;
@@ -178,6 +180,17 @@ const LONG: &[Scenario] = &[
         failure::disks_replaced_under_fio,
     ),
     itself("disk-errors-under-fio", faults::disk_errors_under_fio),
+    pair(
+        "full-pool-takes-more-disks",
+        failure::pullable,
+        growth::full_pool_takes_more_disks,
+    ),
+    pair(
+        "grown-and-drained-under-fio",
+        failure::pullable,
+        growth::grown_and_drained_under_fio,
+    ),
+    itself("pool-moves-to-another-appliance", moving::pool_moves),
     pair(
         "a-hundred-volumes-under-writers",
         many::roomy,

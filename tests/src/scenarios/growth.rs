@@ -1,0 +1,135 @@
+//! Pools that become full, and larger, under clients.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::{Bytes, Disk, ErrorKind, Percent, Pool, PoolState};
+
+use super::failure::{fio_begins, fio_ends, rounds, until};
+use crate::lab::Lab;
+
+fn numbered(lab: &Lab, count: usize) -> Result<Vec<String>> {
+    let disks: Vec<Disk> = lab.available_disks()?;
+    let ids = (1..=count).map(|n| {
+        let serial = format!("PULL{n}");
+        let found = disks.iter().find(|d| d.id.as_str().contains(&serial));
+        Ok(found
+            .with_context(|| format!("no disk {serial} in {disks:?}"))?
+            .id
+            .to_string())
+    });
+    ids.collect()
+}
+
+/// An overcommitted mirror is filled by a client: alerts come before, then writes fail at once and nothing else does; two
+/// disks are added, and the client writes on, without a remount.
+pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 4)?;
+    lab.cli.ok(&[
+        "pools", "create", "tank", "--layout", "mirror", "--trash", "0", "--disk", &ids[0], "--disk", &ids[1],
+    ])?;
+    lab.cli
+        .ok(&["pools", "set", "tank", "--overcommit", "300", "--reserve", "0"])?;
+    let volume = lab.create_volume("photos", "2GiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=16 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
+    )?;
+
+    let full = lab
+        .peer
+        .try_sh("dd if=/dev/urandom of=/mnt/photos/b bs=1M count=1900 oflag=direct 2>&1")?;
+    ensure!(
+        full.code != 0 && full.stdout.contains("No space left on device"),
+        "the pool did not become full: {full:?}"
+    );
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(alerts.contains("pool-space"), "no alert:\n{alerts}");
+    let refused = lab.cli.refused(
+        ErrorKind::NoSpace,
+        &["volumes", "create", "more", "--pool", "tank", "--size", "300MiB"],
+    )?;
+    ensure!(refused.contains("tank"), "a refusal that names the pool: {refused}");
+    // What is there is read, and overwritten; files go.
+    lab.peer.sh(
+        "cmp /tmp/a /mnt/photos/a && dd if=/tmp/a of=/mnt/photos/a bs=1M conv=notrunc oflag=direct 2>/dev/null && cmp /tmp/a /mnt/photos/a",
+    )?;
+
+    lab.cli
+        .ok(&["pools", "add-disks", "tank", "--disk", &ids[2], "--disk", &ids[3]])?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/c bs=1M count=200 2>/dev/null && cp /tmp/c /mnt/photos/c && sync /mnt/photos/c && \
+         echo 3 > /proc/sys/vm/drop_caches && cmp /tmp/c /mnt/photos/c && cmp /tmp/a /mnt/photos/a",
+    )?;
+    until(lab, "the new disks' copies to be made", |pool| {
+        pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL
+    })?;
+    until_no_alert(lab, "pool-space")?;
+    lab.create_volume("more", "300MiB")?;
+    lab.power_cut_and_start()?;
+    lab.peer
+        .sh("cmp /tmp/c /mnt/photos/c && cmp /tmp/a /mnt/photos/a")
+        .map(drop)
+}
+
+/// A pool of single disks under fio: its disks become larger and are taken up; then one is emptied onto the others and taken
+/// out. fio sees no error.
+pub(super) fn grown_and_drained_under_fio(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 2)?;
+    lab.cli.ok(&[
+        "pools", "create", "tank", "--layout", "single", "--trash", "0", "--disk", &ids[0], "--disk", &ids[1],
+    ])?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+    let before: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+
+    lab.appliance.vm().resize("pull1", Bytes::gib(4))?;
+    until(lab, "what could be gained to be shown", |pool| {
+        pool.growable > Bytes::gib(2)
+    })?;
+    // What lies on the second goes to what the first has gained.
+    lab.cli.ok(&["pools", "drain", "tank", "--disk", &ids[1]])?;
+    let drained: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    ensure!(
+        drained.disks.len() == 1 && drained.state == PoolState::Ready,
+        "{drained:?}"
+    );
+    let free: Vec<Disk> = lab.available_disks()?;
+    ensure!(
+        free.iter().any(|d| d.id.as_str() == ids[1]),
+        "it is not blank: {free:?}"
+    );
+    rounds(lab, 1)?;
+    lab.cli.ok(&["pools", "grow", "tank"])?;
+    let grown: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    ensure!(
+        grown.size > before.size.saturating_add(Bytes::gib(1)),
+        "before {before:?}\nafter {grown:?}"
+    );
+    lab.cli
+        .refused(ErrorKind::Invalid, &["pools", "drain", "tank", "--disk", &ids[0]])?;
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+    lab.power_cut_and_start()?;
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "the file after the power cut",
+        "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1",
+    )
+}
+
+fn until_no_alert(lab: &Lab, kind: &str) -> Result<()> {
+    let began = std::time::Instant::now();
+    loop {
+        let alerts = lab.cli.ok(&["alerts", "list"])?;
+        if !alerts.contains(kind) {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < Duration::from_secs(120), "still there:\n{alerts}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
