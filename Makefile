@@ -30,9 +30,12 @@ image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILD
 bench: image ## Measures, each figure beside its floor.
 	target/debug/bench
 
-torture: image ## Checks what a thousand power cuts leave of a recorded workload; CUTS=... for more.
+torture: image ## Power cuts by the thousand, lost disks, and all that takes too long for every run; CUTS=... for more.
 	CISTERN_HISTORIES=100000 CISTERN_HISTORIES_SEED=$$(date +%s%N) cargo test --locked -p cistern-engine --test engine histories
 	target/debug/scenarios --part long
+	for layout in mirror stripe-mirror parity double-parity; do \
+		target/debug/torture --lose-a-disk --layout $$layout --cuts $(or $(LOST_CUTS),50) || exit 1; \
+	done
 	target/debug/torture --cuts $(or $(CUTS),1000)
 
 tools: # What this machine lacks, by apt.

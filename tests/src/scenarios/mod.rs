@@ -148,6 +148,8 @@ const BASE: &[Scenario] = &[
     from("pool-and-volume", Stage::Enrolled, volumes::pool_and_volume),
     from("size-enforced", Stage::Pooled, volumes::size_enforced),
     from("clients-come-and-go", Stage::Pooled, volumes::clients_come_and_go),
+    from("volume-options", Stage::Pooled, serving::volume_options),
+    from("a-volume-changes", Stage::Pooled, snapshots::a_volume_changes),
     from("refused-disk", Stage::Enrolled, input::refused_disk),
     from("refused-requests", Stage::Pooled, input::refused_requests),
     from("restart-under-a-writer", Stage::Pooled, restart::restart_under_a_writer),
@@ -161,19 +163,17 @@ const BASE: &[Scenario] = &[
 
 /// What the storage engine does with disks, volumes and snapshots.
 const STORAGE: &[Scenario] = &[
-    from("volume-options", Stage::Pooled, serving::volume_options),
     from("fencing", Stage::Pooled, serving::fencing),
     from("snapshots-and-copies", Stage::Pooled, snapshots::snapshots_and_copies),
     from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
     from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
-    from("a-volume-changes", Stage::Pooled, snapshots::a_volume_changes),
-    pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
 ];
 
 /// What takes too long for every run: `make torture` runs it.
 const LONG: &[Scenario] = &[
     from("half-made-snapshot", Stage::Pooled, failure::half_made_snapshot),
     boot("contract", || Machine::default().contract(), contract::contract),
+    pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
     pair(
         "disks-replaced-under-fio",
         failure::many_pullable,
