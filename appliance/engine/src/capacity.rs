@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use cistern_host::{ThinMode, ThinStatus};
 use cistern_model::{AlertKind, Bytes, EventKind, PoolId, Severity};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::EngineError;
 use crate::alerts::Subject;
@@ -20,6 +21,12 @@ use crate::volumes::bare;
 
 /// How many things are given up in one round, each followed by a look at what it gave.
 const SHED_AT_ONCE: usize = 50;
+
+/// How often the volumes of a pool that stays short are trimmed.
+const TRIM_PACE: SignedDuration = SignedDuration::from_hours(1);
+
+/// When the volumes of pools were last trimmed because the pool ran short.
+pub(crate) type Trims = HashMap<PoolId, Timestamp>;
 
 /// How many thresholds of its data and of its metadata a pool had passed when it was last looked at.
 pub(crate) type Levels = HashMap<PoolId, (usize, usize)>;
@@ -52,6 +59,7 @@ impl Engine {
     fn look_at_pool(&self, id: PoolId) -> Result<(), EngineError> {
         let status = self.measure(id)?;
         let status = self.grow_metadata(id, status)?;
+        let status = self.trim_if_short(id, status)?;
         let status = self.shed(id, status)?;
         self.alert_of_space(id, &status);
         Ok(())
@@ -117,6 +125,28 @@ impl Engine {
             None,
             message,
         );
+        Ok(after)
+    }
+
+    /// Before anything is given up, what clients deleted and is still counted as theirs comes back; now and then, because
+    /// it is asked of every volume.
+    fn trim_if_short(&self, id: PoolId, status: ThinStatus) -> Result<ThinStatus, EngineError> {
+        let pool = self.named(id)?;
+        if f64::from(status.data) < DATA_LIMIT && self.short_of(&pool, &status).is_none() {
+            return Ok(status);
+        }
+        let now = self.0.host.machine.now();
+        let before = locked(&self.0.trimmed_when_short).insert(id, now);
+        if let Some(before) = before
+            && now.duration_since(before).abs() < TRIM_PACE
+        {
+            locked(&self.0.trimmed_when_short).insert(id, before);
+            return Ok(status);
+        }
+        self.trim_pool(id)?;
+        let after = self.measure(id)?;
+        let name = &pool.tags.name;
+        tracing::info!(pool = %name, before = %status.data, after = %after.data, "it runs short; its volumes were trimmed");
         Ok(after)
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::EngineError;
 use crate::alerts::Alerts;
-use crate::capacity::Levels;
+use crate::capacity::{Levels, Trims};
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::failure::Failures;
@@ -69,6 +69,7 @@ pub(crate) struct Inner {
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
     pub(crate) levels: Mutex<Levels>,
+    pub(crate) trimmed_when_short: Mutex<Trims>,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
     pub(crate) lvm: LvmLocks,
@@ -99,6 +100,7 @@ impl Engine {
             alerts: Alerts::default(),
             alerts_behind: Mutex::default(),
             levels: Mutex::default(),
+            trimmed_when_short: Mutex::default(),
             host,
             config,
             view: RwLock::default(),

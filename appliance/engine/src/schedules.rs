@@ -173,8 +173,8 @@ impl Engine {
         trimmed.doing(|| format!("give back what was deleted in volume {} ({id})", volume.tags.name))
     }
 
-    /// Gives back to a pool what clients deleted in its volumes, now. For when it runs short.
-    pub fn trim_pool(&self, pool: PoolId) -> Result<(), EngineError> {
+    /// Gives back to a pool what clients deleted in its volumes, now.
+    pub(crate) fn trim_pool(&self, pool: PoolId) -> Result<(), EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
         for (of, id) in self.volumes_in(|stage| stage == Stage::Ready) {
             if of == pool {

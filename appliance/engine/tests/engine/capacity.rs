@@ -102,6 +102,32 @@ fn a_pool_that_fills_is_alerted_at_each_threshold_and_takes_no_more_volumes_befo
 }
 
 #[test]
+fn a_pool_that_runs_short_gets_back_first_what_clients_deleted() {
+    let rig = Rig::with_pool();
+    let size = set(&rig, Some(300), Some(0)).size;
+    let volume = rig.make_volume("v", Bytes::gib(20));
+    let fill = |name: &str| {
+        let most = Bytes::new(size.get() / 100 * 92).saturating_sub(Bytes::mib(68));
+        rig.machine.write_file(&path(volume.id), name, most).unwrap();
+        rig.machine.remove_file(&path(volume.id), name);
+    };
+    fill("a");
+    rig.engine.tick();
+    assert_eq!(
+        space_alert(&rig),
+        None,
+        "what was deleted came back before anybody was alarmed"
+    );
+    fill("b");
+    assert!(
+        space_alert(&rig).is_some(),
+        "every volume is asked at most once an hour"
+    );
+    rig.machine.pass(jiff::SignedDuration::from_hours(2));
+    assert_eq!(space_alert(&rig), None);
+}
+
+#[test]
 fn metadata_grows_in_time_and_when_it_cannot_the_pool_takes_no_more_volumes() {
     let rig = Rig::with_pool();
     let calls = |rig: &Rig| {
