@@ -7,6 +7,7 @@
 //! Not here: attaching the disks to a machine (`hotplug`).
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -17,9 +18,12 @@ use super::extent::SECTOR;
 use super::fault::Fault;
 use super::history::{Event, Position};
 use super::server::BlockServer;
-use super::tape::{Drive, Tape};
+use super::tape::{Change, Drive, Tape};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+
+/// What is scrambled at a time, in bytes.
+const PAGE: u64 = 4096;
 
 /// The disks of one machine, served, and everything that happens to them. They are withdrawn when it is dropped.
 #[derive(Debug)]
@@ -152,6 +156,30 @@ impl Recording {
         }
         let read = self.tape.read(index, offset, length);
         read.map_err(Error::io("reading a disk of", self.server.socket()))
+    }
+
+    /// Changes what a disk has between two byte offsets behind the machine's back, as one that silently loses data does: of each
+    /// 4 KiB that are not all zeroes every bit is turned over. Says how many of them there were.
+    pub fn scramble(&self, disk: &str, range: Range<u64>) -> Result<u64> {
+        let index = self.index(disk)?;
+        let failed = || Error::io("scrambling a disk of", self.server.socket());
+        let end = range.end.min(self.tape.drives[index].sectors * SECTOR);
+        let (mut at, mut count) = (range.start.next_multiple_of(PAGE), 0);
+        while at + PAGE <= end {
+            let mut page = self.tape.read(index, at, PAGE as usize).map_err(failed())?;
+            if page.iter().any(|byte| *byte != 0) {
+                page.iter_mut().for_each(|byte| *byte = !*byte);
+                let change = Change {
+                    disk: index,
+                    offset: at,
+                    through: true,
+                };
+                self.tape.write(change, &page).map_err(failed())?;
+                count += 1;
+            }
+            at += PAGE;
+        }
+        Ok(count)
     }
 
     /// Copies a disk as it is now into a raw file, sparsely: to keep what a machine could not cope with.

@@ -258,6 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_scrambled_is_all_that_is_not_zero_and_nothing_outside() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = BlockServer::start(dir.path()).unwrap();
+        let disks = server.record([Medium::blank("D1", Bytes::mib(1))]).unwrap();
+        for offset in [0, 8192, 65536] {
+            let change = super::super::tape::Change {
+                disk: 0,
+                offset,
+                through: true,
+            };
+            disks.tape.write(change, &[0x0f; 4096]).unwrap();
+        }
+        assert_eq!(disks.scramble("D1", 4096..1 << 20).unwrap(), 2);
+        for (offset, byte) in [(0, 0x0f), (4096, 0), (8192, 0xf0), (65536, 0xf0)] {
+            assert_eq!(disks.read("D1", offset, 4096).unwrap(), [byte; 4096], "{offset}");
+        }
+    }
+
+    #[test]
     fn a_socket_whose_path_would_be_too_long_is_elsewhere_and_goes_with_the_server() {
         let dir = tempfile::tempdir().unwrap();
         let server = BlockServer::start(dir.path().join("long".repeat(40))).unwrap();
