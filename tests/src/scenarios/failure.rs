@@ -189,7 +189,8 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
     rounds(lab, 1)?;
     let (old, new) = (numbered(2)?.id.as_str(), numbered(count + 1)?.id.as_str());
-    lab.cli.ok(&["pools", "replace", "tank", "--old", old, "--new", new])?;
+    lab.cli
+        .ok(&["pools", "replace", "tank", "--old", old, "--new", new, "--yes"])?;
     until(lab, "it to be whole again", |pool| {
         pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
     })?;

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Alert, Bytes, Disk, DiskState, Percent, Pool, PoolState};
+use cistern_model::{Alert, AlertKind, Bytes, Disk, DiskState, Percent, Pool, PoolState};
 use cistern_qemu::{BlockServer, Bus, Fault, Medium, Recording};
 
 use super::failure::{fio_begins, fio_ends, rounds, until};
 use crate::lab::{Lab, Machine, Site};
 
+/// Where a pool's own beginnings end on a disk: the partition table, the layers' headers, LVM's metadata. None of it has a
+/// copy on another disk.
+const BEGINNINGS: u64 = 160 << 20;
+
+const SUM_SIZE: Bytes = Bytes::mib(1400);
 const NAMES: [&str; 3] = ["ERR1", "ERR2", "ERR3"];
 
 /// A mirror under fio, which verifies what it wrote: one disk fails every write, and the spare takes its place by itself;
@@ -88,4 +93,75 @@ fn steps(lab: &Lab, recording: &Recording) -> Result<()> {
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(!alerts.contains("mismatch"), "{alerts}");
     Ok(())
+}
+
+/// A mirror with checksums under fio: all that one leg holds becomes garbage, silently. No client reads a wrong byte, the
+/// leg is mended from the other, and it is told. That it was mended is seen when the other leg becomes garbage too.
+pub(super) fn garbage_under_a_leg(site: &Site) -> Result<()> {
+    let server = BlockServer::start(site.directory()?.join("blocks"))?;
+    let disks = server.record(["SUM1", "SUM2"].map(|name| Medium::blank(name, SUM_SIZE)))?;
+    let machine = Machine::default().disks_on(Bus::VirtioScsi).pool_disks(disks.disks());
+    site.boot_pair(machine)?.check(|lab| garbage(lab, &disks))
+}
+
+fn garbage(lab: &Lab, recording: &Recording) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let disks: Vec<Disk> = lab.available_disks()?;
+    let mut create = vec!["pools", "create", "tank", "--layout", "mirror", "--checksums"];
+    create.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
+    lab.cli.ok(&create)?;
+    let whole =
+        |pool: &Pool| pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL;
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "600MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=48 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
+    )?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    for name in ["SUM2", "SUM1"] {
+        let before = told(lab, name)?;
+        lab.appliance
+            .root_shell()?
+            .run("sync; echo 3 > /proc/sys/vm/drop_caches")?;
+        let pages = recording.scramble(name, BEGINNINGS..SUM_SIZE.get())?;
+        ensure!(pages > 48 << 8, "only {pages} pages of {name} held anything");
+        lab.appliance.root_shell()?.run("echo 3 > /proc/sys/vm/drop_caches")?;
+        lab.peer
+            .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/photos/a")?;
+        rounds(lab, 1)?;
+        lab.cli.ok(&["pools", "scrub", "tank", "--repair"])?;
+        until(lab, "it to be whole", whole)?;
+        rounds(lab, 1)?;
+        let after = told(lab, name)?;
+        ensure!(
+            after > before,
+            "the checksum errors of {name} are not told: {before}, {after}"
+        );
+        println!(
+            "     {pages} pages of {name} were garbage; {} errors were counted",
+            after - before
+        );
+    }
+    fio_ends(lab)?;
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/a /mnt/photos/a").map(drop)
+}
+
+/// How many checksum errors of a disk are told by its alert; none without one. An event tells of them too.
+fn told(lab: &Lab, disk: &str) -> Result<u64> {
+    let alerts: Vec<Alert> = lab.cli.json(&["alerts", "list"])?;
+    let alert = alerts.iter().find(|a| {
+        a.kind == AlertKind::ChecksumErrors && a.object.as_deref().is_some_and(|object| object.contains(disk))
+    });
+    let Some(alert) = alert else { return Ok(0) };
+    let events = lab.cli.ok(&["events", "list"])?;
+    ensure!(events.contains("checksum"), "no event tells of it:\n{events}");
+    let digits = alert
+        .message
+        .split(|c: char| !c.is_ascii_digit())
+        .find_map(|word| word.parse().ok());
+    digits.with_context(|| format!("no count in {alert:?}"))
 }

@@ -180,6 +180,7 @@ const LONG: &[Scenario] = &[
         failure::disks_replaced_under_fio,
     ),
     itself("disk-errors-under-fio", faults::disk_errors_under_fio),
+    itself("garbage-under-a-leg", faults::garbage_under_a_leg),
     pair(
         "full-pool-takes-more-disks",
         failure::pullable,
