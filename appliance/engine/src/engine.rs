@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use crate::EngineError;
 use crate::alerts::Alerts;
 use crate::capacity::Levels;
+use crate::care::Care;
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::failure::Failures;
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
     pub(crate) levels: Mutex<Levels>,
+    pub(crate) care: Mutex<Care>,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
     pub(crate) lvm: LvmLocks,
@@ -99,6 +101,7 @@ impl Engine {
             alerts: Alerts::default(),
             alerts_behind: Mutex::default(),
             levels: Mutex::default(),
+            care: Mutex::default(),
             host,
             config,
             view: RwLock::default(),
