@@ -262,6 +262,12 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
         (
             "PATCH",
             "/v1/pools/tank",
+            r#"{"scrub": "daily"}"#.to_owned(),
+            ErrorKind::Invalid,
+        ),
+        (
+            "PATCH",
+            "/v1/pools/tank",
             r#"{"overcommit_percent": 1.5}"#.to_owned(),
             ErrorKind::Invalid,
         ),

@@ -251,12 +251,12 @@ pub(crate) enum Pools {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Change how a pool's space is given out, and how long deleted volumes are kept
+    /// Change how a pool's space is given out, how long deleted volumes are kept, and how often it is scrubbed
     Set {
         /// Its name or id
         pool: String,
         /// How much may be promised to volumes, in percent of what is not reserved; above 100 a full pool fails writes
-        #[arg(long, value_name = "PERCENT", required_unless_present_any = ["reserve", "trash"])]
+        #[arg(long, value_name = "PERCENT", required_unless_present_any = ["reserve", "trash", "scrub"])]
         overcommit: Option<String>,
         /// How much is kept for snapshots and trash, in percent of the pool
         #[arg(long, value_name = "PERCENT")]
@@ -264,6 +264,9 @@ pub(crate) enum Pools {
         /// How long deleted volumes stay in the trash: 7d, 12h, 30m, 90s; 0: they are gone at once
         #[arg(long, value_name = "TIME")]
         trash: Option<String>,
+        /// How often its copies are compared by themselves: none, weekly, monthly
+        #[arg(long, value_name = "HOW-OFTEN")]
+        scrub: Option<String>,
     },
     /// Take in a pool that another appliance made, with all its volumes; `orphans list` shows them
     Import {
@@ -737,6 +740,7 @@ mod tests {
             "trash undelete photos --name photos-again",
             "trash purge --all --yes",
             "pools set tank --trash 7d",
+            "pools set tank --scrub weekly",
             "pools create tank --layout mirror --all-blank-disks --trash 0",
             "volumes label photos team=media old-",
             "volumes chown photos cluster-a",

@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use crate::output::{Rows, fields};
 
 mod growth;
+mod scrub;
 pub(crate) use growth::growth_plan;
+use scrub::scrubbed;
 
 /// What is shown where there is nothing.
 const NONE: &str = "-";
@@ -159,6 +161,7 @@ pub(crate) fn pool(p: &Pool) -> String {
     }
     if p.layout != Layout::Single {
         pairs.push(("in sync", p.sync_percent.to_string()));
+        pairs.push(("scrubbed", scrubbed(p)));
     }
     pairs.push(("disks", join(&p.disks, "\n")));
     if !p.spares.is_empty() {

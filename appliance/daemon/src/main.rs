@@ -19,7 +19,7 @@ use nix::unistd::{Group, User};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// How long requests may take to end when it is stopped; what the engine has begun is finished or undone at the next start.
 const LAST_REQUESTS: Duration = Duration::from_secs(20);
@@ -30,6 +30,9 @@ const START_EXTENSION: Duration = Duration::from_secs(60);
 
 /// How often the engine looks after what changes by itself: alerts, the space of pools.
 const LOOK_AFTER: Duration = Duration::from_secs(15);
+/// How often the disks are asked how they are, and how long after the start that begins.
+const ASK_DISKS: Duration = Duration::from_secs(3600);
+const ASK_DISKS_FIRST: Duration = Duration::from_secs(120);
 
 /// After a start that failed: a service or a device may come yet.
 const START_AGAIN: Duration = Duration::from_secs(5);
@@ -113,7 +116,13 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
             tokio::time::sleep(START_AGAIN).await;
             outcome = start(&engine).await;
         }
-        tokio::spawn(look_after(engine.clone()));
+        tokio::spawn(look_after(engine.clone(), LOOK_AFTER, Duration::ZERO, Engine::tick));
+        tokio::spawn(look_after(
+            engine.clone(),
+            ASK_DISKS,
+            ASK_DISKS_FIRST,
+            Engine::ask_disks,
+        ));
         // Ready does not wait for this: it asks the bus.
         tokio::task::spawn_blocking(move || watch_machine(&host, &engine));
         tracing::info!("started");
@@ -183,14 +192,14 @@ async fn start(engine: &Engine) -> anyhow::Result<()> {
     }
 }
 
-/// Has the engine look after what changes by itself. A round that takes long delays the next.
-async fn look_after(engine: Engine) {
-    let mut tick = tokio::time::interval(LOOK_AFTER);
+/// Has the engine look after what changes by itself, again and again. A round that takes long delays the next.
+async fn look_after(engine: Engine, pace: Duration, first: Duration, round: fn(&Engine)) {
+    let mut tick = tokio::time::interval_at(Instant::now() + first, pace);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let engine = engine.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || engine.tick()).await {
+        if let Err(error) = tokio::task::spawn_blocking(move || round(&engine)).await {
             tracing::error!(%error, "what is looked after by the clock broke off");
         }
     }

@@ -15,6 +15,7 @@ impl Engine {
         self.review_pools();
         self.review_volumes();
         self.review_services();
+        self.review_disks();
     }
 
     fn review_pools(&self) {

@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 use crate::EngineError;
 use crate::alerts::Alerts;
 use crate::capacity::{Levels, Trims};
+use crate::care::Care;
 use crate::error::Doing as _;
 use crate::events::Events;
 use crate::failure::Failures;
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) alerts_behind: Mutex<Option<bool>>,
     pub(crate) levels: Mutex<Levels>,
     pub(crate) trimmed_when_short: Mutex<Trims>,
+    pub(crate) care: Mutex<Care>,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
     pub(crate) lvm: LvmLocks,
@@ -101,6 +103,7 @@ impl Engine {
             alerts_behind: Mutex::default(),
             levels: Mutex::default(),
             trimmed_when_short: Mutex::default(),
+            care: Mutex::default(),
             host,
             config,
             view: RwLock::default(),

@@ -61,6 +61,9 @@
 //!   that machine; a pool of ours is given up by `vgexport`, its last step.
 //! - **Alerts** (`alerts`, `causes`) follow from the state as it is, and end with their cause. They and the events are kept
 //!   (`keeping`); that they cannot be kept stops nothing.
+//! - **Care** (`care`, `scrub_schedule`): disks are asked now and then how they are, and none is woken for that; a pool
+//!   that is whole and at rest is scrubbed when its time has come, one at a time. What must be remembered of that is in the
+//!   group's tags. A clock that was never set decides nothing.
 //! - **Space** (`capacity`, `fill`) is looked after by the clock (`tick`). What is promised to volumes is kept before all
 //!   else; what was made by hand is never given up.
 //! - **Locks** (`locks`): one request at a time on a volume's name; one change at a time in a pool, held for a single LVM
@@ -69,6 +72,7 @@
 mod adopt;
 mod alerts;
 mod capacity;
+mod care;
 mod causes;
 mod changes;
 mod clients;
@@ -102,6 +106,7 @@ mod replace;
 mod rollback;
 mod schedules;
 mod scrub;
+mod scrub_schedule;
 mod snapshot_steps;
 mod snapshot_tags;
 mod snapshots;

@@ -1,5 +1,5 @@
-//! What is done from time to time: scheduled snapshots are made and thinned out, the trash is emptied of what is old, and
-//! what clients deleted is given back to the pools.
+//! What is done from time to time: scheduled snapshots are made and thinned out, the trash is emptied of what is old, what
+//! clients deleted is given back to the pools, and the pools' copies are compared.
 //!
 //! Invariant: a pass changes nothing that a request is at; one failure keeps nothing else from being done, and is told
 //! once. All that decides is in tags and in the time, so that it does not matter when the last pass was.
@@ -34,10 +34,12 @@ pub(crate) struct Chores {
 impl Engine {
     /// One pass.
     pub(crate) fn do_chores(&self) {
-        let now = self.0.host.machine.now();
+        // A clock that was never set decides nothing.
+        let Some(now) = self.trusted_time() else { return };
         let done = self
             .purge_old(now)
             .and_then(|()| self.keep_schedules(now))
+            .and_then(|()| self.scrub_by_schedule(now))
             .and_then(|()| self.trim_daily(now));
         if let Err(error) = done {
             tracing::error!(error = error.problem().detail, "the chores broke off");

@@ -1,19 +1,32 @@
 //! Comparing a pool's copies. Invariant: nothing is written unless that was asked for, and what was found to differ is told
-//! until a later comparison finds nothing.
+//! until a later comparison finds nothing. When it is done by itself is `scrub_schedule`'s.
 
 use std::time::Duration;
 
-use cistern_model::{AlertKind, EventKind, Job, JobKind, PoolState, Principal, ScrubRequest, Severity};
+use cistern_host::{HostErrorKind, ImageHealth};
+use cistern_model::{AlertKind, EventKind, Job, JobKind, LastScrub, PoolState, Principal, ScrubRequest, Severity};
 
 use crate::EngineError;
 use crate::alerts::Subject;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::pending::busy_with;
+use crate::pool_settings::PoolSettings;
+use crate::pool_steps::Progress;
+use crate::tags::moment;
 use crate::view::PoolView;
 
 /// The longest that reading the largest disks may take.
 const LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Why a pool's copies are compared.
+#[derive(Debug, Clone)]
+pub(crate) enum Cause {
+    /// Somebody asked for it.
+    Asked(Principal),
+    /// It was time.
+    Schedule,
+}
 
 impl Engine {
     /// Begins to compare a pool's copies. Asked again while it is under way it is the same job.
@@ -29,12 +42,7 @@ impl Engine {
             Some(pending) => return Err(busy_with(&pool, &pending)),
             None => {}
         }
-        if pool.tags.layout.survives() == 0 {
-            return Err(EngineError::Invalid(format!(
-                "pool {} keeps one copy: there is nothing to compare it with",
-                pool.tags.name
-            )));
-        }
+        refuse_one_copy(&pool)?;
         if pool.state() != PoolState::Ready {
             return Err(EngineError::Unavailable(format!(
                 "pool {} is {}; its copies are compared when it is whole",
@@ -42,43 +50,111 @@ impl Engine {
                 pool.state().name()
             )));
         }
+        Ok(self.begin_scrub(pool, Cause::Asked(by.clone()), request.repair))
+    }
+
+    /// Begins to compare the copies of a pool at which no job is.
+    pub(crate) fn begin_scrub(&self, pool: PoolView, cause: Cause, repair: bool) -> Job {
+        let by = cause.principal();
         let layout = pool.tags.layout;
-        let job = self.begin_job(by, JobKind::ScrubPool, &pool.tags.name, layout, Vec::new(), pool.id);
-        let (engine, by, repair) = (self.clone(), by.clone(), request.repair);
+        let job = self.begin_job(&by, JobKind::ScrubPool, &pool.tags.name, layout, Vec::new(), pool.id);
+        let engine = self.clone();
         self.run_long_job(job.id, LIMIT, move |progress| {
             let mut differing = 0;
             for raid in pool.raids.iter().filter(|raid| raid.images.len() > 1) {
-                engine.wait_until_filled(&raid.vg, &raid.name, progress)?;
-                let scrub = engine.0.host.raids.scrub(&raid.vg, &raid.name, repair);
-                scrub.doing(|| format!("compare the copies of pool {}", pool.tags.name))?;
-                engine.wait_until_filled(&raid.vg, &raid.name, progress)?;
-                let status = engine.0.host.raids.raid_status(&raid.vg, &raid.name);
-                let status = status.doing(|| format!("ask what was found in pool {}", pool.tags.name))?;
-                differing += status.map_or(0, |status| status.mismatches);
+                differing += engine.compare(&pool, &raid.vg, &raid.name, repair, progress)?;
             }
-            engine.tell_scrubbed(&by, &pool, repair, differing);
-            Ok(())
+            engine.tell_scrubbed(&cause, &pool, repair, differing);
+            engine.note_scrubbed(&pool, differing)
         });
-        Ok(job)
+        job
     }
 
-    fn tell_scrubbed(&self, by: &Principal, pool: &PoolView, repair: bool, sectors: u64) {
+    /// Compares the images of one volume; how many sectors differ.
+    fn compare(
+        &self,
+        pool: &PoolView,
+        vg: &str,
+        lv: &str,
+        repair: bool,
+        progress: &Progress<'_>,
+    ) -> Result<u64, EngineError> {
+        let (name, raids) = (&pool.tags.name, &self.0.host.raids);
+        self.wait_until_filled(vg, lv, progress)?;
+        let scrub = raids.scrub(vg, lv, repair);
+        scrub.doing(|| format!("compare the copies of pool {name}"))?;
+        self.wait_until_filled(vg, lv, progress)?;
+        let status = raids.raid_status(vg, lv);
+        let status = status.doing(|| format!("ask what was found in pool {name}"))?;
+        // The kernel gives up comparing when a disk fails.
+        match status {
+            Some(status) if !status.images.contains(&ImageHealth::Failed) => Ok(status.mismatches),
+            Some(_) | None => Err(EngineError::Unavailable(format!(
+                "pool {name} lost a disk while its copies were compared; they are compared when it is whole"
+            ))),
+        }
+    }
+
+    fn tell_scrubbed(&self, cause: &Cause, pool: &PoolView, repair: bool, sectors: u64) {
         let name = &pool.tags.name;
-        let (severity, message) = match (sectors, repair) {
-            (0, _) => (Severity::Info, format!("pool {name} was scrubbed: its copies agree")),
-            (_, false) => (
-                Severity::Error,
-                format!("pool {name} was scrubbed: {sectors} sectors of its copies differ"),
-            ),
+        let (by, how) = match cause {
+            Cause::Asked(by) => (Some(by), ""),
+            Cause::Schedule => (None, " by its schedule"),
+        };
+        let (severity, found) = match (sectors, repair) {
+            (0, _) => (Severity::Info, "its copies agree".to_owned()),
+            (_, false) => (Severity::Error, format!("{sectors} sectors of its copies differ")),
             (_, true) => (
                 Severity::Warning,
-                format!("pool {name} was scrubbed: {sectors} sectors of its copies differed, and agree now"),
+                format!("{sectors} sectors of its copies differed, and agree now"),
             ),
         };
+        let message = format!("pool {name} was scrubbed{how}: {found}");
         let subject = Subject::named(pool.id, name);
         let trouble = (sectors > 0 && !repair).then(|| (severity, message.clone()));
         self.set_alert(AlertKind::ScrubMismatches, &subject, trouble);
         let object = Some(pool.id.to_string());
-        self.record(EventKind::PoolScrubbed, severity, object, Some(by), message);
+        self.record(EventKind::PoolScrubbed, severity, object, by, message);
+    }
+
+    /// Keeps when a pool was scrubbed and what was found. A pool that has just lost a disk takes no notes; the next scrub
+    /// comes early then.
+    fn note_scrubbed(&self, pool: &PoolView, mismatches: u64) -> Result<(), EngineError> {
+        let _one = self.0.names.hold(Engine::settings_lock(pool.id))?;
+        let Some(pool) = self.view().pools.get(&pool.id).cloned() else {
+            return Ok(());
+        };
+        let ended = moment(self.0.host.machine.now());
+        let noted = PoolSettings {
+            scrub_from: None,
+            last_scrub: Some(LastScrub { ended, mismatches }),
+            ..pool.settings
+        };
+        match self.settle(&pool, noted) {
+            Err(EngineError::Host { source, .. }) if source.kind() != HostErrorKind::PowerLost && pool.missing > 0 => {
+                Ok(())
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+}
+
+impl Cause {
+    fn principal(&self) -> Principal {
+        match self {
+            Cause::Asked(by) => by.clone(),
+            Cause::Schedule => Principal::local(),
+        }
+    }
+}
+
+/// There must be something to compare.
+pub(crate) fn refuse_one_copy(pool: &PoolView) -> Result<(), EngineError> {
+    match pool.tags.layout.survives() {
+        0 => Err(EngineError::Invalid(format!(
+            "pool {} keeps one copy: there is nothing to compare it with",
+            pool.tags.name
+        ))),
+        _ => Ok(()),
     }
 }

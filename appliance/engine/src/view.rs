@@ -464,6 +464,8 @@ impl PoolView {
             snapshots: self.snapshots.len().try_into().unwrap_or(u32::MAX),
             trashed: self.trash.len().try_into().unwrap_or(u32::MAX),
             trash_seconds: self.tags.trash_seconds,
+            scrub: self.settings.scrub_every(self.tags.layout),
+            last_scrub: self.settings.last_scrub,
             spares: disks
                 .iter()
                 .filter(|disk| self.tags.spares.contains(disk))

@@ -13,6 +13,7 @@ mod disks;
 mod error;
 mod exports;
 mod filesystems;
+mod health;
 pub mod linux;
 mod lvm;
 mod lvm_step;
@@ -32,6 +33,7 @@ pub use disks::{BlockDevice, Disks};
 pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
 pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
+pub use health::{Health, SelfReport};
 pub use lvm::{
     Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, ThinUsage, VolumeGroup,
 };
@@ -82,6 +84,8 @@ pub struct Host {
     pub network: Arc<dyn Network>,
     /// Load, memory, power.
     pub machine: Arc<dyn Machine>,
+    /// What disks say of themselves.
+    pub health: Arc<dyn Health>,
     /// What the appliance keeps for itself.
     pub records: Arc<dyn Records>,
 }

@@ -16,6 +16,8 @@ pub struct MachineFacts {
     pub booted: Timestamp,
     /// Whether it runs without a state partition.
     pub live: bool,
+    /// When its image was made: a clock that shows an earlier time was never set.
+    pub built: Timestamp,
 }
 
 /// The machine as a whole.
@@ -40,4 +42,7 @@ pub trait Machine: Send + Sync {
 
     /// The time.
     fn now(&self) -> Timestamp;
+
+    /// Whether something keeps the clock right.
+    fn clock_is_kept(&self) -> Result<bool, HostError>;
 }

@@ -137,7 +137,8 @@ alert_kinds! {
         "Look at the boot disk: it may be full, failing or gone.";
     /// The clock is not to be trusted.
     ClockUnset, "clock-unset",
-        "The clock was never set, or has jumped. Schedules and the trash's time wait for it; times of events may be wrong.",
+        "The clock was never set, or nothing keeps it right. While it was never set, schedules and the trash's time wait; \
+         times of events may be wrong.",
         "Set the clock, or give the appliance an NTP server that it can reach.";
     /// Copies did not agree.
     ScrubMismatches, "scrub-mismatches",

@@ -22,6 +22,7 @@ mod orphan;
 mod pool;
 mod pool_settings;
 mod problem;
+mod scrub;
 mod snapshot;
 mod system;
 mod trash;
@@ -44,9 +45,10 @@ pub use orphan::{
     AdoptRequest, ImportRequest, Orphan, OrphanKind, RemoveOrphanRequest, Skipped, Topology, TopologyCluster,
     TopologyDevice, TopologyHostnames, TopologyName, TopologyNode, TopologyPlan, TopologyRequest,
 };
-pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, ReplaceRequest, ScrubRequest, SpareRequest, Waste};
+pub use pool::{Layout, Pool, PoolPlan, PoolRequest, PoolState, ReplaceRequest, SpareRequest, Waste};
 pub use pool_settings::{Overcommit, PoolChange, Reserve};
 pub use problem::{ErrorKind, Invalid, Problem};
+pub use scrub::{LastScrub, ScrubEvery, ScrubRequest};
 pub use snapshot::{
     GroupSnapshotRequest, Keep, MOST_IN_GROUP, MOST_KEPT, Period, RollbackRequest, Schedule, Snapshot, SnapshotClients,
     SnapshotRequest, SnapshotState,

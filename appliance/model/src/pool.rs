@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Bytes, DiskId, Invalid, Percent, PoolId, PoolName};
+use crate::{Bytes, DiskId, Invalid, LastScrub, Percent, PoolId, PoolName, ScrubEvery};
 
 /// How data lies on a pool's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -124,15 +124,6 @@ pub struct SpareRequest {
     pub disk: DiskId,
 }
 
-/// How a pool's copies are to be compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ScrubRequest {
-    /// Whether those that differ are made to agree. With two copies, or one parity, it is not known which is right.
-    #[serde(default)]
-    pub repair: bool,
-}
-
 /// What a request for a pool would come to. Nothing is touched to make it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolPlan {
@@ -223,11 +214,22 @@ pub struct Pool {
     /// How long deleted volumes stay in the trash, in seconds; 0: they are gone at once.
     #[serde(default)]
     pub trash_seconds: u32,
+    /// How often its copies are compared by themselves; `none` where there is one copy.
+    #[serde(default = "never")]
+    pub scrub: ScrubEvery,
+    /// When its copies were last compared, and what came of it; none if they never were.
+    #[serde(default)]
+    pub last_scrub: Option<LastScrub>,
 }
 
 /// What an appliance that does not say so allows.
 fn hundred() -> u32 {
     100
+}
+
+/// What an appliance that does not say so does.
+fn never() -> ScrubEvery {
+    ScrubEvery::None
 }
 
 /// How a pool is.

@@ -1,9 +1,9 @@
-//! What an operator decides about a pool's space.
+//! What an operator decides about a pool: its space, and the care that is taken of it.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Invalid;
+use crate::{Invalid, ScrubEvery};
 
 /// Declares a number of percents within bounds.
 macro_rules! percents {
@@ -88,6 +88,9 @@ pub struct PoolChange {
     /// How long deleted volumes stay in the trash, in seconds, those that are there already too; 0: they are gone at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trash_seconds: Option<u32>,
+    /// How often its copies are compared by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubEvery>,
 }
 
 #[cfg(test)]

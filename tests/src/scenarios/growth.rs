@@ -92,7 +92,7 @@ pub(super) fn grown_and_drained_under_fio(lab: &Lab) -> Result<()> {
         pool.growable > Bytes::gib(2)
     })?;
     // What lies on the second goes to what the first has gained.
-    lab.cli.ok(&["pools", "drain", "tank", "--disk", &ids[1]])?;
+    lab.cli.ok(&["pools", "drain", "tank", "--disk", &ids[1], "--yes"])?;
     let drained: Pool = lab.cli.json(&["pools", "show", "tank"])?;
     ensure!(
         drained.disks.len() == 1 && drained.state == PoolState::Ready,
@@ -111,7 +111,7 @@ pub(super) fn grown_and_drained_under_fio(lab: &Lab) -> Result<()> {
         "before {before:?}\nafter {grown:?}"
     );
     lab.cli
-        .refused(ErrorKind::Invalid, &["pools", "drain", "tank", "--disk", &ids[0]])?;
+        .refused(ErrorKind::Invalid, &["pools", "drain", "tank", "--disk", &ids[0], "--yes"])?;
     rounds(lab, 1)?;
     fio_ends(lab)?;
     lab.power_cut_and_start()?;

@@ -47,7 +47,7 @@ pub(super) fn pool_moves(site: &Site) -> Result<()> {
         let pool = found(lab)?;
         lab.cli.refused(ErrorKind::Conflict, &["pools", "import", &pool])?;
         lab.cli.refused(
-            ErrorKind::Invalid,
+            ErrorKind::Conflict,
             &["pools", "import", &pool, "--take-from", "cistern-of-nobody"],
         )?;
         lab.cli

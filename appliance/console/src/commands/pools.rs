@@ -106,11 +106,13 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             overcommit,
             reserve,
             trash,
+            scrub,
         } => {
             let change = PoolChange {
                 overcommit_percent: overcommit.map(|text| text.parse()).transpose()?,
                 reserve_percent: reserve.map(|text| text.parse()).transpose()?,
                 trash_seconds: trash.as_deref().map(seconds).transpose()?,
+                scrub: scrub.map(|text| text.parse()).transpose()?,
             };
             one(client.change_pool(&pool, &change).await?)
         }

@@ -10,6 +10,7 @@ fn set(rig: &Rig, overcommit: Option<u32>, reserve: Option<u32>) -> Pool {
         overcommit_percent: overcommit.map(|percent| Overcommit::new(percent).unwrap()),
         reserve_percent: reserve.map(|percent| Reserve::new(percent).unwrap()),
         trash_seconds: None,
+        scrub: None,
     };
     rig.engine.change_pool(&by(), "tank", &change).unwrap()
 }

@@ -5,6 +5,7 @@
 mod adopt;
 mod alerts;
 mod capacity;
+mod care;
 mod changes;
 mod clients;
 mod clones;

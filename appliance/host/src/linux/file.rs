@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use crate::HostError;
 
 /// The whole text.
@@ -18,6 +20,13 @@ pub(super) fn read_if_there(operation: &str, path: impl AsRef<Path>) -> Result<O
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(io(operation, path, source)),
     }
+}
+
+/// When the file was last changed.
+pub(super) fn modified(operation: &str, path: impl AsRef<Path>) -> Result<Timestamp, HostError> {
+    let time = fs::metadata(&path).and_then(|found| found.modified());
+    let time = time.and_then(|time| Timestamp::try_from(time).map_err(io::Error::other));
+    time.map_err(|source| io(operation, path, source))
 }
 
 /// Writes to a file that is there, in one write(2): the kernel's own files take a command a write.

@@ -11,6 +11,8 @@ use super::systemd::Systemd;
 use crate::{HostError, Machine, MachineFacts};
 
 const LIVE: &str = "/run/cistern/live";
+/// All of the root's files have the time of what the image was made from.
+const IMAGE: &str = "/etc/os-release";
 const ENROLMENT: &str = "/run/cistern-gate/enrolment.json";
 
 /// This machine.
@@ -45,6 +47,7 @@ impl Machine for LinuxMachine {
                 detail: "/proc/stat has no boot time".to_owned(),
             })?,
             live: Path::new(LIVE).exists(),
+            built: file::modified(operation, IMAGE)?,
         })
     }
 
@@ -93,6 +96,10 @@ impl Machine for LinuxMachine {
 
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn clock_is_kept(&self) -> Result<bool, HostError> {
+        self.systemd.clock_is_kept()
     }
 }
 

@@ -9,6 +9,7 @@ mod exports;
 mod file;
 mod filesystems;
 mod frozen;
+mod health;
 pub(crate) mod lvm;
 mod machine;
 mod mounts;
@@ -38,6 +39,7 @@ pub fn host() -> Result<Host, HostError> {
         services: Arc::new(systemd.clone()),
         network: Arc::new(network::LinuxNetwork::new(background)),
         machine: Arc::new(machine::LinuxMachine::new(systemd)),
+        health: Arc::new(health::LinuxHealth),
         records: Arc::new(records::LinuxRecords::default()),
     })
 }

@@ -10,7 +10,7 @@ use cistern_model::{PowerAction, ServiceState};
 use futures::StreamExt;
 use futures::stream::select_all;
 use tokio::sync::Mutex;
-use zbus::{Connection, OwnedObjectPath, Proxy, Variant};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Proxy, Variant};
 
 use super::background::Background;
 use crate::{Change, ChangeSink, HostError, Service, Services};
@@ -20,6 +20,8 @@ const MANAGER: &str = "/org/freedesktop/systemd1";
 const MANAGER_INTERFACE: &str = "org.freedesktop.systemd1.Manager";
 const UNIT_INTERFACE: &str = "org.freedesktop.systemd1.Unit";
 const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
+const TIMEDATE: &str = "org.freedesktop.timedate1";
+const TIMEDATE_PATH: &str = "/org/freedesktop/timedate1";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// For a question.
@@ -58,6 +60,19 @@ impl Systemd {
                 .await?;
             Ok(())
         })
+    }
+
+    /// Whether the clock is synchronised, as timedated knows it of the kernel.
+    pub(super) fn clock_is_kept(&self) -> Result<bool, HostError> {
+        self.ask(
+            "ask whether the clock is kept right",
+            ASK_LIMIT,
+            |connection| async move {
+                property(&connection, TIMEDATE, TIMEDATE_PATH, TIMEDATE, "NTPSynchronized")
+                    .await?
+                    .try_into()
+            },
+        )
     }
 
     /// Runs a conversation on the shared connection; one that fails drops it, so that the next one connects anew.
@@ -141,21 +156,25 @@ fn state(active: &str) -> ServiceState {
     }
 }
 
+/// A property, asked each time, with no cache to be stale.
+async fn property(
+    connection: &Connection,
+    destination: &str,
+    path: &str,
+    interface: &str,
+    name: &str,
+) -> zbus::Result<OwnedVariant> {
+    let message = connection
+        .call_method(Some(destination), path, Some(PROPERTIES), "Get", &(interface, name))
+        .await?;
+    message.body().deserialize()
+}
+
 async fn active_state(connection: &Connection, service: Service) -> zbus::Result<ServiceState> {
     let path = unit_path(&unit(service));
-    // Asked each time, with no cache to be stale.
-    let message = connection
-        .call_method(
-            Some(DESTINATION),
-            path.as_str(),
-            Some(PROPERTIES),
-            "Get",
-            &(UNIT_INTERFACE, "ActiveState"),
-        )
-        .await?;
-    let body = message.body();
-    let value: Variant<'_> = body.deserialize()?;
-    let active: String = value.try_into()?;
+    let active: String = property(connection, DESTINATION, &path, UNIT_INTERFACE, "ActiveState")
+        .await?
+        .try_into()?;
     Ok(state(&active))
 }
 

@@ -111,12 +111,13 @@ impl Network for Running {
 
 impl Machine for Running {
     fn facts(&self) -> Result<MachineFacts, HostError> {
-        self.look("machine.facts", "", |_| {
+        self.look("machine.facts", "", |state| {
             Ok(MachineFacts {
                 kernel: "6.12.0-memory".to_owned(),
                 machine_id: SYSTEM_ID.to_owned(),
                 booted: Timestamp::UNIX_EPOCH,
                 live: false,
+                built: state.built,
             })
         })
     }
@@ -171,5 +172,9 @@ impl Machine for Running {
             state.clock = later;
         }
         state.clock
+    }
+
+    fn clock_is_kept(&self) -> Result<bool, HostError> {
+        self.look("machine.clock_is_kept", "", |state| Ok(!state.clock_drifts))
     }
 }

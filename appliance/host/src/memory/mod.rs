@@ -9,6 +9,7 @@
 mod exports;
 mod faults;
 mod files;
+mod health;
 mod lvm;
 mod machine;
 mod moving;
@@ -118,6 +119,7 @@ impl MemoryHost {
             services: running.clone(),
             network: running.clone(),
             machine: running.clone(),
+            health: running.clone(),
             records: running,
         }
     }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::faults::Faults;
 use super::records::Record;
-use crate::{BlockDevice, ExportEntry, HostError, NfsSession, RaidLevel, RootSpec, Service};
+use crate::{BlockDevice, ExportEntry, HostError, NfsSession, RaidLevel, RootSpec, SelfReport, Service};
 
 pub(super) const SYSTEM_ID: &str = "memory";
 pub(super) const EXTENT: Bytes = Bytes::mib(4);
@@ -51,6 +51,10 @@ pub(super) struct State {
     pub(super) metadata_percent: Percent,
     pub(super) records_broken: bool,
     pub(super) clock: Timestamp,
+    /// When the image was made.
+    pub(super) built: Timestamp,
+    /// Nothing keeps the clock right.
+    pub(super) clock_drifts: bool,
     pub(super) next_uuid: u32,
     /// How far what is being filled is; none if nothing is.
     pub(super) filling: Option<Percent>,
@@ -67,6 +71,8 @@ pub(super) struct DiskRecord {
     pub(super) attached: bool,
     pub(super) pv: Option<Pv>,
     pub(super) writes: Vec<String>,
+    /// What it says of itself.
+    pub(super) says: SelfReport,
 }
 
 #[derive(Debug, Clone)]
@@ -226,6 +232,7 @@ impl State {
             attached: true,
             pv: None,
             writes: Vec::new(),
+            says: SelfReport::Silent,
         });
         State {
             disks: disks.collect(),
@@ -254,6 +261,8 @@ impl State {
             metadata_percent: Percent::from(1.0),
             records_broken: false,
             clock: Timestamp::UNIX_EPOCH,
+            built: Timestamp::UNIX_EPOCH,
+            clock_drifts: false,
             next_uuid: 0,
             filling: None,
             slow: false,

@@ -81,6 +81,7 @@ impl History {
                     overcommit_percent: Some(u32::from(overcommit).try_into().unwrap()),
                     reserve_percent: Some(u32::from(reserve).try_into().unwrap()),
                     trash_seconds: None,
+                    scrub: None,
                 };
                 let done = self.rig.engine.change_pool(&by(), "tank", &change);
                 self.became(outcome(&done), |world| {

@@ -3,7 +3,7 @@
 use cistern_engine::PoolCreation;
 use cistern_model::{
     AdoptRequest, AlertId, AlertKind, ErrorKind, ImportRequest, Layout, PoolChange, PoolId, PoolRequest,
-    RemoveOrphanRequest, ScrubRequest,
+    RemoveOrphanRequest, ScrubEvery, ScrubRequest,
 };
 use uuid::Uuid;
 
@@ -118,6 +118,14 @@ pub(super) fn pools() -> Vec<Call> {
         }),
         call("comparing one copy", Invalid, |f| {
             f.rig.engine.scrub_pool(&by(), "other", &ScrubRequest::default())
+        }),
+        call("comparing one copy by a schedule", Invalid, |f| {
+            let change = PoolChange {
+                scrub: Some(ScrubEvery::Weekly),
+                trash_seconds: Some(9),
+                ..PoolChange::default()
+            };
+            f.rig.engine.change_pool(&by(), "other", &change)
         }),
         call("comparing none", NotFound, |f| {
             f.rig.engine.scrub_pool(&by(), "none", &ScrubRequest::default())
