@@ -14,6 +14,8 @@ use crate::engine::{Engine, locked};
 const CLOCK_PACE: SignedDuration = SignedDuration::from_mins(10);
 /// How long nothing may keep the clock right: a server of times takes its time after a start, and is away at times.
 const UNKEPT: SignedDuration = SignedDuration::from_hours(2);
+/// How long a request that failed counts against a disk.
+const LATELY: SignedDuration = SignedDuration::from_hours(24);
 /// The longest that asking hundreds of disks may take, of which each may hang.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(6 * 3600);
 
@@ -79,6 +81,9 @@ impl Engine {
         for (disk, why) in said.iter().filter(|(_, why)| !why.is_empty()) {
             troubles.entry(disk.clone()).or_default().extend(why.iter().cloned());
         }
+        for (disk, why) in self.requests_failed() {
+            troubles.entry(disk).or_default().push(why);
+        }
         for (disk, why) in &troubles {
             let message = format!("disk {disk}: {}", why.join("; "));
             self.raise_alert(
@@ -93,6 +98,28 @@ impl Engine {
             let unasked = there.iter().any(|id| id.as_str() == disk) && !said.keys().any(|id| id.as_str() == disk);
             troubled || unasked
         });
+    }
+
+    /// Disks of which the kernel told lately that requests failed, all disks and not only those of pools.
+    fn requests_failed(&self) -> Vec<(DiskId, String)> {
+        let reported = match self.0.host.health.reported_errors() {
+            Ok(reported) => reported,
+            Err(error) => {
+                tracing::warn!(%error, "what the kernel tells of disks cannot be read");
+                return Vec::new();
+            }
+        };
+        let now = self.0.host.machine.now();
+        let devices = locked(&self.0.devices);
+        let lately = reported
+            .iter()
+            .filter(|errors| now.duration_since(errors.last) < LATELY);
+        let of_disks = lately.filter_map(|errors| {
+            let device = devices.iter().find(|device| device.node == errors.node)?;
+            let why = format!("the kernel tells of {} requests that it failed", errors.count);
+            Some((device.id.clone(), why))
+        });
+        of_disks.collect()
     }
 
     /// The time; none if the clock was never set, or that cannot be said.

@@ -1,4 +1,8 @@
-//! What disks say of their own health.
+//! What disks say of their own health, and the kernel of them.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
 
 use crate::{BlockDevice, HostError};
 
@@ -14,8 +18,22 @@ pub enum SelfReport {
     Told(Vec<String>),
 }
 
-/// What disks say of their own health.
+/// What the kernel has told of a disk's requests that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportedErrors {
+    /// The disk's node.
+    pub node: PathBuf,
+    /// How many it told of since the disk appeared; it does not tell of each where there are very many.
+    pub count: u64,
+    /// When the last one failed.
+    pub last: Timestamp,
+}
+
+/// What disks say of their own health, and what the kernel says of them.
 pub trait Health: Send + Sync {
     /// Asks a disk, unless that would wake it. May take as long as a command to a disk that hangs: seconds.
     fn ask(&self, disk: &BlockDevice) -> Result<SelfReport, HostError>;
+
+    /// What the kernel has told of the disks that are there. Never waits for a disk.
+    fn reported_errors(&self) -> Result<Vec<ReportedErrors>, HostError>;
 }

@@ -56,8 +56,16 @@ pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
         "cmp /tmp/a /mnt/photos/a && dd if=/tmp/a of=/mnt/photos/a bs=1M conv=notrunc oflag=direct 2>/dev/null && cmp /tmp/a /mnt/photos/a",
     )?;
 
-    lab.cli
-        .ok(&["pools", "add-disks", "tank", "--disk", &ids[2], "--disk", &ids[3]])?;
+    lab.cli.ok(&[
+        "pools",
+        "add-disks",
+        "tank",
+        "--disk",
+        &ids[2],
+        "--disk",
+        &ids[3],
+        "--yes",
+    ])?;
     lab.peer.sh(
         "dd if=/dev/urandom of=/tmp/c bs=1M count=200 2>/dev/null && cp /tmp/c /mnt/photos/c && sync /mnt/photos/c && \
          echo 3 > /proc/sys/vm/drop_caches && cmp /tmp/c /mnt/photos/c && cmp /tmp/a /mnt/photos/a",
@@ -110,8 +118,10 @@ pub(super) fn grown_and_drained_under_fio(lab: &Lab) -> Result<()> {
         grown.size > before.size.saturating_add(Bytes::gib(1)),
         "before {before:?}\nafter {grown:?}"
     );
-    lab.cli
-        .refused(ErrorKind::Invalid, &["pools", "drain", "tank", "--disk", &ids[0], "--yes"])?;
+    lab.cli.refused(
+        ErrorKind::Invalid,
+        &["pools", "drain", "tank", "--disk", &ids[0], "--yes"],
+    )?;
     rounds(lab, 1)?;
     fio_ends(lab)?;
     lab.power_cut_and_start()?;

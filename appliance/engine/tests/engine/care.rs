@@ -82,6 +82,30 @@ fn a_new_pool_is_scrubbed_each_month_another_as_often_as_was_said() {
 }
 
 #[test]
+fn a_disk_that_failed_requests_is_alerted_for_a_day() {
+    let rig = Rig::with_pool();
+    rig.engine.ask_disks();
+    rig.engine.tick();
+    assert_eq!(alert(&rig, AlertKind::DiskFailing), None);
+    rig.machine.let_requests_fail(&serial("a"), 3);
+    rig.engine.tick();
+    let message = alert(&rig, AlertKind::DiskFailing).unwrap();
+    assert!(
+        message.contains(serial("a").as_str()) && message.contains("3 requests"),
+        "{message}"
+    );
+    rig.machine.pass(SignedDuration::from_hours(23));
+    rig.machine.let_requests_fail(&serial("a"), 1);
+    rig.machine.pass(SignedDuration::from_hours(23));
+    rig.engine.tick();
+    assert!(alert(&rig, AlertKind::DiskFailing).unwrap().contains("4 requests"));
+    rig.machine.pass(SignedDuration::from_hours(2));
+    rig.engine.tick();
+    assert_eq!(alert(&rig, AlertKind::DiskFailing), None);
+    rig.check();
+}
+
+#[test]
 fn what_a_scheduled_scrub_finds_is_alerted_kept_and_shown() {
     let mut rig = Rig::with_pool();
     every(&rig, "tank", ScrubEvery::Weekly);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use cistern_model::DiskTransport;
 use serde::Deserialize;
 
+use super::kernel_log::KernelLog;
 use super::run::Run;
-use crate::{BlockDevice, Health, HostError, SelfReport};
+use crate::{BlockDevice, Health, HostError, ReportedErrors, SelfReport};
 
 /// A disk in trouble takes its time over a command; the kernel gives up after 30 s.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -20,11 +21,17 @@ const ASLEEP: i32 = 255;
 /// Of smartctl's exit status: it could not make out the arguments, open the device, or have a command answered.
 const NOT_ASKED: i32 = 0b111;
 
-/// smartctl.
-#[derive(Debug)]
-pub(super) struct LinuxHealth;
+/// smartctl, and the kernel's log.
+#[derive(Debug, Default)]
+pub(super) struct LinuxHealth {
+    log: KernelLog,
+}
 
 impl Health for LinuxHealth {
+    fn reported_errors(&self) -> Result<Vec<ReportedErrors>, HostError> {
+        self.log.reported_errors()
+    }
+
     fn ask(&self, disk: &BlockDevice) -> Result<SelfReport, HostError> {
         // These have nothing of the kind, and smartctl does not know them.
         if disk.transport == DiskTransport::Virtio {

@@ -10,6 +10,7 @@ mod file;
 mod filesystems;
 mod frozen;
 mod health;
+mod kernel_log;
 pub(crate) mod lvm;
 mod machine;
 mod mounts;
@@ -39,7 +40,7 @@ pub fn host() -> Result<Host, HostError> {
         services: Arc::new(systemd.clone()),
         network: Arc::new(network::LinuxNetwork::new(background)),
         machine: Arc::new(machine::LinuxMachine::new(systemd)),
-        health: Arc::new(health::LinuxHealth),
+        health: Arc::new(health::LinuxHealth::default()),
         records: Arc::new(records::LinuxRecords::default()),
     })
 }

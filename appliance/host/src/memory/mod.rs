@@ -174,7 +174,10 @@ impl MemoryHost {
 
     /// Pulls a disk out.
     pub fn detach(&self, disk: &DiskId) {
-        self.change_disk(disk, |disk| disk.attached = false);
+        self.change_disk(disk, |disk| {
+            disk.attached = false;
+            disk.reported = None;
+        });
         self.fail_images_on(disk);
     }
 

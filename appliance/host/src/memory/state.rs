@@ -73,6 +73,8 @@ pub(super) struct DiskRecord {
     pub(super) writes: Vec<String>,
     /// What it says of itself.
     pub(super) says: SelfReport,
+    /// How many of its requests failed, and when the last of them did.
+    pub(super) reported: Option<(u64, Timestamp)>,
 }
 
 #[derive(Debug, Clone)]
@@ -233,6 +235,7 @@ impl State {
             pv: None,
             writes: Vec::new(),
             says: SelfReport::Silent,
+            reported: None,
         });
         State {
             disks: disks.collect(),
