@@ -9,7 +9,7 @@ use cistern_qemu::{Bus, Disk as Medium};
 use crate::lab::{Lab, Machine};
 
 /// How long a wait for a pool may take: its own 30 s, and a start under software emulation.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Four small disks that can be pulled.
 pub(super) fn pullable() -> Machine {
@@ -239,7 +239,7 @@ pub(super) fn fio_begins(lab: &Lab) -> Result<()> {
 /// It comes to an end, and has seen no error and no wrong byte.
 pub(super) fn fio_ends(lab: &Lab) -> Result<()> {
     lab.peer.wait(
-        Duration::from_secs(120),
+        Duration::from_secs(300),
         "the end of fio",
         "touch /tmp/stop; ! pgrep -f /tmp/verify",
     )?;
@@ -252,7 +252,7 @@ pub(super) fn fio_ends(lab: &Lab) -> Result<()> {
 pub(super) fn rounds(lab: &Lab, more: u32) -> Result<()> {
     lab.peer.sh("touch /tmp/rounds; wc -l < /tmp/rounds > /tmp/mark")?;
     lab.peer.wait(
-        Duration::from_secs(240),
+        Duration::from_secs(300),
         "more rounds of fio",
         &format!("[ $(wc -l < /tmp/rounds) -gt $(($(cat /tmp/mark) + {more})) ]"),
     )
