@@ -37,12 +37,16 @@ pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
         "dd if=/dev/urandom of=/tmp/a bs=1M count=16 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
     )?;
 
-    let full = lab
-        .peer
-        .try_sh("dd if=/dev/urandom of=/mnt/photos/b bs=1M count=1900 oflag=direct 2>&1")?;
+    lab.peer.sh(
+        "nohup sh -c 'dd if=/dev/urandom of=/mnt/photos/b bs=1M count=1900 oflag=direct > /tmp/dd 2>&1; echo $? > /tmp/code' \
+         > /dev/null 2>&1 &",
+    )?;
+    lab.peer
+        .wait(Duration::from_secs(600), "an end of writing", "[ -s /tmp/code ]")?;
+    let full = lab.peer.sh("cat /tmp/code /tmp/dd")?;
     ensure!(
-        full.code != 0 && full.stdout.contains("No space left on device"),
-        "the pool did not become full: {full:?}"
+        !full.starts_with('0') && full.contains("No space left on device"),
+        "the pool did not become full: {full}"
     );
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(alerts.contains("pool-space"), "no alert:\n{alerts}");
