@@ -76,6 +76,10 @@ impl Engine {
             }
         }
         let there: BTreeSet<DiskId> = locked(&self.0.devices).iter().map(|device| device.id.clone()).collect();
+        for disk in there.iter().filter(|disk| self.is_shunned(disk)) {
+            let why = "it gave errors again when it was asked back, and its pool does without it".to_owned();
+            troubles.entry(disk.clone()).or_default().push(why);
+        }
         let mut said = locked(&self.0.care).said.clone();
         said.retain(|disk, _| there.contains(disk));
         for (disk, why) in said.iter().filter(|(_, why)| !why.is_empty()) {

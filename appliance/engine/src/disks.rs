@@ -61,6 +61,7 @@ impl Engine {
             }
             return Err(error).doing(|| format!("wipe disk {id}"));
         }
+        self.forgive(id);
         let found = kinds(&before.signatures);
         let message = format!("disk {id} was wiped; it had carried {found}");
         self.record(
@@ -77,6 +78,7 @@ impl Engine {
     pub(crate) fn devices(&self) -> Result<Vec<BlockDevice>, EngineError> {
         let devices = self.0.host.disks.list().doing(|| "list the disks".to_owned())?;
         locked(&self.0.devices).clone_from(&devices);
+        self.hide_shunned(&devices);
         Ok(devices)
     }
 
@@ -132,7 +134,15 @@ impl Engine {
         let nodes = |pool: &PoolView| -> Vec<(PathBuf, PoolId)> {
             pool.nodes.iter().map(|node| (node.clone(), pool.id)).collect()
         };
-        view.pools.values().flat_map(nodes).collect()
+        let mut pools: BTreeMap<PathBuf, PoolId> = view.pools.values().flat_map(nodes).collect();
+        // LVM does not see these, but nobody else may have them.
+        let devices = locked(&self.0.devices);
+        for device in devices.iter().filter(|device| self.is_shunned(&device.id)) {
+            if let Some(pool) = view.pools.values().find(|pool| pool.tags.holds(&device.id)) {
+                pools.insert(device.node.clone(), pool.id);
+            }
+        }
+        pools
     }
 
     /// The ids of a pool's disks that are there.

@@ -24,6 +24,7 @@ use crate::locks::{LvmLocks, Names, Operations};
 use crate::pending::Pending;
 use crate::react::Surroundings;
 use crate::schedules::Chores;
+use crate::shun::Shunned;
 use crate::view::{Orphan, View, VolumeView};
 use crate::volume_options::{clients_of, users_of};
 
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
     pub(crate) failures: Failures,
+    pub(crate) shunned: Shunned,
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
     pub(crate) levels: Mutex<Levels>,
@@ -109,6 +111,7 @@ impl Engine {
             view: RwLock::default(),
             devices: Mutex::default(),
             failures: Failures::default(),
+            shunned: Shunned::default(),
             jobs: Jobs::default(),
             names: Names::default(),
             lvm: LvmLocks::default(),

@@ -12,6 +12,7 @@ use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity};
 use crate::EngineError;
 use crate::engine::{Engine, Inner, locked};
 use crate::error::Doing as _;
+use crate::pools::power_lost;
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
 
@@ -22,6 +23,8 @@ pub(crate) struct Failures {
     since: Mutex<BTreeMap<PoolId, Instant>>,
     /// For which devices the kernel was asked to use their images again: once each time that they appear.
     refreshed: Mutex<BTreeMap<PoolId, BTreeSet<PathBuf>>>,
+    /// Devices that came back and that LVM could not take back.
+    not_restored: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// How a pool can be activated now.
@@ -114,12 +117,21 @@ impl Engine {
         let vg = pool.vg();
         for node in &pool.returned {
             let restore = || self.0.host.raids.restore_pv(&vg, node);
-            self.change_lvm(
-                id,
-                || format!("take {} back into {vg}", node.display()),
-                restore,
-                |_| {},
-            )?;
+            let doing = || format!("take {} back into {vg}", node.display());
+            match self.change_lvm(id, doing, restore, |_| {}) {
+                Ok(()) => {}
+                Err(error) if power_lost(&error) => return Err(error),
+                // Once may be chance.
+                Err(error) if locked(&self.0.failures.not_restored).insert(node.clone()) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(
+                        error = error.problem().detail,
+                        "a disk came back and cannot be written to"
+                    );
+                    self.shun(&pool, &BTreeSet::from([node.clone()]))?;
+                    continue;
+                }
+            }
             let name = self.name_of(node);
             let message = format!("disk {name} is back, and belongs to pool {} again", pool.tags.name);
             self.record(
@@ -141,8 +153,11 @@ impl Engine {
             pool.failed_nodes()
         };
         let tried = locked(&self.0.failures.refreshed).insert(id, failed.clone());
-        if failed.is_empty() || tried.is_some_and(|tried| failed.is_subset(&tried)) {
+        if failed.is_empty() {
             return Ok(());
+        }
+        if tried.is_some_and(|tried| failed.is_subset(&tried)) {
+            return self.shun(&pool, &failed);
         }
         let refresh = || self.0.host.raids.refresh_lv(&vg, DATA);
         self.change_lvm(id, || format!("use the disks of {vg} again"), refresh, |_| {})?;
@@ -165,6 +180,8 @@ impl Engine {
     /// Disks came or went: what was tried before may be tried again.
     pub(crate) fn forget_attempts(&self) {
         locked(&self.0.failures.refreshed).clear();
+        locked(&self.0.failures.not_restored).clear();
+        self.try_shunned_again();
     }
 
     /// Whether the kernel has ceased to use an image since LVM was last read; then all is reconciled.
@@ -213,11 +230,17 @@ impl Engine {
         let missing = self.missing_disks(pool);
         let mut words = Vec::new();
         if let Some(reason) = pool.missing_reason() {
-            let names: Vec<&str> = missing.iter().map(DiskId::as_str).collect();
-            words.push(match names.is_empty() {
-                true => reason,
-                false => format!("{reason}: {}", names.join(", ")),
-            });
+            let (shunned, gone): (Vec<_>, Vec<_>) = missing.iter().partition(|disk| self.is_shunned(disk));
+            let names = |disks: Vec<&DiskId>| disks.into_iter().map(DiskId::as_str).collect::<Vec<_>>().join(", ");
+            if gone.is_empty() && shunned.is_empty() {
+                words.push(reason.clone());
+            }
+            if !gone.is_empty() {
+                words.push(format!("{reason}: {}", names(gone)));
+            }
+            if !shunned.is_empty() {
+                words.push(format!("disk {} gave errors and is not used", names(shunned)));
+            }
         }
         let failed = pool.failed_nodes();
         if !failed.is_empty() {

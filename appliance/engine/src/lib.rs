@@ -107,6 +107,7 @@ mod rollback;
 mod schedules;
 mod scrub;
 mod scrub_schedule;
+mod shun;
 mod snapshot_steps;
 mod snapshot_tags;
 mod snapshots;

@@ -5,7 +5,7 @@
 //! What was interrupted: a pool's making or deleting is finished; a volume's deletion is finished; a volume that was
 //! being made, of which nobody was told, is taken away (asking for it first goes on with it).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,6 +31,8 @@ impl Engine {
     /// started; single pools and volumes that fail are said in their state.
     pub fn start(&self) -> Result<(), EngineError> {
         self.recall();
+        // What another supervisor on this machine kept from LVM is looked at anew.
+        self.0.host.lvm.hide(BTreeSet::new());
         self.thaw_all()?;
         self.reconcile()?;
         self.remember_surroundings();

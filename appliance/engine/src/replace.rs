@@ -4,6 +4,7 @@
 //! The new disk gets an image of its own of whatever has one on the old disk, filled from the others. An old disk that is
 //! there is not used from the moment in which its image is replaced: so nothing is begun while the others are not whole.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::pool_steps::Progress;
-use crate::pools::no_pool;
+use crate::pools::{no_pool, power_lost};
 use crate::spares::{extents_for, fits};
 use crate::tags::{Stage, replacing_tags};
 use crate::view::PoolView;
@@ -80,6 +81,7 @@ impl Engine {
             }
             return Ok(());
         }
+        let pool = self.without_erring(pool)?;
         let Some(old) = self.disk_to_replace(&pool) else {
             return Ok(());
         };
@@ -273,14 +275,20 @@ impl Engine {
         let doing = || format!("put disk {new} in the place of {old}");
         progress.step(0, TOTAL, "joining the new disk");
         let node = self.node_of(new)?;
-        let mut pool = self.fresh(id)?;
+        let fresh = self.fresh(id)?;
+        let mut pool = self.without_erring(fresh)?;
         if !pool.nodes.contains(&node) {
             self.join_one(&pool, new)?;
             pool = self.fresh(id)?;
         }
         // One that came back meanwhile is to be known by its node.
-        for back in &pool.returned {
-            self.change_lvm(id, doing, || raids.restore_pv(&vg, back), |_| {})?;
+        for back in pool.returned.clone() {
+            match self.change_lvm(id, doing, || raids.restore_pv(&vg, &back), |_| {}) {
+                Ok(()) => {}
+                Err(error) if power_lost(&error) => return Err(error),
+                // One that cannot be written to is gone all the same.
+                Err(_) => self.shun(&pool, &BTreeSet::from([back]))?,
+            }
         }
         // The metadata first: it is soon done, and all else depends on it.
         for part in ["data_tmeta", "data_tdata"] {

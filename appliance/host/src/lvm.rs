@@ -1,6 +1,6 @@
 //! LVM: physical volumes, volume groups, logical volumes and their tags. Only single commands, and one report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, Percent};
@@ -142,6 +142,11 @@ pub trait Lvm: Send + Sync {
 
     /// Everything that there is. One report of all.
     fn state(&self) -> Result<LvmState, HostError>;
+
+    /// What LVM does not see from now on, in place of what was named before: to all calls it is as if it were not there. For
+    /// devices that fail what is written to them, because LVM changes nothing in a group of which it cannot write to each
+    /// device that it sees. It is not kept over a restart.
+    fn hide(&self, nodes: BTreeSet<PathBuf>);
 
     /// Takes the physical volume's label off a device that is in no group.
     fn remove_pv(&self, node: &Path) -> Result<(), HostError>;

@@ -241,7 +241,7 @@ pub(super) fn fio_ends(lab: &Lab) -> Result<()> {
     lab.peer.wait(
         Duration::from_secs(300),
         "the end of fio",
-        "touch /tmp/stop; ! pgrep -f /tmp/verify",
+        "touch /tmp/stop; ! pgrep -f [/]tmp/verify",
     )?;
     let failed = lab.peer.sh("cat /tmp/failed 2>/dev/null || true")?;
     ensure!(failed.is_empty(), "fio: {failed}");

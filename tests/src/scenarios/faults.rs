@@ -83,7 +83,11 @@ fn steps(lab: &Lab, recording: &Recording) -> Result<()> {
     }
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
     rounds(lab, 1)?;
+    // It is asked back once and then left alone; mended, and put in again, it is a disk like any other.
     recording.heal(NAMES[0])?;
+    let vm = lab.appliance.vm();
+    let taken = vm.unplug(NAMES[0])?;
+    vm.plug(taken)?;
     until(lab, "the disk to be taken back", whole)?;
     rounds(lab, 1)?;
     fio_ends(lab)?;

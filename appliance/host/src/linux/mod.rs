@@ -29,12 +29,13 @@ use crate::{Host, HostError};
 pub fn host() -> Result<Host, HostError> {
     let background = Arc::new(Background::start()?);
     let systemd = systemd::Systemd::new(background.clone());
+    let lvm = Arc::new(lvm::LinuxLvm::default());
     Ok(Host {
         disks: Arc::new(disks::LinuxDisks),
-        lvm: Arc::new(lvm::LinuxLvm::default()),
-        raids: Arc::new(lvm::LinuxLvm::default()),
-        thin: Arc::new(lvm::LinuxLvm::default()),
-        takeover: Arc::new(lvm::LinuxLvm::default()),
+        lvm: lvm.clone(),
+        raids: lvm.clone(),
+        thin: lvm.clone(),
+        takeover: lvm,
         filesystems: Arc::new(filesystems::LinuxFilesystems),
         exports: Arc::new(exports::LinuxExports::default()),
         services: Arc::new(systemd.clone()),

@@ -28,6 +28,14 @@ impl Lvm for Running {
         self.look("lvm.state", "", |state| Ok(report(state)))
     }
 
+    fn hide(&self, nodes: BTreeSet<PathBuf>) {
+        // A machine that has lost its power forgets it all the same.
+        let _ = self.look("lvm.hide", "", |state| {
+            state.hidden = nodes;
+            Ok(())
+        });
+    }
+
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
         self.change("lvm.remove_pv", &node.display().to_string(), |state| {
             let at = state.at("remove_pv", node)?;
@@ -426,10 +434,15 @@ pub(super) fn ours<'a>(state: &'a mut State, operation: &str, vg: &str) -> Resul
     group.ok_or_else(|| failed(operation, "no such group"))
 }
 
-/// A group that can be changed otherwise than in its tags: LVM refuses one that lacks a disk.
+/// A group that can be changed otherwise than in its tags: LVM refuses one that lacks a disk, and cannot change one of which
+/// it sees a disk and cannot write to it.
 pub(super) fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Result<&'a mut Vg, HostError> {
     if state.missing(vg) > 0 {
         return Err(failed(operation, "Cannot change VG while PVs are missing"));
+    }
+    let errs = |disk: &usize| state.disks[*disk].errs && state.readable(*disk);
+    if state.members(vg).iter().any(errs) {
+        return Err(failed(operation, "Failed to write VG"));
     }
     ours(state, operation, vg)
 }
@@ -540,17 +553,17 @@ fn report(state: &State) -> LvmState {
     let mut report = LvmState::default();
     let visible = |vg: &str| {
         let members = state.members(vg);
-        members.is_empty() || members.iter().any(|n| state.disks[*n].attached)
+        members.is_empty() || members.iter().any(|n| state.readable(*n))
     };
     for (number, disk) in state.disks.iter().enumerate() {
         let Some(pv) = &disk.pv else { continue };
-        if pv.vg.as_ref().map_or(!disk.attached, |vg| !visible(vg)) {
+        if pv.vg.as_ref().map_or(!state.readable(number), |vg| !visible(vg)) {
             continue;
         }
         report.pvs.push(PhysicalVolume {
             uuid: pv.uuid.clone(),
             node: state.there(number).then(|| disk.device.node.clone()),
-            returned: (disk.attached && pv.missing).then(|| disk.device.node.clone()),
+            returned: (state.readable(number) && pv.missing).then(|| disk.device.node.clone()),
             vg: pv.vg.clone(),
             size: EXTENT.saturating_mul(state.extents_of(number)),
             free: EXTENT.saturating_mul(state.free_extents_of(number)),

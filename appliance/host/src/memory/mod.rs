@@ -181,6 +181,12 @@ impl MemoryHost {
         self.fail_images_on(disk);
     }
 
+    /// From now on what is written to a disk fails: the kernel ceases to use the images on it, whenever it is asked to.
+    pub fn let_writes_fail(&self, disk: &DiskId) {
+        self.change_disk(disk, |disk| disk.errs = true);
+        self.fail_images_on(disk);
+    }
+
     /// A disk gives errors: the kernel ceases to use the images on it.
     pub fn fail_images_on(&self, disk: &DiskId) {
         let mut state = self.lock();

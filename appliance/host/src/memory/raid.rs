@@ -127,6 +127,9 @@ impl Raids for Running {
         self.change("raids.restore_pv", vg, |state| {
             ours(state, "restore_pv", vg)?;
             let disk = state.at("restore_pv", node)?;
+            if state.disks[disk].errs {
+                return Err(failed("restore_pv", "Failed to write VG"));
+            }
             match &mut state.disks[disk].pv {
                 Some(pv) if pv.vg.as_deref() == Some(vg) && pv.missing => pv.missing = false,
                 Some(_) | None => return Err(failed("restore_pv", "PV was not missing. No PV has been restored.")),
@@ -137,7 +140,8 @@ impl Raids for Running {
 
     fn refresh_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
         self.change("raids.refresh_lv", &format!("{vg}/{lv}"), |state| {
-            let there: Vec<bool> = (0..state.disks.len()).map(|n| state.there(n)).collect();
+            let there = (0..state.disks.len()).map(|n| state.there(n) && !state.disks[n].errs);
+            let there: Vec<bool> = there.collect();
             let found = ours(state, "refresh_lv", vg)?.lvs.get_mut(lv);
             let found = found
                 .filter(|lv| lv.active)
@@ -325,7 +329,7 @@ fn image(state: &State, plain: &Plain, number: Option<usize>) -> RaidImage {
     let disks: Vec<usize> = disks.collect();
     let mut nodes: Vec<_> = disks
         .iter()
-        .filter(|n| state.disks[**n].attached)
+        .filter(|n| state.readable(**n))
         .map(|n| state.disks[*n].device.node.clone())
         .collect();
     nodes.sort();

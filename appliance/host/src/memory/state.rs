@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) exports_at_nfs_start: Vec<Vec<ExportEntry>>,
     pub(super) metadata_percent: Percent,
     pub(super) records_broken: bool,
+    /// What LVM is kept from seeing.
+    pub(super) hidden: BTreeSet<PathBuf>,
     pub(super) clock: Timestamp,
     /// When the image was made.
     pub(super) built: Timestamp,
@@ -71,6 +73,8 @@ pub(super) struct DiskRecord {
     pub(super) attached: bool,
     pub(super) pv: Option<Pv>,
     pub(super) writes: Vec<String>,
+    /// What is written to it fails.
+    pub(super) errs: bool,
     /// What it says of itself.
     pub(super) says: SelfReport,
     /// How many of its requests failed, and when the last of them did.
@@ -234,6 +238,7 @@ impl State {
             attached: true,
             pv: None,
             writes: Vec::new(),
+            errs: false,
             says: SelfReport::Silent,
             reported: None,
         });
@@ -263,6 +268,7 @@ impl State {
             exports_at_nfs_start: Vec::new(),
             metadata_percent: Percent::from(1.0),
             records_broken: false,
+            hidden: BTreeSet::new(),
             clock: Timestamp::UNIX_EPOCH,
             built: Timestamp::UNIX_EPOCH,
             clock_drifts: false,
@@ -295,17 +301,24 @@ impl State {
         }
         self.filling = None;
         self.mismatches.clear();
+        self.hidden.clear();
+    }
+
+    /// Whether LVM can see what is on a disk: it is there, and not hidden.
+    pub(super) fn readable(&self, disk: usize) -> bool {
+        let disk = &self.disks[disk];
+        disk.attached && !self.hidden.contains(&disk.device.node)
     }
 
     /// Whether a disk is there, and its group counts it as such.
     pub(super) fn there(&self, disk: usize) -> bool {
-        self.disks[disk].attached && !self.disks[disk].pv.as_ref().is_some_and(|pv| pv.missing)
+        self.readable(disk) && !self.disks[disk].pv.as_ref().is_some_and(|pv| pv.missing)
     }
 
     /// A group's metadata is written: disks that are not there are marked in it.
     pub(super) fn note_missing(&mut self, vg: &str) {
         for disk in self.members(vg) {
-            if !self.disks[disk].attached
+            if !self.readable(disk)
                 && let Some(pv) = &mut self.disks[disk].pv
             {
                 pv.missing = true;
@@ -397,7 +410,7 @@ impl State {
     /// LVM ceases by itself to count a disk as missing that is there again, if nothing lies on it.
     pub(super) fn take_unused_back(&mut self) {
         for disk in 0..self.disks.len() {
-            let unused = self.disks[disk].attached && self.free_extents_of(disk) == self.extents_of(disk);
+            let unused = self.readable(disk) && self.free_extents_of(disk) == self.extents_of(disk);
             if let Some(pv) = self.disks[disk].pv.as_mut().filter(|_| unused) {
                 pv.missing = false;
             }

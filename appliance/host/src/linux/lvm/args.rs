@@ -4,6 +4,7 @@
 //! carry the same configuration, so that they do the same on any machine whatever its lvm.conf says.
 
 use cistern_model::Bytes;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::raid;
@@ -52,6 +53,20 @@ impl LvmCommand {
         let mut all = vec!["--config".to_owned(), CONFIG.to_owned()];
         all.extend(args.into_iter().map(str::to_owned));
         LvmCommand { program, args: all }
+    }
+
+    /// The same, blind to these devices. One is rejected by any of its names.
+    pub(crate) fn without(mut self, hidden: &BTreeSet<PathBuf>) -> Self {
+        let rejected = hidden
+            .iter()
+            .map(|node| format!("\"r|^{}$|\",", node.display()))
+            .collect::<String>();
+        for argument in &mut self.args {
+            if argument == CONFIG {
+                *argument = argument.replacen("global_filter=[", &format!("global_filter=[{rejected}"), 1);
+            }
+        }
+        self
     }
 
     pub(crate) fn with(mut self, args: impl IntoIterator<Item = String>) -> Self {
@@ -451,6 +466,15 @@ mod tests {
         ] {
             assert_eq!(shown(command), line);
         }
+    }
+
+    #[test]
+    fn a_command_can_be_blind_to_devices() {
+        let hidden = BTreeSet::from([PathBuf::from("/dev/sda"), PathBuf::from("/dev/mapper/x")]);
+        let blind = open_lvs("p").without(&hidden);
+        let filters = "global_filter=[\"r|^/dev/mapper/x$|\",\"r|^/dev/sda$|\",\"r|^/dev/loop|\"";
+        assert!(blind.args[1].contains(filters), "{}", blind.args[1]);
+        assert_eq!(open_lvs("p").without(&BTreeSet::new()), open_lvs("p"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod report;
 mod takeover;
 mod thin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -30,11 +30,19 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 pub(super) struct LinuxLvm {
     counting: Mutex<()>,
+    /// What no command is to see.
+    hidden: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl LinuxLvm {
     fn run(&self, operation: &str, command: &LvmCommand) -> Result<Output, HostError> {
-        Self::prepared(operation, command).checked()
+        Self::prepared(operation, &self.sighted(command)).checked()
+    }
+
+    /// A command that does not see what is hidden.
+    fn sighted(&self, command: &LvmCommand) -> LvmCommand {
+        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        command.clone().without(&hidden)
     }
 
     fn prepared<'a>(operation: &'a str, command: &'a LvmCommand) -> Run<'a> {
@@ -116,7 +124,7 @@ impl Lvm for LinuxLvm {
     fn state(&self) -> Result<LvmState, HostError> {
         let operation = "list LVM's volumes";
         let system_id = self.system_id()?;
-        let command = args::report();
+        let command = self.sighted(&args::report());
         let run = Self::prepared(operation, &command);
         let output = run.finished()?;
         // A group that lacks a device makes for a failed command and a good report.
@@ -125,6 +133,10 @@ impl Lvm for LinuxLvm {
             Err(_) if !output.status.success() => Err(run.failed(&output)),
             Err(detail) => Err(unexpected(operation, detail)),
         }
+    }
+
+    fn hide(&self, nodes: BTreeSet<PathBuf>) {
+        *self.hidden.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {

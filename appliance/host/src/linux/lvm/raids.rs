@@ -50,7 +50,7 @@ impl Raids for LinuxLvm {
 
     fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError> {
         let operation = format!("move what lies on {} of {vg} to others", node.display());
-        let command = raid::move_off(node, to);
+        let command = self.sighted(&raid::move_off(node, to));
         let mut run = Self::prepared(&operation, &command);
         run.limit = MOVE_LIMIT;
         run.checked().map(drop)
