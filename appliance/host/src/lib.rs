@@ -13,6 +13,7 @@ mod disks;
 mod error;
 mod exports;
 mod filesystems;
+mod layers;
 pub mod linux;
 mod lvm;
 mod lvm_step;
@@ -32,6 +33,7 @@ pub use disks::{BlockDevice, Disks};
 pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
 pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
+pub use layers::{FoundLayers, LAYERED_PARTITION, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 pub use lvm::{
     Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, ThinUsage, VolumeGroup,
 };
@@ -64,6 +66,8 @@ pub type ChangeSink = Arc<dyn Fn(Change) + Send + Sync>;
 pub struct Host {
     /// Block devices.
     pub disks: Arc<dyn Disks>,
+    /// What lies between disks and LVM.
+    pub layers: Arc<dyn Layers>,
     /// LVM.
     pub lvm: Arc<dyn Lvm>,
     /// Volumes on several disks.

@@ -15,6 +15,7 @@ mod failures;
 mod fencing;
 mod growth;
 mod histories;
+mod layers;
 mod moves;
 mod options;
 mod pools;

@@ -9,6 +9,7 @@ mod exports;
 mod file;
 mod filesystems;
 mod frozen;
+pub(crate) mod layers;
 pub(crate) mod lvm;
 mod machine;
 mod mounts;
@@ -29,6 +30,7 @@ pub fn host() -> Result<Host, HostError> {
     let systemd = systemd::Systemd::new(background.clone());
     Ok(Host {
         disks: Arc::new(disks::LinuxDisks),
+        layers: Arc::new(layers::LinuxLayers),
         lvm: Arc::new(lvm::LinuxLvm::default()),
         raids: Arc::new(lvm::LinuxLvm::default()),
         thin: Arc::new(lvm::LinuxLvm::default()),

@@ -9,6 +9,7 @@
 mod exports;
 mod faults;
 mod files;
+mod layers;
 mod lvm;
 mod machine;
 mod moving;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use cistern_model::{Bytes, DiskId, DiskTransport, HeldState, Percent, Signature};
 
 pub use self::faults::Traced;
+pub use self::layers::AllRead;
 use self::state::{DiskRecord, State, failed, lv_of_node};
 use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, RootSpec};
 
@@ -34,7 +36,7 @@ use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, Ro
 pub enum Cut {
     /// Before it does anything.
     Before,
-    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group; anything
+    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group, or has a partition for layers and nothing in it; anything
     /// else, being one commit, was not done.
     Midway,
     /// After it was done, before the caller hears of it.
@@ -78,6 +80,7 @@ pub fn disk(serial: &str, size: Bytes) -> BlockDevice {
         signatures: Vec::new(),
         busy: false,
         boot: false,
+        layers: None,
     }
 }
 
@@ -109,6 +112,7 @@ impl MemoryHost {
         });
         Host {
             disks: running.clone(),
+            layers: running.clone(),
             lvm: running.clone(),
             raids: running.clone(),
             thin: running.clone(),
@@ -172,7 +176,10 @@ impl MemoryHost {
 
     /// Pulls a disk out.
     pub fn detach(&self, disk: &DiskId) {
-        self.change_disk(disk, |disk| disk.attached = false);
+        self.change_disk(disk, |disk| {
+            disk.attached = false;
+            disk.layers.iter_mut().for_each(layers::Laid::close);
+        });
         self.fail_images_on(disk);
     }
 
@@ -439,7 +446,7 @@ impl Running {
         if cut.is_some() {
             state.faults.hit = Some(call.to_owned());
         }
-        let in_parts = ["filesystems.make_xfs", "raids.extend_vg"].contains(&call);
+        let in_parts = ["filesystems.make_xfs", "raids.extend_vg", "layers.make"].contains(&call);
         if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && !in_parts) {
             return Err(state.go_dark());
         }
