@@ -5,7 +5,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::{
-    alerts, disks, events, gate, growth, jobs, options, orphans, pools, snapshots, system, trash, volumes,
+    alerts, disks, events, gate, growth, jobs, keys, options, orphans, pools, snapshots, system, trash, volumes,
 };
 
 #[derive(OpenApi)]
@@ -20,6 +20,7 @@ use crate::routes::{
         pools::list, pools::create, pools::plan, pools::show, pools::change, pools::remove,
         pools::replace, pools::add_spare, pools::remove_spare, pools::scrub,
         growth::add_disks, growth::plan_disks, growth::grow, growth::plan_growth, growth::drain,
+        keys::show, keys::give,
         volumes::list, volumes::create, volumes::show, volumes::change, volumes::remove, volumes::add_client, volumes::remove_client,
         options::change,
         snapshots::create, snapshots::roll_back, snapshots::list, snapshots::create_group, snapshots::show,

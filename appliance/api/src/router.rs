@@ -18,7 +18,7 @@ use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
 use crate::routes::{
-    alerts, disks, events, gate, growth, jobs, options, orphans, pools, snapshots, system, trash, volumes,
+    alerts, disks, events, gate, growth, jobs, keys, options, orphans, pools, snapshots, system, trash, volumes,
 };
 use crate::table::{self, Access, Lookup};
 
@@ -49,6 +49,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/pools/{pool}/disks", post(growth::add_disks))
         .route("/v1/pools/{pool}/disks/plan", post(growth::plan_disks))
         .route("/v1/pools/{pool}/drain", post(growth::drain))
+        .route("/v1/pools/{pool}/key", get(keys::show).post(keys::give))
         .route("/v1/pools/{pool}/grow", post(growth::grow))
         .route("/v1/pools/{pool}/grow/plan", post(growth::plan_growth))
         .route("/v1/volumes", get(volumes::list).post(volumes::create))

@@ -1,6 +1,6 @@
-//! The routes by which a pool gets more room, one method for each.
+//! The routes by which a pool gets more room, and those of its key, one method for each.
 
-use cistern_model::{AddDisksRequest, DrainRequest, GrowthPlan, Job};
+use cistern_model::{AddDisksRequest, DrainRequest, GrowthPlan, Job, PoolKey, PoolKeyRequest};
 use serde_json::json;
 
 use crate::{Client, ClientError};
@@ -24,6 +24,16 @@ impl Client {
     /// Empties a disk of a pool and takes it out, in a job.
     pub async fn drain_disk(&self, pool: &str, request: &DrainRequest) -> Result<Job, ClientError> {
         Ok(self.post(&["v1", "pools", pool, "drain"], request).await?.1)
+    }
+
+    /// The key of an encrypted pool.
+    pub async fn pool_key(&self, pool: &str) -> Result<PoolKey, ClientError> {
+        self.get(&["v1", "pools", pool, "key"]).await
+    }
+
+    /// Gives the appliance the key of an encrypted pool.
+    pub async fn give_pool_key(&self, pool: &str, request: &PoolKeyRequest) -> Result<PoolKey, ClientError> {
+        Ok(self.post(&["v1", "pools", pool, "key"], request).await?.1)
     }
 
     /// What growing a pool would come to.

@@ -268,6 +268,11 @@ pub(crate) enum Pools {
         #[arg(long, value_name = "HOW-OFTEN")]
         scrub: Option<String>,
     },
+    /// Print the key of an encrypted pool, to be kept elsewhere: without it the pool is lost when the appliance is
+    Key {
+        /// The pool's name or id
+        pool: String,
+    },
     /// Take in a pool that another appliance made, with all its volumes; `orphans list` shows them
     Import {
         /// Its id
@@ -278,6 +283,9 @@ pub(crate) enum Pools {
         /// For a pool that was not released: the system ID of the appliance that can never use it again
         #[arg(long, value_name = "SYSTEM-ID")]
         take_from: Option<String>,
+        /// For an encrypted pool whose key is not here: the file with the key; - for standard input
+        #[arg(long, value_name = "FILE")]
+        key: Option<std::path::PathBuf>,
     },
     /// Give a pool up, so that another appliance can import it; its volumes are no longer served here
     Release {
@@ -314,6 +322,12 @@ pub(crate) struct NewPool {
     /// A disk that waits to take the place of one that fails; give it once for each
     #[arg(long = "spare", value_name = "DISK")]
     pub(crate) spares: Vec<String>,
+    /// Keep a checksum of each block: what a disk gets wrong is read from another copy, or is an error
+    #[arg(long)]
+    pub(crate) checksums: bool,
+    /// Encrypt the disks, with the key on the appliance's state partition, or there and sealed by its TPM
+    #[arg(long, value_name = "none|key|tpm2", default_value = "none")]
+    pub(crate) encryption: String,
     /// Take every blank disk
     #[arg(long, conflicts_with = "disks")]
     pub(crate) all_blank_disks: bool,

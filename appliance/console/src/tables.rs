@@ -2,8 +2,8 @@
 
 use cistern_model::{
     Alert, Bytes, Disk, DiskState, DiskTransport, Event, FenceMethod, FenceReport, HeldState, Interface, Job, JobKind,
-    JobState, Layout, Orphan, Pool, PoolPlan, ServiceState, Severity, Snapshot, Squash, System, Token, TopologyPlan,
-    TrashedVolume, Volume, VolumeOptions,
+    JobState, Layout, Orphan, Pool, PoolKey, PoolPlan, ServiceState, Severity, Snapshot, Squash, System, Token,
+    TopologyPlan, TrashedVolume, Volume, VolumeOptions,
 };
 use jiff::Timestamp;
 
@@ -135,11 +135,25 @@ pub(crate) fn pools(pools: &[Pool]) -> Rows {
     )
 }
 
+/// A key, with what to do with it.
+pub(crate) fn pool_key(k: &PoolKey) -> String {
+    let pairs = [
+        ("pool", k.pool.to_string()),
+        ("key", k.key.clone()),
+        (
+            "",
+            "Keep it elsewhere: without it the pool is lost when this appliance is.".to_owned(),
+        ),
+    ];
+    fields(&pairs)
+}
+
 pub(crate) fn pool(p: &Pool) -> String {
     let mut pairs = vec![
         ("pool", p.name.to_string()),
         ("id", p.id.to_string()),
         ("layout", p.layout.to_string()),
+        ("layers", p.layers.to_string()),
         ("state", p.state.name().to_owned()),
     ];
     pairs.extend(p.reason.as_ref().map(|reason| ("reason", reason.clone())));
@@ -183,6 +197,7 @@ pub(crate) fn plan(plan: &PoolPlan) -> String {
     let mut pairs = vec![
         ("pool", plan.request.name.to_string()),
         ("layout", plan.request.layout.to_string()),
+        ("layers", plan.request.layers.to_string()),
         ("usable", plan.usable.to_string()),
         ("survives", survives),
         ("failures", plan.failures.clone()),

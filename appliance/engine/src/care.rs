@@ -69,7 +69,7 @@ impl Engine {
             let devices = locked(&self.0.devices);
             for pool in view.pools.values() {
                 let failed = pool.failed_nodes();
-                for device in devices.iter().filter(|device| failed.contains(&device.node)) {
+                for device in devices.iter().filter(|device| failed.contains(device.lvm_node())) {
                     let why = format!("it gave errors, and pool {} does without it", pool.tags.name);
                     troubles.entry(device.id.clone()).or_default().push(why);
                 }

@@ -52,7 +52,7 @@ impl Engine {
             }
         }
         self.refuse_pending(id)?;
-        if let Err(error) = self.0.host.disks.wipe(&device.node) {
+        if let Err(error) = self.wipe_whole(&device) {
             if error.kind() == HostErrorKind::Busy {
                 return Err(EngineError::DiskInUse {
                     disk: id.clone(),
@@ -139,7 +139,7 @@ impl Engine {
         let devices = locked(&self.0.devices);
         for device in devices.iter().filter(|device| self.is_shunned(&device.id)) {
             if let Some(pool) = view.pools.values().find(|pool| pool.tags.holds(&device.id)) {
-                pools.insert(device.node.clone(), pool.id);
+                pools.insert(device.lvm_node().to_owned(), pool.id);
             }
         }
         pools
@@ -150,7 +150,7 @@ impl Engine {
         let devices = locked(&self.0.devices);
         let mut disks: Vec<DiskId> = devices
             .iter()
-            .filter(|device| pool.nodes.contains(&device.node))
+            .filter(|device| pool.nodes.iter().any(|node| node == device.lvm_node()))
             .map(|device| device.id.clone())
             .collect();
         disks.sort();
@@ -161,7 +161,7 @@ impl Engine {
 fn describe(device: &BlockDevice, pools: &BTreeMap<PathBuf, PoolId>) -> Disk {
     let state = if device.boot {
         DiskState::Boot
-    } else if let Some(pool) = pools.get(&device.node) {
+    } else if let Some(pool) = pools.get(device.lvm_node()) {
         DiskState::InPool { pool: *pool }
     } else if device.busy {
         DiskState::Busy

@@ -211,7 +211,9 @@ impl Engine {
             pool = self.fresh(id)?;
             self.move_data_off(&pool, &node, &disk)?;
             progress.step(3, TOTAL, "taking the disk out");
-            self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})?;
+            self.strip_after(pool.tags.layers, std::slice::from_ref(&disk), || {
+                self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})
+            })?;
         }
         let without = pool.tags.without(&disk);
         self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &without), |_| {})?;
@@ -273,7 +275,9 @@ impl Engine {
         }
         for disk in given_up.iter().flatten() {
             if let Some(node) = self.node_in(&pool, disk) {
-                self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})?;
+                self.strip_after(pool.tags.layers, std::slice::from_ref(disk), || {
+                    self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})
+                })?;
             }
         }
         progress.step(1, 2, "noting it");

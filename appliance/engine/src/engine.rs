@@ -89,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) surroundings: Mutex<Surroundings>,
     pub(crate) chores: Mutex<Chores>,
     /// The disks of which it was told that they have grown, and by how much.
+    pub(crate) layers: crate::layers::LayersKnown,
     pub(crate) told_grown: Mutex<BTreeMap<PoolId, Grown>>,
 }
 
@@ -124,6 +125,7 @@ impl Engine {
             changes: OnceLock::new(),
             surroundings: Mutex::default(),
             chores: Mutex::default(),
+            layers: crate::layers::LayersKnown::default(),
             told_grown: Mutex::default(),
         }))
     }

@@ -161,6 +161,7 @@ impl Engine {
         }
         let refresh = || self.0.host.raids.refresh_lv(&vg, DATA);
         self.change_lvm(id, || format!("use the disks of {vg} again"), refresh, |_| {})?;
+        self.note_taken_back(&pool);
         let disks: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
         let message = format!(
             "pool {}: what disk {} missed is brought up to date from the others",
@@ -175,6 +176,11 @@ impl Engine {
             message,
         );
         self.read_lvm()
+    }
+
+    /// What was tried for a pool before may be tried again.
+    pub(crate) fn try_again(&self, id: PoolId) {
+        locked(&self.0.failures.refreshed).remove(&id);
     }
 
     /// Disks came or went: what was tried before may be tried again.
@@ -242,6 +248,7 @@ impl Engine {
                 words.push(format!("disk {} gave errors and is not used", names(shunned)));
             }
         }
+        words.extend(self.closed_words(pool));
         let failed = pool.failed_nodes();
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
@@ -264,7 +271,7 @@ impl Engine {
     /// A disk's id by its node.
     pub(crate) fn name_of(&self, node: &PathBuf) -> String {
         let devices = locked(&self.0.devices);
-        let device = devices.iter().find(|device| device.node == *node);
+        let device = devices.iter().find(|device| device.lvm_node() == node);
         device.map_or_else(|| node.display().to_string(), |device| device.id.to_string())
     }
 }

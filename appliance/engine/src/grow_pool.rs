@@ -18,6 +18,7 @@ use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::growing::{Growth, grouped};
+use crate::layers::size_in;
 use crate::pending::{Pending, busy_with};
 use crate::plan::Member;
 use crate::pool_steps::Progress;
@@ -56,7 +57,14 @@ impl Engine {
         });
         let before = std::iter::once(noted(pool.tags.adding(&coming))).chain(join).collect();
         let last = vec![noted(after.tags.added())];
-        self.describe_growth(&pool, &growth, |group| group >= first, before, last)
+        let mut plan = self.describe_growth(&pool, &growth, |group| group >= first, before, last)?;
+        let devices = locked(&self.0.devices);
+        let joining = devices.iter().filter(|device| request.disks.contains(&device.id));
+        let layering = self.layering_lines(pool.id, pool.tags.layers, &joining.collect::<Vec<_>>());
+        drop(devices);
+        // After the note of what comes.
+        plan.commands.splice(1..1, layering);
+        Ok(plan)
     }
 
     /// Begins to add blank disks to a pool. Asked again it is the same job, and if it was interrupted it goes on.
@@ -165,7 +173,8 @@ impl Engine {
         let mut members = Vec::new();
         for disk in &request.disks {
             let device = self.blank_device(&all, disk)?;
-            members.push(Member::of_size(device.id, device.size));
+            let size = size_in(&device, pool.tags.layers);
+            members.push(Member::of_size(device.id, size));
         }
         let coming = grouped(pool, members)?;
         let groups: Vec<Vec<DiskId>> = pool.tags.groups.iter().chain(&coming).cloned().collect();
@@ -271,8 +280,11 @@ impl Engine {
         let devices = self.devices()?;
         let device = devices.iter().find(|device| device.id == *disk);
         let device = device.ok_or_else(|| EngineError::Unavailable(format!("disk {disk} cannot be found")))?;
-        if pool.nodes.contains(&device.node) {
+        if pool.nodes.iter().any(|node| node == device.lvm_node()) {
             return Ok(());
+        }
+        if !pool.tags.layers.is_none() {
+            return self.join_layered(pool, device);
         }
         let doing = || format!("add disk {disk} to pool {}", pool.tags.name);
         // LVM writes its label before it joins the disk. If the power went between the two, the label is ours: that the

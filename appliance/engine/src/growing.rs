@@ -11,6 +11,7 @@ use crate::EngineError;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::growth::{Room, Thin, gains};
+use crate::layers::size_in;
 use crate::plan::{EXTENT, Member, level};
 use crate::view::{DATA, PoolView};
 use crate::volumes::bare;
@@ -113,14 +114,15 @@ impl Engine {
             let device = devices.iter().find(|device| device.id == *disk);
             let device = device.ok_or_else(|| EngineError::Unavailable(format!("disk {disk} cannot be found")))?;
             // As it was planned, and not as LVM reckons: the same before it is joined and afterwards.
-            let extents = Member::of_size(disk.clone(), device.size).extents;
-            let taken = pool.extents_of(&device.node).map_or(0, |(_, taken)| taken);
+            let extents = Member::of_size(disk.clone(), size_in(device, pool.tags.layers)).extents;
+            let node = self.lvm_node_in(device, pool.tags.layers);
+            let taken = pool.extents_of(&node).map_or(0, |(_, taken)| taken);
             Ok(Room {
                 disk: disk.clone(),
-                node: device.node.clone(),
                 extents,
                 free: extents.saturating_sub(taken),
-                metadata: holds_metadata.contains(&device.node),
+                metadata: holds_metadata.contains(&node),
+                node,
             })
         };
         let rooms = groups.iter().map(|group| group.iter().map(room).collect());
@@ -146,18 +148,23 @@ impl Engine {
         let Some(device) = devices.iter().find(|device| device.id == *disk) else {
             return 0;
         };
-        let taken = pool.extents_of(&device.node).map_or(0, |(_, taken)| taken);
-        Member::of_size(disk.clone(), device.size).extents.saturating_sub(taken)
+        let taken = pool
+            .extents_of(&device.lvm_node().to_owned())
+            .map_or(0, |(_, taken)| taken);
+        Member::of_size(disk.clone(), device.lvm_size())
+            .extents
+            .saturating_sub(taken)
     }
 
     /// The disks of a pool, spares too, that are larger than LVM knows, and by how much.
     pub(crate) fn grown_disks(&self, pool: &PoolView) -> Grown {
         let devices = locked(&self.0.devices);
         let grown = devices.iter().filter_map(|device| {
-            let (known, _) = pool.extents_of(&device.node)?;
-            let now = Member::of_size(device.id.clone(), device.size).extents;
+            let node = device.lvm_node().to_owned();
+            let (known, _) = pool.extents_of(&node)?;
+            let now = Member::of_size(device.id.clone(), device.lvm_size()).extents;
             let more = now.checked_sub(known).filter(|more| *more > 0)?;
-            Some((device.id.clone(), device.node.clone(), EXTENT.saturating_mul(more)))
+            Some((device.id.clone(), node, EXTENT.saturating_mul(more)))
         });
         grown.collect()
     }
@@ -234,7 +241,7 @@ impl Engine {
         let devices = locked(&self.0.devices);
         let spares = devices.iter().filter(|device| pool.tags.spares.contains(&device.id));
         spares
-            .filter(|device| crate::spares::fits(device, needed).is_err())
+            .filter(|device| crate::spares::fits(device, pool.tags.layers, needed).is_err())
             .map(|device| device.id.clone())
             .collect()
     }

@@ -54,7 +54,9 @@ impl Engine {
         }
         for pv in state.pvs.iter().filter(|pv| pv.vg.is_none()) {
             let devices = locked(&self.0.devices);
-            let device = devices.iter().find(|device| Some(&device.node) == pv.node.as_ref());
+            let device = devices
+                .iter()
+                .find(|device| Some(device.lvm_node()) == pv.node.as_deref());
             let Some(device) = device else { continue };
             all.push(Orphan {
                 object: device.id.to_string(),
@@ -68,6 +70,7 @@ impl Engine {
                 remove: format!("cistern disks wipe {}", device.id),
             });
         }
+        all.extend(self.locked_pools());
         all.sort_by(|a, b| a.kind.cmp(&b.kind).then_with(|| a.object.cmp(&b.object)));
         all
     }
@@ -80,7 +83,9 @@ impl Engine {
             .filter_map(|pv| pv.node.as_ref());
         let nodes: Vec<_> = nodes.collect();
         let devices = locked(&self.0.devices);
-        let there = devices.iter().filter(|device| nodes.contains(&&device.node));
+        let there = devices
+            .iter()
+            .filter(|device| nodes.iter().any(|node| *node == device.lvm_node()));
         let mut disks: Vec<DiskId> = there.map(|device| device.id.clone()).collect();
         disks.sort();
         disks
@@ -125,7 +130,11 @@ impl Engine {
         let found = all.iter().find(|orphan| orphan.object == object).ok_or_else(none)?;
         let (vg, lv) = match found.kind {
             OrphanKind::Volume => object.split_once('/').ok_or_else(none)?,
-            OrphanKind::ForeignPool | OrphanKind::ReleasedPool | OrphanKind::Group | OrphanKind::Label => {
+            OrphanKind::ForeignPool
+            | OrphanKind::ReleasedPool
+            | OrphanKind::LockedPool
+            | OrphanKind::Group
+            | OrphanKind::Label => {
                 return Err(EngineError::Invalid(format!(
                     "{object} is no single volume; {}",
                     found.adopt.clone().unwrap_or_else(|| found.remove.clone())

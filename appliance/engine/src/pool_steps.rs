@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use cistern_host::{BlockDevice, LogicalVolume, LvmState};
-use cistern_model::{DiskId, JobId, PoolId};
+use cistern_model::{DiskId, Encryption, JobId, PoolId};
 
 use crate::EngineError;
 use crate::engine::Engine;
@@ -55,14 +55,24 @@ impl Engine {
         for device in devices.iter().filter(|device| tags.holds(&device.id)) {
             self.refuse_signatures(device)?;
         }
-        progress.step(0, total, "joining the disks");
-        let join = layout::joining(&id.to_string(), nodes_of(devices, tags), tags.write());
-        self.change_lvm(
-            id,
-            || format!("join the disks of pool {}", tags.name),
-            || join.perform(self.0.host.lvm.as_ref(), self.0.host.raids.as_ref()),
-            |_| {},
-        )?;
+        let joined: Vec<BlockDevice> = devices
+            .iter()
+            .filter(|device| tags.holds(&device.id))
+            .cloned()
+            .collect();
+        if !tags.layers.is_none() {
+            progress.step(0, total, "giving the disks their layers");
+        }
+        self.join_in_layers(id, tags.layers, &joined, |laid| {
+            progress.step(0, total, "joining the disks");
+            let join = layout::joining(&id.to_string(), nodes_of(laid, tags), tags.write());
+            self.change_lvm(
+                id,
+                || format!("join the disks of pool {}", tags.name),
+                || join.perform(self.0.host.lvm.as_ref(), self.0.host.raids.as_ref()),
+                |_| {},
+            )
+        })?;
         self.read_lvm()
     }
 
@@ -157,22 +167,29 @@ impl Engine {
         }
         progress.step(3, TOTAL, "parting the disks");
         let part = || lvm.remove_vg(&vg);
-        self.change_lvm(
-            id,
-            || doing("part the disks of"),
-            part,
-            |view| {
-                view.pools.remove(&id);
-            },
-        )?;
-        progress.step(4, TOTAL, "taking the labels off the disks");
-        for node in &pool.nodes {
+        let disks = self.disks_of(&pool);
+        self.strip_after(pool.tags.layers, &disks, || {
             self.change_lvm(
                 id,
-                || doing("take the labels off the disks of"),
-                || lvm.remove_pv(node),
-                nothing,
+                || doing("part the disks of"),
+                part,
+                |view| {
+                    view.pools.remove(&id);
+                },
             )?;
+            progress.step(4, TOTAL, "taking the labels off the disks");
+            for node in &pool.nodes {
+                self.change_lvm(
+                    id,
+                    || doing("take the labels off the disks of"),
+                    || lvm.remove_pv(node),
+                    nothing,
+                )?;
+            }
+            Ok(())
+        })?;
+        if pool.tags.layers.encryption != Encryption::None {
+            self.forget_key(id);
         }
         self.0.lvm.forget(id);
         self.devices()?;
@@ -183,7 +200,7 @@ impl Engine {
 /// The nodes of those devices that belong to a pool's groups.
 pub(crate) fn nodes_of(devices: &[BlockDevice], tags: &PoolTags) -> Vec<PathBuf> {
     let joined = devices.iter().filter(|device| tags.holds(&device.id));
-    joined.map(|device| device.node.clone()).collect()
+    joined.map(|device| device.lvm_node().to_owned()).collect()
 }
 
 fn volume<'a>(state: &'a LvmState, vg: &str, name: &str) -> Option<&'a LogicalVolume> {
@@ -198,7 +215,9 @@ impl Found {
         let vg = pool.vg();
         let mut found = Vec::new();
         for pv in state.pvs.iter().filter(|pv| pv.vg.as_ref() == Some(&vg)) {
-            let device = devices.iter().find(|device| Some(&device.node) == pv.node.as_ref());
+            let device = devices
+                .iter()
+                .find(|device| Some(device.lvm_node()) == pv.node.as_deref());
             let (Some(device), Some(node)) = (device, &pv.node) else {
                 return Err(EngineError::Unavailable(format!(
                     "a disk of pool {} cannot be found",

@@ -15,10 +15,11 @@ use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::layers::{layer_warnings, size_in};
 use crate::layout;
 use crate::pending::{Pending, busy_with};
 use crate::plan::{Member, Plan, groups, plan};
-use crate::pool_steps::{Progress, nodes_of};
+use crate::pool_steps::Progress;
 use crate::spares;
 use crate::tags::{PoolTags, Stage};
 use crate::view::{DATA, PoolView};
@@ -72,7 +73,8 @@ impl Engine {
         }
         let existing = self.view().pool_named(&request.name).cloned();
         if let Some(pool) = existing {
-            if pool.tags.layout != request.layout || pool.tags.asked() != asked {
+            let same = pool.tags.layout == request.layout && pool.tags.layers == request.layers;
+            if !same || pool.tags.asked() != asked {
                 return Err(name_taken(&request.name));
             }
             return match pool.tags.state {
@@ -220,12 +222,12 @@ impl Engine {
         let mut devices: Vec<BlockDevice> = request.disks.iter().map(blank).collect::<Result<_, _>>()?;
         let members = devices
             .iter()
-            .map(|device| Member::of_size(device.id.clone(), device.size));
+            .map(|device| Member::of_size(device.id.clone(), size_in(device, request.layers)));
         let (grouped, left_out) = groups(request.layout, members.collect());
         let plan = plan(request.layout, grouped, left_out)?;
         for spare in &request.spares {
             let device = blank(spare)?;
-            spares::judge(&plan, &device)?;
+            spares::judge(&plan, &device, request.layers)?;
             devices.push(device);
         }
         Ok((devices, plan))
@@ -240,13 +242,15 @@ impl Engine {
     ) -> Result<Vec<Vec<String>>, EngineError> {
         let vg = PoolId::from_uuid(Uuid::nil()).to_string();
         let tags = tags_of(request, plan);
-        let joined = nodes_of(devices, &tags);
+        let joined = devices.iter().filter(|device| tags.holds(&device.id));
+        let layering: Vec<&BlockDevice> = joined.clone().collect();
+        let joined = joined.map(|device| self.lvm_node_in(device, request.layers)).collect();
         let nodes = |disks: &[DiskId]| -> Result<Vec<PathBuf>, EngineError> {
             let node = |disk: &DiskId| devices.iter().find(|device| device.id == *disk);
             Ok(disks
                 .iter()
                 .filter_map(node)
-                .map(|device| device.node.clone())
+                .map(|device| self.lvm_node_in(device, request.layers))
                 .collect())
         };
         let mut steps = vec![layout::joining(&vg, joined, tags.write())];
@@ -255,16 +259,12 @@ impl Engine {
                 .iter()
                 .map(|making| making.step().clone()),
         );
-        steps
-            .iter()
-            .map(|step| {
-                self.0
-                    .host
-                    .lvm
-                    .command_line(step)
-                    .doing(|| "say what would be done".to_owned())
-            })
-            .collect()
+        let mut lines = self.layering_lines(PoolId::from_uuid(Uuid::nil()), request.layers, &layering);
+        for step in &steps {
+            let line = self.0.host.lvm.command_line(step);
+            lines.push(line.doing(|| "say what would be done".to_owned())?);
+        }
+        Ok(lines)
     }
 
     fn begin_creation(
@@ -282,7 +282,7 @@ impl Engine {
         self.run_job(job.id, move |progress| {
             if let Some((devices, plan)) = new {
                 let tags = tags_of(&request, &plan);
-                engine.join_disks(id, &tags, &devices, progress)?;
+                engine.begin_encrypted(id, request.layers, || engine.join_disks(id, &tags, &devices, progress))?;
             }
             engine.finish_pool(id, progress)?;
             let message = format!("pool {name} was made");
@@ -363,6 +363,7 @@ fn tags_of(request: &PoolRequest, plan: &Plan) -> PoolTags {
         draining: None,
         replacing: None,
         trash_seconds: request.trash_seconds.unwrap_or(DEFAULT_TRASH_SECONDS),
+        layers: request.layers,
     }
 }
 
@@ -374,7 +375,10 @@ fn describe(request: &PoolRequest, plan: &Plan, commands: Vec<Vec<String>>) -> P
         survives: plan.layout.survives(),
         failures: layout::failures(plan),
         wasted: layout::wasted(plan),
-        warnings: layout::warnings(plan),
+        warnings: layout::warnings(plan)
+            .into_iter()
+            .chain(layer_warnings(request))
+            .collect(),
         commands,
     }
 }

@@ -64,7 +64,9 @@ impl Engine {
         let _operation = self.0.operations.begin(LIMIT);
         let _one = self.0.names.hold("the reconciling of everything".to_owned())?;
         self.devices()?;
+        self.open_layers()?;
         self.read_lvm()?;
+        self.tidy_layers()?;
         let pools: Vec<PoolId> = self.view().pools.keys().copied().collect();
         for pool in pools {
             self.settle_pool(pool)?;

@@ -56,7 +56,7 @@ impl Engine {
             false => Some(self.blank_device(&devices, new)?),
         };
         if let Some(device) = device {
-            fits(&device, self.extents_on(&pool, old))?;
+            fits(&device, pool.tags.layers, self.extents_on(&pool, old))?;
         }
         self.note_replacement(&pool, old, new)?;
         Ok(self.begin_replacement(by, &pool, old, new))
@@ -129,7 +129,7 @@ impl Engine {
         }
         let failed = pool.failed_nodes();
         let devices = locked(&self.0.devices);
-        let device = devices.iter().find(|device| failed.contains(&device.node))?;
+        let device = devices.iter().find(|device| failed.contains(device.lvm_node()))?;
         pool.tags.holds(&device.id).then(|| device.id.clone())
     }
 
@@ -138,7 +138,8 @@ impl Engine {
         let needed = self.extents_on(pool, old);
         let devices = locked(&self.0.devices);
         let spares = devices.iter().filter(|device| {
-            pool.tags.spares.contains(&device.id) && pool.nodes.contains(&device.node) && fits(device, needed).is_ok()
+            let joined = pool.nodes.iter().any(|node| node == device.lvm_node());
+            pool.tags.spares.contains(&device.id) && joined && fits(device, pool.tags.layers, needed).is_ok()
         });
         spares.min_by_key(|device| device.size).map(|device| device.id.clone())
     }
@@ -274,13 +275,14 @@ impl Engine {
         let (vg, raids) = (id.to_string(), &self.0.host.raids);
         let doing = || format!("put disk {new} in the place of {old}");
         progress.step(0, TOTAL, "joining the new disk");
-        let node = self.node_of(new)?;
         let fresh = self.fresh(id)?;
         let mut pool = self.without_erring(fresh)?;
+        let node = self.node_of(new)?;
         if !pool.nodes.contains(&node) {
             self.join_one(&pool, new)?;
             pool = self.fresh(id)?;
         }
+        let node = self.node_of(new)?;
         // One that came back meanwhile is to be known by its node.
         for back in pool.returned.clone() {
             match self.change_lvm(id, doing, || raids.restore_pv(&vg, &back), |_| {}) {
@@ -320,7 +322,9 @@ impl Engine {
         }
         match self.node_in(&pool, old) {
             Some(going) if pool.missing == 0 => {
-                self.change_lvm(id, doing, || raids.reduce_vg(&vg, &going), |_| {})?;
+                self.strip_after(pool.tags.layers, std::slice::from_ref(old), || {
+                    self.change_lvm(id, doing, || raids.reduce_vg(&vg, &going), |_| {})
+                })?;
             }
             Some(_) => {}
             None if pool.missing > 0 && !pool.has_missing_image() => {
@@ -338,7 +342,7 @@ impl Engine {
         let devices = self.devices()?;
         let device = devices.into_iter().find(|device| device.id == *disk);
         let gone = || EngineError::Unavailable(format!("disk {disk} cannot be found"));
-        device.map(|device| device.node).ok_or_else(gone)
+        device.map(|device| device.lvm_node().to_owned()).ok_or_else(gone)
     }
 
     /// A pool as it is now.

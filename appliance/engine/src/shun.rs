@@ -31,7 +31,7 @@ impl Engine {
             let devices = locked(&self.0.devices);
             let erring = devices
                 .iter()
-                .filter(|device| nodes.contains(&device.node) && spared(&device.node));
+                .filter(|device| nodes.contains(device.lvm_node()) && spared(device.lvm_node()));
             erring.map(|device| device.id.clone()).collect()
         };
         if erring.is_empty() {
@@ -80,7 +80,7 @@ impl Engine {
             let mut disks = locked(&self.0.shunned.disks);
             disks.retain(|disk| devices.iter().any(|device| device.id == *disk));
             let shunned = devices.iter().filter(|device| disks.contains(&device.id));
-            shunned.map(|device| device.node.clone()).collect()
+            shunned.map(|device| device.lvm_node().to_owned()).collect()
         };
         let mut hidden = locked(&self.0.shunned.hidden);
         if *hidden != nodes {

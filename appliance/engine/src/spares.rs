@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use cistern_host::{BlockDevice, RaidVolume, TagChange};
-use cistern_model::{Bytes, DiskId, EventKind, Pool, PoolId, Principal, Severity};
+use cistern_model::{Bytes, DiskId, EventKind, Layers, Pool, PoolId, Principal, Severity};
 
 use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::Engine;
+use crate::layers::size_in;
 use crate::pending::busy_with;
 use crate::plan::{EXTENT, Member, Plan};
 use crate::pools::{refuse_missing, refuse_unready};
@@ -16,7 +17,7 @@ use crate::tags::spare_tag;
 use crate::view::PoolView;
 
 /// Whether a device can be a spare of a pool that is planned so.
-pub(crate) fn judge(plan: &Plan, device: &BlockDevice) -> Result<(), EngineError> {
+pub(crate) fn judge(plan: &Plan, device: &BlockDevice, layers: Layers) -> Result<(), EngineError> {
     if plan.layout.survives() == 0 {
         return Err(EngineError::Invalid(format!(
             "layout {} keeps one copy: a spare could not be filled from another; name disk {} among the disks",
@@ -26,12 +27,12 @@ pub(crate) fn judge(plan: &Plan, device: &BlockDevice) -> Result<(), EngineError
     let members = plan.groups.iter().flat_map(|group| &group.members);
     let taken = members.map(|member| plan.taken_on(&member.disk) - plan.reserve_on(&member.disk));
     let image = plan.groups.iter().map(|group| group.image).sum();
-    fits(device, taken.max().unwrap_or(0).max(image))
+    fits(device, layers, taken.max().unwrap_or(0).max(image))
 }
 
 /// Whether so many extents fit on a blank device.
-pub(crate) fn fits(device: &BlockDevice, extents: u64) -> Result<(), EngineError> {
-    let there = Member::of_size(device.id.clone(), device.size).extents;
+pub(crate) fn fits(device: &BlockDevice, layers: Layers, extents: u64) -> Result<(), EngineError> {
+    let there = Member::of_size(device.id.clone(), size_in(device, layers)).extents;
     if there >= extents {
         return Ok(());
     }
@@ -74,7 +75,7 @@ impl Engine {
         }
         let device = self.blank_device(&self.devices()?, disk)?;
         // Both volumes may have an image on one disk.
-        fits(&device, extents_for(pool.raids.iter(), pool.extent))?;
+        fits(&device, pool.tags.layers, extents_for(pool.raids.iter(), pool.extent))?;
         let (id, vg) = (pool.id, pool.vg());
         let doing = || format!("make disk {disk} a spare of pool {}", pool.tags.name);
         let noted = TagChange {
@@ -91,7 +92,17 @@ impl Engine {
                 }
             },
         )?;
-        self.change_lvm(id, doing, || self.0.host.raids.extend_vg(&vg, &device.node), |_| {})?;
+        self.join_in_layers(id, pool.tags.layers, std::slice::from_ref(&device), |laid| {
+            for device in laid {
+                self.change_lvm(
+                    id,
+                    doing,
+                    || self.0.host.raids.extend_vg(&vg, device.lvm_node()),
+                    |_| {},
+                )?;
+            }
+            Ok(())
+        })?;
         self.read_lvm()?;
         let message = format!("disk {disk} is a spare of pool {} now", pool.tags.name);
         self.record(
@@ -134,7 +145,9 @@ impl Engine {
         match self.node_in(&pool, disk) {
             Some(node) => {
                 refuse_missing(&pool)?;
-                self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})?;
+                self.strip_after(pool.tags.layers, std::slice::from_ref(disk), || {
+                    self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})
+                })?;
             }
             // It was never joined, or has left.
             None if pool.missing == 0 => {}
@@ -168,6 +181,6 @@ impl Engine {
     pub(crate) fn node_in(&self, pool: &PoolView, disk: &DiskId) -> Option<std::path::PathBuf> {
         let devices = crate::engine::locked(&self.0.devices);
         let device = devices.iter().find(|device| device.id == *disk)?;
-        pool.nodes.contains(&device.node).then(|| device.node.clone())
+        pool.nodes.iter().find(|node| *node == device.lvm_node()).cloned()
     }
 }

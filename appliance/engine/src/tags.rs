@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_host::TagChange;
 use cistern_model::{
-    Bytes, Client, DEFAULT_TRASH_SECONDS, DiskId, Keep, Label, Labels, Layout, Owner, Period, PoolName, Schedule,
-    SnapshotId, VolumeName, VolumeSource,
+    Bytes, Client, DEFAULT_TRASH_SECONDS, DiskId, Encryption, Keep, Label, Labels, Layers, Layout, Owner, Period,
+    PoolName, Schedule, SnapshotId, VolumeName, VolumeSource,
 };
 use jiff::Timestamp;
 
@@ -81,6 +81,8 @@ pub(crate) struct PoolTags {
     pub(crate) replacing: Option<(DiskId, DiskId)>,
     /// How long deleted volumes stay in the trash; 0: not at all.
     pub(crate) trash_seconds: u32,
+    /// What lies between its disks and LVM.
+    pub(crate) layers: Layers,
 }
 
 /// How far the making or deleting of a thing is.
@@ -203,6 +205,7 @@ impl PoolTags {
             self.state.tag(),
             trash_tag(self.trash_seconds),
         ];
+        tags.extend(layer_tags(self.layers));
         for (number, disks) in self.groups.iter().enumerate() {
             tags.extend(disks.iter().map(|disk| disk_tag(number, disk)));
         }
@@ -256,6 +259,10 @@ impl PoolTags {
                 old.into_iter().next().zip(new.into_iter().next())
             },
             trash_seconds: fields.optional("trash-seconds")?.unwrap_or(DEFAULT_TRASH_SECONDS),
+            layers: Layers {
+                checksums: fields.optional::<String>("checksums")?.is_some(),
+                encryption: fields.optional("encryption")?.unwrap_or_default(),
+            },
         })
     }
 
@@ -298,6 +305,14 @@ pub(crate) fn client_tag(client: Client) -> String {
 /// The tag that says how long a pool's deleted volumes stay in the trash.
 pub(crate) fn trash_tag(seconds: u32) -> String {
     tag("trash-seconds", &seconds.to_string())
+}
+
+/// The tags of the layers below a pool.
+fn layer_tags(layers: Layers) -> Vec<String> {
+    let checksums = layers.checksums.then(|| tag("checksums", "crc32c"));
+    let encrypted = layers.encryption != Encryption::None;
+    let encryption = encrypted.then(|| tag("encryption", layers.encryption.name()));
+    checksums.into_iter().chain(encryption).collect()
 }
 
 fn label_tag(label: &Label) -> String {
@@ -538,6 +553,10 @@ mod tests {
             spares: ids(&["serial-s"]),
             replacing: Some(("serial-a".parse().unwrap(), "serial-s".parse().unwrap())),
             trash_seconds: 7,
+            layers: cistern_model::Layers {
+                checksums: true,
+                encryption: cistern_model::Encryption::Key,
+            },
         };
         assert_eq!(PoolTags::read(&pool.write()), Ok(pool.clone()));
         let change = pool.replaced(&"serial-a".parse().unwrap(), &"serial-s".parse().unwrap());

@@ -18,6 +18,7 @@ impl Engine {
         let _operation = self.0.operations.begin(Duration::from_secs(1200));
         self.activate_again();
         self.look_at_clock();
+        self.look_at_checksums();
         self.do_chores();
         self.look_at_capacity();
         self.review_alerts();

@@ -53,6 +53,7 @@ impl Engine {
             layout: request.layout,
             disks,
             spares: Vec::new(),
+            layers: cistern_model::Layers::NONE,
             trash_seconds: None,
         };
         Ok(TopologyPlan {

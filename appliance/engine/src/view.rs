@@ -444,6 +444,7 @@ impl PoolView {
             id: self.id,
             name: self.tags.name.clone(),
             layout: self.tags.layout,
+            layers: self.tags.layers,
             state,
             reason,
             missing_disks: self.missing,

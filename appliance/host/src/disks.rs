@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cistern_model::{Bytes, DiskId, DiskTransport, Signature};
 
-use crate::{ChangeSink, HostError};
+use crate::{ChangeSink, FoundLayers, HostError};
 
 /// A whole disk as the machine sees it at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +33,24 @@ pub struct BlockDevice {
     pub busy: bool,
     /// Whether the running system started from it.
     pub boot: bool,
+    /// The layers of ours that it carries.
+    pub layers: Option<FoundLayers>,
+}
+
+impl BlockDevice {
+    /// The node at which LVM finds what is on it: its own, or that of the layers that are open on it.
+    pub fn lvm_node(&self) -> &Path {
+        let open = self.layers.as_ref().and_then(|layers| layers.open.as_ref());
+        open.map_or(&self.node, |open| &open.node)
+    }
+
+    /// The size of what LVM finds.
+    pub fn lvm_size(&self) -> Bytes {
+        match &self.layers {
+            None => self.size,
+            Some(layers) => layers.open.as_ref().map_or(Bytes::ZERO, |open| open.size),
+        }
+    }
 }
 
 /// Block devices.

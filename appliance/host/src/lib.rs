@@ -14,6 +14,7 @@ mod error;
 mod exports;
 mod filesystems;
 mod health;
+mod layers;
 pub mod linux;
 mod lvm;
 mod lvm_step;
@@ -34,6 +35,7 @@ pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
 pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
 pub use health::{Health, ReportedErrors, SelfReport};
+pub use layers::{FoundLayers, LAYERED_PARTITION, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 pub use lvm::{
     Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, ThinUsage, VolumeGroup,
 };
@@ -66,6 +68,8 @@ pub type ChangeSink = Arc<dyn Fn(Change) + Send + Sync>;
 pub struct Host {
     /// Block devices.
     pub disks: Arc<dyn Disks>,
+    /// What lies between disks and LVM.
+    pub layers: Arc<dyn Layers>,
     /// LVM.
     pub lvm: Arc<dyn Lvm>,
     /// Volumes on several disks.

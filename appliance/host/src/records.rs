@@ -11,6 +11,9 @@ pub trait Records: Send + Sync {
     /// Replaces the text, durably: from now on, and after a power cut, it is the old or the new one, whole.
     fn replace(&self, name: &str, text: &str) -> Result<(), HostError>;
 
+    /// Removes it, durably. No error if it is not there.
+    fn remove(&self, name: &str) -> Result<(), HostError>;
+
     /// Adds to the end, making the file if it is not there. Outlives the process; a power cut may take it, or a part of
     /// it, until [`Records::sync`]. After an error it is not known how much of it is there.
     fn append(&self, name: &str, text: &str) -> Result<(), HostError>;

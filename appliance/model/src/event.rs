@@ -44,6 +44,10 @@ pub enum EventKind {
     PoolChanged,
     /// A pool's copies were compared.
     PoolScrubbed,
+    /// A disk gave what does not fit its checksum.
+    ChecksumErrors,
+    /// The key of an encrypted pool was read, or given.
+    PoolKeyUsed,
     /// A volume was made.
     VolumeCreated,
     /// A volume was deleted.

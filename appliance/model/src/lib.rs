@@ -16,6 +16,7 @@ mod growth;
 mod id;
 mod job;
 mod label;
+mod layers;
 mod name;
 mod options;
 mod orphan;
@@ -39,6 +40,7 @@ pub use growth::{AddDisksRequest, DrainRequest, GroupGrowth, GrowthPlan};
 pub use id::{DiskId, JobId, PoolId, SnapshotId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
 pub use label::{Label, Labels, MOST_LABELS};
+pub use layers::{Encryption, Layers, PoolKey, PoolKeyRequest};
 pub use name::{Owner, PoolName, SnapshotName, TokenName, VolumeName};
 pub use options::{Mode, Security, Squash, TransportSecurity, VolumeOptions, VolumeOptionsChange};
 pub use orphan::{

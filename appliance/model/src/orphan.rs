@@ -37,6 +37,8 @@ pub enum OrphanKind {
     ForeignPool,
     /// A pool that an appliance gave up, to be imported.
     ReleasedPool,
+    /// An encrypted pool whose key is not here.
+    LockedPool,
     /// A volume group that is no pool of an appliance.
     Group,
     /// A volume in a pool of this appliance that is no volume of Cistern's.
@@ -51,6 +53,7 @@ impl OrphanKind {
         match self {
             OrphanKind::ForeignPool => "foreign-pool",
             OrphanKind::ReleasedPool => "released-pool",
+            OrphanKind::LockedPool => "locked-pool",
             OrphanKind::Group => "group",
             OrphanKind::Volume => "volume",
             OrphanKind::Label => "label",

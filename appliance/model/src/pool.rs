@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Bytes, DiskId, Invalid, LastScrub, Percent, PoolId, PoolName, ScrubEvery};
+use crate::{Bytes, DiskId, Invalid, LastScrub, Layers, Percent, PoolId, PoolName, ScrubEvery};
 
 /// How data lies on a pool's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -104,6 +104,9 @@ pub struct PoolRequest {
     /// Disks that lie in wait: one takes the place of a disk that fails, by itself. All must be blank.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spares: Vec<DiskId>,
+    /// What lies between the disks and LVM.
+    #[serde(default, skip_serializing_if = "Layers::is_none")]
+    pub layers: Layers,
 }
 
 /// Which disk of a pool another one is to take the place of.
@@ -167,6 +170,9 @@ pub struct Pool {
     pub name: PoolName,
     /// How data lies on its disks.
     pub layout: Layout,
+    /// What lies between its disks and LVM.
+    #[serde(default)]
+    pub layers: Layers,
     /// How it is.
     pub state: PoolState,
     /// Why it is so, where `state` is not `ready`.

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod gate;
 pub(crate) mod growth;
 pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod options;
 pub(crate) mod orphans;
 pub(crate) mod pools;

@@ -2,8 +2,8 @@
 
 use cistern_client::PoolCreation;
 use cistern_model::{
-    DiskId, DiskState, ErrorKind, ImportRequest, Invalid, Orphan, PoolChange, PoolRequest, ReplaceRequest,
-    ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
+    DiskId, DiskState, ErrorKind, ImportRequest, Invalid, Layers, Orphan, PoolChange, PoolKeyRequest, PoolRequest,
+    ReplaceRequest, ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
 };
 
 use super::{Context, growth};
@@ -79,7 +79,17 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             };
             output.one(&job, |j| j.id.to_string(), tables::job)
         }
-        Pools::Import { pool, name, take_from } => {
+        Pools::Key { pool } => output.one(&client.pool_key(&pool).await?, |k| k.key.clone(), tables::pool_key),
+        Pools::Import {
+            pool,
+            name,
+            take_from,
+            key,
+        } => {
+            if let Some(path) = key {
+                let given = PoolKeyRequest { key: read_key(&path)? };
+                client.give_pool_key(&pool, &given).await?;
+            }
             let request = ImportRequest {
                 pool: pool.parse()?,
                 name: name.map(|name| name.parse()).transpose()?,
@@ -127,6 +137,16 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             output.one(&job, |j| j.id.to_string(), |_| format!("The pool {pool} {text}."))
         }
     }
+}
+
+/// The key in a file, or on standard input.
+fn read_key(path: &std::path::Path) -> Result<String, CliError> {
+    let read = match path.to_str() {
+        Some("-") => std::io::read_to_string(std::io::stdin()),
+        Some(_) | None => std::fs::read_to_string(path),
+    };
+    let text = read.map_err(|error| CliError::io("reading the key", error))?;
+    Ok(text.trim().to_owned())
 }
 
 /// What the appliance makes of a topology.
@@ -191,6 +211,10 @@ async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliErro
         disks,
         spares: new.spares.iter().map(|d| d.parse()).collect::<Result<_, _>>()?,
         trash_seconds: new.trash.as_deref().map(seconds).transpose()?,
+        layers: Layers {
+            checksums: new.checksums,
+            encryption: new.encryption.parse()?,
+        },
     })
 }
 

@@ -16,6 +16,7 @@ mod failures;
 mod fencing;
 mod growth;
 mod histories;
+mod layers;
 mod moves;
 mod options;
 mod pools;

@@ -8,8 +8,8 @@ use cistern_engine::{Config, Created, Engine, EngineError, PoolCreation, Snapsho
 use cistern_host::memory::{MemoryHost, disk, signature};
 use cistern_host::{ExportEntry, ExportUsers, RootSpec};
 use cistern_model::{
-    Bytes, Client, DiskId, ErrorKind, Job, JobState, Labels, Layout, Pool, PoolRequest, PoolState, Principal, Role,
-    Snapshot, SnapshotRequest, SnapshotState, Volume, VolumeId, VolumeOptionsChange, VolumeRequest, VolumeState,
+    Bytes, Client, DiskId, ErrorKind, Job, JobState, Labels, Layers, Layout, Pool, PoolRequest, PoolState, Principal,
+    Role, Snapshot, SnapshotRequest, SnapshotState, Volume, VolumeId, VolumeOptionsChange, VolumeRequest, VolumeState,
 };
 
 pub(crate) struct Rig {
@@ -70,6 +70,7 @@ pub(crate) fn pool_request(name: &str, layout: Layout, disks: &[&str]) -> PoolRe
         layout,
         disks: disks.iter().map(|name| serial(name)).collect(),
         spares: Vec::new(),
+        layers: Layers::NONE,
         // Most tests want what is deleted gone.
         trash_seconds: Some(0),
     }

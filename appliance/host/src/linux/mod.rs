@@ -11,6 +11,7 @@ mod filesystems;
 mod frozen;
 mod health;
 mod kernel_log;
+pub(crate) mod layers;
 pub(crate) mod lvm;
 mod machine;
 mod mounts;
@@ -32,6 +33,7 @@ pub fn host() -> Result<Host, HostError> {
     let lvm = Arc::new(lvm::LinuxLvm::default());
     Ok(Host {
         disks: Arc::new(disks::LinuxDisks),
+        layers: Arc::new(layers::LinuxLayers),
         lvm: lvm.clone(),
         raids: lvm.clone(),
         thin: lvm.clone(),

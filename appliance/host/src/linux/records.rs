@@ -76,6 +76,20 @@ impl Records for LinuxRecords {
         replace().map_err(|source| file::io("replace a record", &path, source))
     }
 
+    fn remove(&self, name: &str) -> Result<(), HostError> {
+        let path = self.directory.join(name);
+        let remove = || {
+            fs::remove_file(&path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        match remove() {
+            Err(error) if io::Error::kind(&error) != io::ErrorKind::NotFound => {
+                Err(file::io("remove a record", &path, error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn append(&self, name: &str, text: &str) -> Result<(), HostError> {
         let path = self.directory.join(name);
         let append = || {

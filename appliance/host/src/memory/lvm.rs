@@ -57,7 +57,7 @@ impl Lvm for Running {
             check_tags("create_vg", tags)?;
             let disks = numbers(state, "create_vg", nodes)?;
             for disk in &disks {
-                let found = state.signatures(*disk);
+                let found = state.lvm_signatures(*disk);
                 if !found.is_empty() || state.disks[*disk].device.busy || state.disks[*disk].device.boot {
                     let id = state.disks[*disk].device.id.clone();
                     state
@@ -68,7 +68,7 @@ impl Lvm for Running {
             }
             for disk in disks {
                 let uuid = state.fresh_uuid();
-                state.disks[disk].pv = Some(Pv::of(uuid, vg, state.disks[disk].device.size));
+                state.disks[disk].pv = Some(Pv::of(uuid, vg, state.lvm_size(disk)));
                 state.disks[disk].writes.push(format!("create_vg {vg}"));
             }
             let group = Vg {
@@ -562,8 +562,8 @@ fn report(state: &State) -> LvmState {
         }
         report.pvs.push(PhysicalVolume {
             uuid: pv.uuid.clone(),
-            node: state.there(number).then(|| disk.device.node.clone()),
-            returned: (state.readable(number) && pv.missing).then(|| disk.device.node.clone()),
+            node: state.there(number).then(|| state.lvm_node(number)),
+            returned: (state.readable(number) && pv.missing).then(|| state.lvm_node(number)),
             vg: pv.vg.clone(),
             size: EXTENT.saturating_mul(state.extents_of(number)),
             free: EXTENT.saturating_mul(state.free_extents_of(number)),

@@ -16,6 +16,7 @@ impl Disks for Running {
             Ok(there
                 .map(|n| BlockDevice {
                     signatures: state.signatures(n),
+                    layers: state.found_layers(n),
                     ..state.disks[n].device.clone()
                 })
                 .collect())
@@ -24,27 +25,28 @@ impl Disks for Running {
 
     fn signatures(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
         self.look("disks.signatures", &node.display().to_string(), |state| {
-            let at = state.at("signatures", node)?;
+            let at = state.raw_at("signatures", node)?;
             Ok(state.signatures(at))
         })
     }
 
     fn wipe(&self, node: &Path) -> Result<(), HostError> {
         self.change("disks.wipe", &node.display().to_string(), |state| {
-            let at = state.at("wipe", node)?;
+            let at = state.raw_at("wipe", node)?;
             let vg = state.disks[at].pv.as_ref().and_then(|pv| pv.vg.clone());
             let group = vg.as_ref().and_then(|vg| state.vgs.get_mut(vg));
             let active = group
                 .as_ref()
                 .is_some_and(|group| group.lvs.values().any(|lv| lv.active));
-            if active || state.disks[at].device.busy {
+            let open = state.disks[at].layers.as_ref().is_some_and(|laid| laid.open);
+            if active || open || state.disks[at].device.busy {
                 return Err(busy("wipe", &node.display().to_string()));
             }
             if let Some(group) = group {
                 group.lost += 1;
             }
             let disk = &mut state.disks[at];
-            disk.pv = None;
+            (disk.pv, disk.layers) = (None, None);
             disk.device.signatures.clear();
             disk.writes.push("wipe".to_owned());
             if let Some(vg) = vg

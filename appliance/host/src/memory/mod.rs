@@ -10,6 +10,7 @@ mod exports;
 mod faults;
 mod files;
 mod health;
+mod layers;
 mod lvm;
 mod machine;
 mod moving;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use cistern_model::{Bytes, DiskId, DiskTransport, HeldState, Percent, Signature};
 
 pub use self::faults::Traced;
+pub use self::layers::AllRead;
 use self::state::{DiskRecord, State, failed, lv_of_node};
 use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, RootSpec};
 
@@ -35,7 +37,7 @@ use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, Ro
 pub enum Cut {
     /// Before it does anything.
     Before,
-    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group; anything
+    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group, or has a partition for layers and nothing in it; anything
     /// else, being one commit, was not done.
     Midway,
     /// After it was done, before the caller hears of it.
@@ -79,6 +81,7 @@ pub fn disk(serial: &str, size: Bytes) -> BlockDevice {
         signatures: Vec::new(),
         busy: false,
         boot: false,
+        layers: None,
     }
 }
 
@@ -110,6 +113,7 @@ impl MemoryHost {
         });
         Host {
             disks: running.clone(),
+            layers: running.clone(),
             lvm: running.clone(),
             raids: running.clone(),
             thin: running.clone(),
@@ -177,6 +181,7 @@ impl MemoryHost {
         self.change_disk(disk, |disk| {
             disk.attached = false;
             disk.reported = None;
+            disk.layers.iter_mut().for_each(layers::Laid::close);
         });
         self.fail_images_on(disk);
     }
@@ -450,7 +455,7 @@ impl Running {
         if cut.is_some() {
             state.faults.hit = Some(call.to_owned());
         }
-        let in_parts = ["filesystems.make_xfs", "raids.extend_vg"].contains(&call);
+        let in_parts = ["filesystems.make_xfs", "raids.extend_vg", "layers.make"].contains(&call);
         if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && !in_parts) {
             return Err(state.go_dark());
         }

@@ -9,7 +9,7 @@ use cistern_model::Percent;
 
 use super::lvm::{numbers, ours, whole};
 use super::state::{EXTENT, Kind, Plain, Pv, Segment, State, failed};
-use super::{Running, moving};
+use super::{Running, layers, moving};
 use crate::{HostError, ImageHealth, RaidImage, RaidLevel, RaidStatus, RaidVolume, Raids, SyncAction};
 
 const DATA: &str = "_tdata";
@@ -44,7 +44,7 @@ impl Raids for Running {
         self.change("raids.extend_vg", vg, |state| {
             ours(state, "extend_vg", vg)?;
             let disk = state.at("extend_vg", node)?;
-            let found = state.signatures(disk);
+            let found = state.lvm_signatures(disk);
             if !found.is_empty() || state.disks[disk].device.busy || state.disks[disk].device.boot {
                 let id = state.disks[disk].device.id.clone();
                 let violation = format!("extend_vg with {id}, which carries {found:?} or is in use");
@@ -52,7 +52,7 @@ impl Raids for Running {
                 return Err(failed("extend_vg", "something is on the device"));
             }
             let uuid = state.fresh_uuid();
-            state.disks[disk].pv = Some(Pv::of(uuid, vg, state.disks[disk].device.size));
+            state.disks[disk].pv = Some(Pv::of(uuid, vg, state.lvm_size(disk)));
             state.disks[disk].writes.push(format!("extend_vg {vg}"));
             if state.midway {
                 // The label is written first.
@@ -69,7 +69,7 @@ impl Raids for Running {
             whole(state, "resize_pv", vg)?;
             let disk = state.at("resize_pv", node)?;
             let (size, taken) = (
-                state.disks[disk].device.size,
+                state.lvm_size(disk),
                 state.extents_of(disk) - state.free_extents_of(disk),
             );
             match &mut state.disks[disk].pv {
@@ -202,6 +202,12 @@ impl Raids for Running {
             }
             let found = *state.differ.get(&format!("{vg}/{lv}")).unwrap_or(&0);
             state.mismatches.insert(format!("{vg}/{lv}"), found);
+            let disks: Vec<usize> = plain
+                .segments
+                .iter()
+                .flat_map(|segment| segment.disks.clone())
+                .collect();
+            layers::heal(state, &disks);
             if repair {
                 state.differ.remove(&format!("{vg}/{lv}"));
             }
@@ -330,7 +336,7 @@ fn image(state: &State, plain: &Plain, number: Option<usize>) -> RaidImage {
     let mut nodes: Vec<_> = disks
         .iter()
         .filter(|n| state.readable(**n))
-        .map(|n| state.disks[*n].device.node.clone())
+        .map(|n| state.lvm_node(*n))
         .collect();
     nodes.sort();
     nodes.dedup();

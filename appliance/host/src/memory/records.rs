@@ -50,6 +50,16 @@ impl Records for Running {
         })
     }
 
+    fn remove(&self, name: &str) -> Result<(), HostError> {
+        self.look("records.remove", name, |state| {
+            if state.records_broken {
+                return Err(failed("records.remove", "Read-only file system"));
+            }
+            state.records.remove(name);
+            Ok(())
+        })
+    }
+
     fn append(&self, name: &str, text: &str) -> Result<(), HostError> {
         self.keep("records.append", name, |record| record.volatile.push_str(text))
     }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::faults::Faults;
+use super::layers::Laid;
 use super::records::Record;
 use crate::{BlockDevice, ExportEntry, HostError, NfsSession, RaidLevel, RootSpec, SelfReport, Service};
 
@@ -71,6 +72,7 @@ pub(super) struct State {
 pub(super) struct DiskRecord {
     pub(super) device: BlockDevice,
     pub(super) attached: bool,
+    pub(super) layers: Option<Laid>,
     pub(super) pv: Option<Pv>,
     pub(super) writes: Vec<String>,
     /// What is written to it fails.
@@ -236,6 +238,7 @@ impl State {
                 ..device
             },
             attached: true,
+            layers: None,
             pv: None,
             writes: Vec::new(),
             errs: false,
@@ -299,15 +302,12 @@ impl State {
             lv.active = false;
             lv.plains_mut().into_iter().for_each(|plain| plain.dead.clear());
         }
+        for disk in &mut self.disks {
+            disk.layers.iter_mut().for_each(Laid::close);
+        }
         self.filling = None;
         self.mismatches.clear();
         self.hidden.clear();
-    }
-
-    /// Whether LVM can see what is on a disk: it is there, and not hidden.
-    pub(super) fn readable(&self, disk: usize) -> bool {
-        let disk = &self.disks[disk];
-        disk.attached && !self.hidden.contains(&disk.device.node)
     }
 
     /// Whether a disk is there, and its group counts it as such.
@@ -373,8 +373,14 @@ impl State {
         self.disks.iter_mut().find(|disk| disk.device.id == *id)
     }
 
-    /// The number of the disk at a node.
+    /// The number of the disk that LVM finds at a node.
     pub(super) fn at(&self, operation: &str, node: &Path) -> Result<usize, HostError> {
+        let at = (0..self.disks.len()).find(|n| self.readable(*n) && self.lvm_node(*n) == node);
+        at.ok_or_else(|| failed(operation, &format!("no device {}", node.display())))
+    }
+
+    /// The number of the disk at a node of its own.
+    pub(super) fn raw_at(&self, operation: &str, node: &Path) -> Result<usize, HostError> {
         let at = self
             .disks
             .iter()
@@ -382,22 +388,30 @@ impl State {
         at.ok_or_else(|| failed(operation, &format!("no device {}", node.display())))
     }
 
-    /// What is on a disk: what was there, and LVM's label.
+    /// What is on a disk itself: what was there, and LVM's label or the table with the partition of its layers.
     pub(super) fn signatures(&self, disk: usize) -> Vec<Signature> {
-        let Some(disk) = self.disks.get(disk) else {
+        let Some(record) = self.disks.get(disk) else {
             return Vec::new();
         };
-        let label = disk.pv.as_ref().map(|_| Signature {
+        let ours = match record.layers {
+            None => self.label(disk),
+            Some(_) => Some(super::signature("gpt")),
+        };
+        record.device.signatures.iter().cloned().chain(ours).collect()
+    }
+
+    /// LVM's label, if it is on a disk or in its layers.
+    pub(super) fn label(&self, disk: usize) -> Option<Signature> {
+        self.disks[disk].pv.as_ref().map(|_| Signature {
             kind: "LVM2_member".to_owned(),
             offset: Bytes::new(536),
             label: None,
-        });
-        disk.device.signatures.iter().cloned().chain(label).collect()
+        })
     }
 
     pub(super) fn extents_of(&self, disk: usize) -> u64 {
-        let known = |d: &DiskRecord| d.pv.as_ref().map_or(d.device.size, |pv| pv.size);
-        let size = self.disks.get(disk).map_or(Bytes::ZERO, known);
+        let pv = self.disks[disk].pv.as_ref();
+        let size = pv.map_or_else(|| self.lvm_size(disk), |pv| pv.size);
         size.saturating_sub(FIRST_EXTENT).get() / EXTENT.get()
     }
 
@@ -551,7 +565,8 @@ impl State {
         for id in disks {
             let uuid = self.fresh_uuid();
             if let Some(disk) = self.disk_mut(id) {
-                disk.pv = Some(Pv::of(uuid, vg, disk.device.size));
+                let size = disk.device.size;
+                disk.pv = Some(Pv::of(uuid, vg, size));
             }
         }
         let group = Vg {

@@ -22,8 +22,8 @@ use udev::{Device, Enumerator, MonitorBuilder};
 use self::boot::Piece;
 use self::identity::Source;
 use super::run::Run;
-use super::{file, mounts, signatures};
-use crate::{BlockDevice, Change, ChangeSink, Disks, HostError};
+use super::{file, layers, mounts, signatures};
+use crate::{BlockDevice, Change, ChangeSink, Disks, FoundLayers, HostError, LAYERED_PARTITION, LayerStack};
 
 /// udev has this file while it still works on events.
 const UDEV_QUEUE: &str = "/run/udev/queue";
@@ -75,6 +75,15 @@ fn holder(syspath: &Path) -> Holder {
     let parts = parts.filter(|path| path.join("partition").exists());
     for directory in parts.chain([syspath.to_owned()]) {
         for holder in fs::read_dir(directory.join("holders")).into_iter().flatten().flatten() {
+            let name = fs::read_to_string(holder.path().join("dm/name")).unwrap_or_default();
+            if layers::is_ours(name.trim()) {
+                // A layer between it and LVM: who holds that is who holds it.
+                match self::holder(&holder.path()) {
+                    Holder::Other => return Holder::Other,
+                    Holder::Nobody | Holder::Lvm => found = Holder::Lvm,
+                }
+                continue;
+            }
             let uuid = fs::read_to_string(holder.path().join("dm/uuid")).unwrap_or_default();
             if uuid.starts_with("LVM-") {
                 found = Holder::Lvm;
@@ -122,6 +131,18 @@ fn piece(device: &Device, disk: String) -> Piece {
     }
 }
 
+/// The layers that a partition says are on it, if it is one of ours.
+fn layers_of(partition: &Device) -> Option<FoundLayers> {
+    let kind = partition.property("ID_PART_ENTRY_TYPE")?;
+    let name = partition.property("ID_PART_ENTRY_NAME")?;
+    let stack = LayerStack::from_partition_name(&name).filter(|_| kind.eq_ignore_ascii_case(LAYERED_PARTITION))?;
+    Some(FoundLayers {
+        stack,
+        label: partition.property("ID_FS_LABEL").filter(|_| stack.encrypted()),
+        open: layers::open_on(partition.syspath(), stack),
+    })
+}
+
 fn describe(device: &Device, node: PathBuf, boot: bool, mounted: bool) -> BlockDevice {
     let name = sysname(device);
     let sectors = device
@@ -146,6 +167,7 @@ fn describe(device: &Device, node: PathBuf, boot: bool, mounted: bool) -> BlockD
         signatures: identity::signatures(device),
         busy,
         boot,
+        layers: None,
         node,
     }
 }
@@ -183,6 +205,7 @@ impl Disks for LinuxDisks {
         let InUse { numbers, nodes } = in_use(operation)?;
         let mut pieces: Vec<Piece> = disks.iter().map(|disk| piece(disk, sysname(disk))).collect();
         let mut mounted_disks = Vec::new();
+        let mut layered: BTreeMap<String, Vec<Option<FoundLayers>>> = BTreeMap::new();
         let mounted = |device: &Device| {
             let (number, node) = (number(device), device.devnode());
             numbers.iter().any(|(n, _)| *n == number) || node.is_some_and(|node| nodes.iter().any(|n| n == node))
@@ -194,6 +217,7 @@ impl Disks for LinuxDisks {
             if mounted(partition) {
                 mounted_disks.push(disk.clone());
             }
+            layered.entry(disk.clone()).or_default().push(layers_of(partition));
             pieces.push(piece(partition, disk));
         }
         let boot = boot::disks(&pieces, boot::loader_partition().as_deref(), &numbers);
@@ -204,7 +228,11 @@ impl Disks for LinuxDisks {
                 continue;
             };
             let busy = mounted(disk) || mounted_disks.contains(&name);
-            let found = describe(disk, node.to_owned(), boot.contains(&name), busy);
+            let mut found = describe(disk, node.to_owned(), boot.contains(&name), busy);
+            // Ours is the only one.
+            if let Some([Some(layers)]) = layered.get(&name).map(Vec::as_slice) {
+                found.layers = Some(layers.clone());
+            }
             match listed.get_mut(&found.id) {
                 // A second path: what is true of either is true of the disk.
                 Some(known) => {

@@ -1,0 +1,224 @@
+//! Layers between disks and LVM, by systemd-repart, cryptsetup, integritysetup and dmsetup.
+//!
+//! Invariant: a program sees a key only in a file in memory, which is there no longer than the program runs.
+
+pub(crate) mod args;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cistern_model::{Bytes, DiskId};
+
+pub(super) use self::args::{is_ours, mapper};
+use super::run::Run;
+use super::{disks, file};
+use crate::{HostError, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
+
+/// A format writes some hundred MiB at most.
+const LIMIT: Duration = Duration::from_secs(300);
+/// How long a new partition may take to appear.
+const APPEARS: Duration = Duration::from_secs(20);
+const SECTOR: u64 = 512;
+
+/// One at a time has the key's file.
+static KEY: Mutex<()> = Mutex::new(());
+
+/// This machine's layers.
+#[derive(Debug, Default)]
+pub(super) struct LinuxLayers;
+
+/// A block device's folder in sysfs.
+fn sysfs(node: &Path) -> PathBuf {
+    let real = fs::canonicalize(node).unwrap_or_else(|_| node.to_owned());
+    let name = real.file_name().map(|name| name.to_owned()).unwrap_or_default();
+    Path::new("/sys/class/block").join(name)
+}
+
+/// The devices of ours that lie on a block device, by its folder in sysfs: name and folder.
+pub(super) fn above(syspath: &Path) -> Vec<(String, PathBuf)> {
+    let holders = fs::read_dir(syspath.join("holders")).into_iter().flatten().flatten();
+    let named = holders.filter_map(|holder| {
+        let name = fs::read_to_string(holder.path().join("dm/name")).ok()?;
+        Some((name.trim().to_owned(), holder.path()))
+    });
+    named.filter(|(name, _)| is_ours(name)).collect()
+}
+
+/// The uppermost layer on a partition, if the whole stack is open.
+pub(super) fn open_on(partition: &Path, stack: LayerStack) -> Option<OpenLayers> {
+    let depth = match stack {
+        LayerStack::Integrity | LayerStack::Luks2 => 1,
+        LayerStack::Luks2Integrity => 2,
+    };
+    let mut top = (String::new(), partition.to_owned());
+    for _ in 0..depth {
+        top = above(&top.1).into_iter().next()?;
+    }
+    let sectors: u64 = fs::read_to_string(top.1.join("size")).ok()?.trim().parse().ok()?;
+    Some(OpenLayers {
+        node: mapper(&top.0),
+        size: Bytes::new(sectors.saturating_mul(SECTOR)),
+    })
+}
+
+/// A disk's only partition, by its folder in sysfs.
+fn partition_of(disk: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(sysfs(disk)).ok()?.flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.join("partition").exists()).collect();
+    found.sort();
+    found.into_iter().next()
+}
+
+fn node_of(partition: &Path) -> PathBuf {
+    Path::new("/dev").join(partition.file_name().unwrap_or_default())
+}
+
+fn run(operation: &str, (program, args): &args::Line) -> Result<String, HostError> {
+    let run = Run {
+        operation,
+        program,
+        args,
+        limit: LIMIT,
+    };
+    Ok(run.checked()?.stdout)
+}
+
+/// Does something while the key is in its file.
+fn with_key<T>(
+    operation: &str,
+    key: Option<&LayerKey>,
+    work: impl FnOnce() -> Result<T, HostError>,
+) -> Result<T, HostError> {
+    let Some(key) = key else { return work() };
+    let _one = KEY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let write = || {
+        let _ = fs::remove_file(args::KEY_FILE);
+        let mut options = fs::OpenOptions::new();
+        let mut opened = options.write(true).create_new(true).mode(0o600).open(args::KEY_FILE)?;
+        opened.write_all(key.reveal().as_bytes())
+    };
+    let outcome = write()
+        .map_err(|source| file::io(operation, args::KEY_FILE, source))
+        .and_then(|()| work());
+    let _ = fs::remove_file(args::KEY_FILE);
+    outcome
+}
+
+impl LinuxLayers {
+    /// A name that a device has whose disk is gone is given up, and the device goes as soon as nothing uses it.
+    fn set_aside(&self, operation: &str, name: &str, device: &Path) -> Result<(), HostError> {
+        let number = device.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside = format!("gone-{number}-{}", name.get(..80).unwrap_or(name));
+        let line = |args: &[&str]| ("dmsetup", args.iter().map(|arg| (*arg).to_owned()).collect());
+        run(operation, &line(&["rename", name, &aside]))?;
+        run(operation, &line(&["remove", "--deferred", &aside]))?;
+        Ok(())
+    }
+}
+
+/// The folder in sysfs of the device that has this name.
+fn named(name: &str) -> Option<PathBuf> {
+    let all = fs::read_dir("/sys/class/block")
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path());
+    all.into_iter().find(|path| {
+        let has = fs::read_to_string(path.join("dm/name"));
+        has.is_ok_and(|has| has.trim() == name)
+    })
+}
+
+impl Layers for LinuxLayers {
+    fn command_lines(&self, spec: &LayerSpec) -> Vec<Vec<String>> {
+        args::lines(spec)
+    }
+
+    fn node(&self, disk: &DiskId, stack: LayerStack) -> PathBuf {
+        mapper(args::names(disk, stack).last().map_or("", String::as_str))
+    }
+
+    fn make(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
+        let operation = format!("give disk {} its layers", spec.disk);
+        run(&operation, &args::partition(spec.stack, &spec.node))?;
+        let since = Instant::now();
+        let partition = loop {
+            let node = partition_of(&spec.node).map(|partition| node_of(&partition));
+            match node.filter(|node| node.exists()) {
+                Some(node) => break node,
+                None if since.elapsed() < APPEARS => thread::sleep(Duration::from_millis(20)),
+                None => {
+                    return Err(HostError::Unexpected {
+                        operation,
+                        detail: "its partition does not appear".to_owned(),
+                    });
+                }
+            }
+        };
+        with_key(&operation, key, || {
+            for line in args::laying(spec, &partition) {
+                run(&operation, &line)?;
+            }
+            Ok(())
+        })?;
+        disks::refresh(&operation, &partition)
+    }
+
+    fn open(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
+        let operation = format!("open the layers of disk {}", spec.disk);
+        let Some(partition) = partition_of(&spec.node) else {
+            let detail = "it has no partition".to_owned();
+            return Err(HostError::Unexpected { operation, detail });
+        };
+        let node = node_of(&partition);
+        with_key(&operation, key, || {
+            let mut below = partition.clone();
+            for (name, line) in args::opening(spec, &node) {
+                let open = above(&below).into_iter().next();
+                below = match open {
+                    Some((_, there)) => there,
+                    None => {
+                        if let Some(stale) = named(&name) {
+                            self.set_aside(&operation, &name, &stale)?;
+                        }
+                        run(&operation, &line)?;
+                        sysfs(&mapper(&name))
+                    }
+                };
+            }
+            Ok(())
+        })
+    }
+
+    fn close(&self, node: &Path) -> Result<(), HostError> {
+        let operation = format!("close the layers of {}", node.display());
+        let Some(partition) = partition_of(node) else {
+            return Ok(());
+        };
+        let mut open = Vec::new();
+        let mut below = partition;
+        while let Some((name, there)) = above(&below).into_iter().next() {
+            open.push(name);
+            below = there;
+        }
+        for name in open.into_iter().rev() {
+            if disks::held(&mapper(&name)) {
+                let object = mapper(&name).display().to_string();
+                return Err(HostError::Busy { operation, object });
+            }
+            run(&operation, &args::close(&name))?;
+        }
+        Ok(())
+    }
+
+    fn mismatches(&self) -> Result<BTreeMap<PathBuf, u64>, HostError> {
+        let operation = "count what failed its checksum";
+        let args = ["status", "--target", "integrity"].map(str::to_owned).to_vec();
+        run(operation, &("dmsetup", args)).map(|status| args::mismatches(&status))
+    }
+}
