@@ -32,7 +32,7 @@ use std::sync::Arc;
 pub use disks::{BlockDevice, Disks};
 pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
-pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
+pub use filesystems::{FilesystemUsage, Filesystems, Ground, MountEntry, RootSpec, XfsSpec};
 pub use health::{Health, SelfReport};
 pub use lvm::{
     Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, ThinUsage, VolumeGroup,
