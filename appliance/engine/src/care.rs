@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_host::SelfReport;
-use cistern_model::{AlertKind, DiskId, Severity};
+use cistern_model::{AlertKind, DiskId, JobId, Severity};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::alerts::Subject;
@@ -24,6 +24,8 @@ const LIMIT: std::time::Duration = std::time::Duration::from_secs(6 * 3600);
 pub(crate) struct Care {
     /// What is the matter with each disk that was asked, as it said itself.
     said: BTreeMap<DiskId, Vec<String>>,
+    /// Scrubs that nobody asked for, and whether they are to give way to what somebody asks for.
+    pub(crate) scheduled: BTreeMap<JobId, bool>,
     /// When the image was made.
     built: Option<Timestamp>,
     /// When it was last asked whether the clock is kept right.

@@ -19,7 +19,7 @@ use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::growing::{Growth, grouped};
 use crate::layers::size_in;
-use crate::pending::{Pending, busy_with};
+use crate::pending::busy_with;
 use crate::plan::Member;
 use crate::pool_steps::Progress;
 use crate::pools::refuse_unready;
@@ -154,10 +154,6 @@ impl Engine {
             self.begin_adding(&Principal::local(), pool, disks);
         }
         begin
-    }
-
-    pub(crate) fn pending_on(&self, id: PoolId) -> Option<Pending> {
-        locked(&self.0.pending).iter().find(|pending| pending.id == id).cloned()
     }
 
     /// The groups that these disks make, if they can be added now.

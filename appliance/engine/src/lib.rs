@@ -13,7 +13,8 @@
 //!   `state=creating` among it: before it there is nothing of ours on any disk. What was interrupted after it is finished
 //!   by the next reconcile or by the same request. Its deleting is likewise finished; if the power goes between the parting
 //!   of the disks and the taking off of their labels, these disks are shown as carrying `LVM2_member`, to be wiped by name.
-//! - **A volume's making**: LV with `state=creating` and all other tags in one commit, mkfs, mount, open root, export,
+//! - **A volume's making**: LV with `state=creating` and all other tags in one commit, mkfs (on an LV that was made just
+//!   now, which reads as zeroes, only what is not zero is written), mount, open root, export,
 //!   `state=ready`. What was not answered is undone: at once if a step failed, at the next reconcile if the power went; if
 //!   undoing fails too, the same request goes on with it. mkfs runs only on an LV whose tag says `creating`.
 //! - **A volume's deleting**: `state=deleting`, unexport, release, unmount, remove. Once that tag is committed it is
@@ -54,6 +55,7 @@
 //!   what disks have grown by is not noted: each of its steps is whole by itself, and asking again goes on.
 //! - **A disk that leaves** (`drain`): `draining` in the group's tags, the metadata's copy and then the data moved to the
 //!   others, the disk taken out, the tags as they are now. Only where there is one copy and the others have room.
+//! - **A filesystem that the kernel has shut down** is mounted anew, once its pool takes writes; its clients wait.
 //! - **NFS** starts only after every known volume has its export, and not at all while the volumes are not known.
 //! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is not
 //!   touched before it is imported.

@@ -1,8 +1,11 @@
 //! Pools at which a job is. Invariant: one job at a time on a pool; a disk that a job has to do with is given to no other.
 
+use std::time::Duration;
+
 use cistern_model::{DiskId, JobId, JobKind, Layout, PoolId, PoolName};
 
 use crate::EngineError;
+use crate::engine::{Engine, locked};
 use crate::view::PoolView;
 
 /// A pool at which a job is.
@@ -25,6 +28,22 @@ impl Pending {
                 false
             }
         }
+    }
+}
+
+/// How long a scrub may take to give way: it looks every few seconds.
+const GIVING_WAY: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// The job that is at a pool. A scrub that nobody asked for gives way first.
+    pub(crate) fn pending_on(&self, id: PoolId) -> Option<Pending> {
+        let find = || locked(&self.0.pending).iter().find(|pending| pending.id == id).cloned();
+        let pending = find()?;
+        if !self.tell_to_give_way(pending.job) {
+            return Some(pending);
+        }
+        self.0.jobs.wait(pending.job, GIVING_WAY);
+        find()
     }
 }
 

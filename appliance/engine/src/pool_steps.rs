@@ -32,6 +32,11 @@ impl<'a> Progress<'a> {
         Progress(None)
     }
 
+    /// The job that the work is.
+    pub(crate) fn job(&self) -> Option<JobId> {
+        self.0.map(|(_, id)| id)
+    }
+
     pub(crate) fn step(&self, done: usize, total: usize, step: &str) {
         tracing::info!(step, done, total, "pool");
         if let Some((jobs, id)) = self.0 {

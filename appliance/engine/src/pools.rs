@@ -98,7 +98,7 @@ impl Engine {
         let _operation = self.0.operations.begin(Duration::from_secs(300));
         let _disks = self.0.names.hold(DISKS.to_owned())?;
         let pool = self.visible_pool(by, name_or_id)?;
-        if let Some(pending) = locked(&self.0.pending).iter().find(|p| p.id == pool.id).cloned() {
+        if let Some(pending) = self.pending_on(pool.id) {
             return match pending.kind {
                 JobKind::DeletePool => self.job_now(pending.job),
                 JobKind::CreatePool

@@ -6,11 +6,11 @@
 //! being made, of which nobody was told, is taken away (asking for it first goes on with it).
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cistern_host::{Activation, Service};
+use cistern_host::{Activation, Service, ThinMode};
 use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
@@ -21,6 +21,7 @@ use crate::failure::Way;
 use crate::pool_steps::Progress;
 use crate::pools::power_lost;
 use crate::tags::Stage;
+use crate::view::DATA;
 use crate::volumes::volume_lock;
 
 /// The longest that reconciling thousands of volumes may take.
@@ -276,7 +277,11 @@ impl Engine {
                 .unwrap_or_default();
             Some(format!("pool {} is not complete: {why}", view.tags.name))
         } else if mounted.contains(&path) {
-            fill()?
+            match self.mount_anew(pool, id, &path) {
+                Ok(()) => fill()?,
+                Err(error) if power_lost(&error) => return Err(error),
+                Err(error) => Some(error.problem().detail),
+            }
         } else if !volume.active {
             Some("its device could not be activated".to_owned())
         } else {
@@ -319,6 +324,40 @@ impl Engine {
             };
             self.record(EventKind::VolumeChanged, severity, Some(id.to_string()), None, message);
         }
+        Ok(())
+    }
+
+    /// Mounts volumes anew whose filesystem the kernel has shut down. Fails only if the machine is gone.
+    pub(crate) fn revive_volumes(&self) -> Result<(), EngineError> {
+        for (pool, id) in self.volumes_in(|stage| stage == Stage::Ready) {
+            let path = self.path_of(id);
+            if self.0.host.filesystems.is_up(&path).is_ok_and(|up| !up) {
+                self.serve(pool, id, &HashSet::from([path]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts a filesystem anew that the kernel has shut down. While its pool takes no writes that would be in vain.
+    fn mount_anew(&self, pool: PoolId, id: VolumeId, path: &Path) -> Result<(), EngineError> {
+        let (vg, filesystems) = (pool.to_string(), &self.0.host.filesystems);
+        // What cannot be asked is left as it is.
+        if filesystems.is_up(path).unwrap_or(true) {
+            return Ok(());
+        }
+        let status = self.0.host.thin.status(&vg, DATA);
+        let status = status.doing(|| format!("ask how full {vg} is"))?;
+        if status.mode != ThinMode::Writable {
+            return Err(EngineError::Unavailable(
+                "the kernel has shut its filesystem down, and its pool takes no writes".to_owned(),
+            ));
+        }
+        self.let_go(path)?;
+        let mounted = filesystems.mount(&self.0.host.lvm.node(&vg, &id.to_string()), path);
+        mounted.doing(|| "its filesystem was shut down, and cannot be mounted again".to_owned())?;
+        let message = format!("volume {id} was mounted again: the kernel had shut its filesystem down");
+        let object = Some(id.to_string());
+        self.record(EventKind::VolumeChanged, Severity::Warning, object, None, message);
         Ok(())
     }
 

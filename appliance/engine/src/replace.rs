@@ -36,11 +36,7 @@ impl Engine {
         let pool = self.visible_pool(by, pool)?;
         let ReplaceRequest { old, new } = request;
         let same = pool.tags.replacing == Some((old.clone(), new.clone()));
-        let pending = locked(&self.0.pending)
-            .iter()
-            .find(|pending| pending.id == pool.id)
-            .cloned();
-        match pending {
+        match self.pending_on(pool.id) {
             Some(pending) if same && pending.kind == JobKind::ReplaceDisk => return self.job_now(pending.job),
             Some(pending) => return Err(crate::pending::busy_with(&pool, &pending)),
             None if same => return Ok(self.begin_replacement(by, &pool, old, new)),
@@ -363,6 +359,7 @@ impl Engine {
             if status.action == SyncAction::Idle {
                 return Ok(());
             }
+            self.give_way(progress)?;
             let done = f64::from(status.done.min(Percent::FULL)).floor() as usize;
             let what = if part.ends_with("meta") { "metadata" } else { "data" };
             let doing = match status.action {

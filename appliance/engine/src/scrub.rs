@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use cistern_host::{HostErrorKind, ImageHealth};
-use cistern_model::{AlertKind, EventKind, Job, JobKind, LastScrub, PoolState, Principal, ScrubRequest, Severity};
+use cistern_model::{
+    AlertKind, EventKind, Job, JobId, JobKind, LastScrub, PoolState, Principal, ScrubRequest, Severity,
+};
 
 use crate::EngineError;
 use crate::alerts::Subject;
@@ -58,12 +60,17 @@ impl Engine {
         let by = cause.principal();
         let layout = pool.tags.layout;
         let job = self.begin_job(&by, JobKind::ScrubPool, &pool.tags.name, layout, Vec::new(), pool.id);
-        let engine = self.clone();
-        self.run_long_job(job.id, LIMIT, move |progress| {
-            let mut differing = 0;
-            for raid in pool.raids.iter().filter(|raid| raid.images.len() > 1) {
-                differing += engine.compare(&pool, &raid.vg, &raid.name, repair, progress)?;
-            }
+        if matches!(cause, Cause::Schedule) {
+            locked(&self.0.care).scheduled.insert(job.id, false);
+        }
+        let (engine, id) = (self.clone(), job.id);
+        self.run_long_job(id, LIMIT, move |progress| {
+            let raids = pool.raids.iter().filter(|raid| raid.images.len() > 1);
+            let compared: Result<u64, EngineError> = raids
+                .map(|raid| engine.compare(&pool, &raid.vg, &raid.name, repair, progress))
+                .sum();
+            locked(&engine.0.care).scheduled.remove(&id);
+            let differing = compared?;
             engine.tell_scrubbed(&cause, &pool, repair, differing);
             engine.note_scrubbed(&pool, differing)
         });
@@ -83,7 +90,11 @@ impl Engine {
         self.wait_until_filled(vg, lv, progress)?;
         let scrub = raids.scrub(vg, lv, repair);
         scrub.doing(|| format!("compare the copies of pool {name}"))?;
-        self.wait_until_filled(vg, lv, progress)?;
+        if let Err(error) = self.wait_until_filled(vg, lv, progress) {
+            let stopped = raids.stop_scrub(vg, lv);
+            stopped.doing(|| format!("stop comparing the copies of pool {name}"))?;
+            return Err(error);
+        }
         let status = raids.raid_status(vg, lv);
         let status = status.doing(|| format!("ask what was found in pool {name}"))?;
         // The kernel gives up comparing when a disk fails.
@@ -92,6 +103,26 @@ impl Engine {
             Some(_) | None => Err(EngineError::Unavailable(format!(
                 "pool {name} lost a disk while its copies were compared; they are compared when it is whole"
             ))),
+        }
+    }
+
+    /// Tells a scrub that nobody asked for to give way; false if the job is none.
+    pub(crate) fn tell_to_give_way(&self, job: JobId) -> bool {
+        let mut care = locked(&self.0.care);
+        let told = care.scheduled.get_mut(&job);
+        told.map(|told| *told = true).is_some()
+    }
+
+    /// Fails if this work is to give way to what somebody asks for.
+    pub(crate) fn give_way(&self, progress: &Progress<'_>) -> Result<(), EngineError> {
+        let told = progress
+            .job()
+            .and_then(|job| locked(&self.0.care).scheduled.get(&job).copied());
+        match told {
+            Some(true) => Err(EngineError::Conflict(
+                "the scrub was broken off for what was asked of the pool; it begins again when that is done".to_owned(),
+            )),
+            Some(false) | None => Ok(()),
         }
     }
 

@@ -62,7 +62,8 @@ impl Engine {
         let _disks = self.0.names.hold(DISKS.to_owned())?;
         self.read_lvm()?;
         let pool = self.visible_pool(by, pool)?;
-        self.refuse_busy(&pool)?;
+        self.pending_on(pool.id)
+            .map_or(Ok(()), |pending| Err(busy_with(&pool, &pending)))?;
         if pool.tags.spares.contains(disk) && self.disks_of(&pool).contains(disk) {
             return Ok(self.pool_model(&pool));
         }
@@ -122,7 +123,8 @@ impl Engine {
         self.devices()?;
         self.read_lvm()?;
         let pool = self.visible_pool(by, pool)?;
-        self.refuse_busy(&pool)?;
+        self.pending_on(pool.id)
+            .map_or(Ok(()), |pending| Err(busy_with(&pool, &pending)))?;
         if !pool.tags.spares.contains(disk) {
             return Err(EngineError::NotFound {
                 what: "spare",

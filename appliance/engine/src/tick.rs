@@ -21,6 +21,9 @@ impl Engine {
         self.look_at_checksums();
         self.do_chores();
         self.look_at_capacity();
+        if let Err(error) = self.revive_volumes() {
+            tracing::warn!(error = error.problem().detail, "volumes were not looked at");
+        }
         self.review_alerts();
         self.keep_all();
     }

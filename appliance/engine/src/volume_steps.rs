@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use cistern_host::{HostErrorKind, XfsSpec};
+use cistern_host::{Ground, HostErrorKind, XfsSpec};
 use cistern_model::{PoolId, VolumeId};
 
 use crate::EngineError;
@@ -33,7 +33,6 @@ impl Engine {
         let doing = |what: &str| format!("{what} of volume {} ({id})", tags.name);
         if fresh || !self.is_mounted(id)? {
             let node = lvm.node(&vg, &lv);
-            let mut overwrite = false;
             if !fresh {
                 self.change_lvm(
                     pool,
@@ -49,16 +48,25 @@ impl Engine {
             if tags.source.is_some() {
                 self.enlarge_device(pool, id)?;
             } else {
-                if !fresh {
-                    let found = filesystems.probe(&node).doing(|| doing("look at the device"))?;
-                    overwrite = !found.is_empty();
-                }
+                let found = if fresh {
+                    Vec::new()
+                } else {
+                    filesystems.probe(&node).doing(|| doing("look at the device"))?
+                };
+                let ground = match (found.is_empty(), fresh && !self.is_overcommitted(pool)) {
+                    (false, _) => Ground::Unfinished,
+                    // Its log takes no space before it is written to.
+                    (true, true) => Ground::Zeroes,
+                    // A pool that may be full though its volumes are not: the log takes its space at once, because a
+                    // filesystem that cannot write to its log shuts down.
+                    (true, false) => Ground::Unnamed,
+                };
                 let spec = XfsSpec {
                     uuid: id.uuid(),
                     size: tags.size,
                 };
                 filesystems
-                    .make_xfs(&node, &spec, overwrite)
+                    .make_xfs(&node, &spec, ground)
                     .doing(|| doing("make the filesystem"))?;
             }
             filesystems
@@ -166,6 +174,12 @@ impl Engine {
                 }
             },
         )
+    }
+
+    fn is_overcommitted(&self, pool: PoolId) -> bool {
+        let view = self.view();
+        let pool = view.pools.get(&pool);
+        pool.is_some_and(|pool| pool.overcommit(self.0.config.overcommit_percent) > 100)
     }
 
     fn is_mounted(&self, id: VolumeId) -> Result<bool, EngineError> {

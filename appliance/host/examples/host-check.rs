@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cistern_host::{
-    Activation, ExportEntry, ExportUsers, Host, HostError, RaidLevel, RootSpec, Service, TagChange, XfsSpec,
+    Activation, ExportEntry, ExportUsers, Ground, Host, HostError, RaidLevel, RootSpec, Service, TagChange, XfsSpec,
 };
 use cistern_model::{Bytes, Mode};
 use uuid::Uuid;
@@ -125,8 +125,11 @@ fn volume(host: &Host, vg: &str, name: &str, mib: u64, clients: &[&str]) -> Outc
     };
     step("create_thin", || host.lvm.create_thin(vg, "pool", name, size, &tags))?;
     step("probe", || host.filesystems.probe(&node))?;
-    step("make_xfs", || host.filesystems.make_xfs(&node, &spec, false))?;
-    step("make_xfs again", || host.filesystems.make_xfs(&node, &spec, false)).err();
+    step("make_xfs", || host.filesystems.make_xfs(&node, &spec, Ground::Zeroes))?;
+    step("make_xfs again", || {
+        host.filesystems.make_xfs(&node, &spec, Ground::Zeroes)
+    })
+    .err();
     step("probe", || host.filesystems.probe(&node))?;
     step("mount", || host.filesystems.mount(&node, &target))?;
     step("mount again", || host.filesystems.mount(&node, &target)).err();

@@ -17,6 +17,18 @@ pub struct XfsSpec {
     pub size: Bytes,
 }
 
+/// What is on a device on which a filesystem is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// It was made just now, and every byte of it reads as zero: a new thin volume. Zeroes need not be written then, and
+    /// take no space.
+    Zeroes,
+    /// Nothing that has a name; but making a filesystem there may have been begun.
+    Unnamed,
+    /// An XFS that was never finished.
+    Unfinished,
+}
+
 /// What a filesystem's root directory is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootSpec {
@@ -57,8 +69,8 @@ pub trait Filesystems: Send + Sync {
     /// What is on a device, read from the device itself. Empty if nothing is.
     fn probe(&self, node: &Path) -> Result<Vec<Signature>, HostError>;
 
-    /// Makes an XFS on a device that carries nothing, or an XFS that was never finished (`overwrite`).
-    fn make_xfs(&self, node: &Path, spec: &XfsSpec, overwrite: bool) -> Result<(), HostError>;
+    /// Makes an XFS on a device. Fails if something is on it that was not said.
+    fn make_xfs(&self, node: &Path, spec: &XfsSpec, ground: Ground) -> Result<(), HostError>;
 
     /// Mounts an XFS, making the directory if it is not there. Fails if anything is mounted there. That another
     /// filesystem with the same UUID is mounted, of which this one is a copy or the other way round, is no matter.
@@ -76,6 +88,10 @@ pub trait Filesystems: Send + Sync {
     /// Gives what is free in a mounted filesystem back to what lies under it, and says how much that was: not only what
     /// came free since the last time.
     fn trim(&self, target: &Path) -> Result<Bytes, HostError>;
+
+    /// Whether the kernel still serves a mounted filesystem: one that could not write to its log, or found itself damaged,
+    /// is shut down, and every use of it fails until it is mounted anew.
+    fn is_up(&self, target: &Path) -> Result<bool, HostError>;
 
     /// Unmounts, and removes the directory. No error if nothing is mounted there. Fails `Busy` if it is in use.
     fn unmount(&self, target: &Path) -> Result<(), HostError>;

@@ -33,7 +33,7 @@ use std::sync::Arc;
 pub use disks::{BlockDevice, Disks};
 pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
-pub use filesystems::{FilesystemUsage, Filesystems, MountEntry, RootSpec, XfsSpec};
+pub use filesystems::{FilesystemUsage, Filesystems, Ground, MountEntry, RootSpec, XfsSpec};
 pub use health::{Health, ReportedErrors, SelfReport};
 pub use layers::{FoundLayers, LAYERED_PARTITION, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 pub use lvm::{

@@ -136,4 +136,7 @@ pub trait Raids: Send + Sync {
     /// Begins to compare the images of an active volume, and with `repair` to make them agree. Fails while something else
     /// is under way.
     fn scrub(&self, vg: &str, lv: &str, repair: bool) -> Result<(), HostError>;
+
+    /// Breaks off what [`Raids::scrub`] began. No error if nothing of the kind is under way.
+    fn stop_scrub(&self, vg: &str, lv: &str) -> Result<(), HostError>;
 }

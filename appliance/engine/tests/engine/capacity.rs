@@ -1,7 +1,9 @@
 //! The space of pools: what is promised, what is refused, what grows and what is alerted.
 
 use cistern_host::memory::MemoryHost;
-use cistern_model::{AlertKind, Bytes, ErrorKind, Overcommit, Percent, Pool, PoolChange, Reserve, Severity};
+use cistern_model::{
+    AlertKind, Bytes, ErrorKind, Overcommit, Percent, Pool, PoolChange, Reserve, Severity, VolumeState,
+};
 
 use crate::support::{Rig, by, path, refused, volume_request};
 
@@ -191,4 +193,33 @@ fn a_full_overcommitted_pool_without_snapshots_blames_none() {
     rig.engine.tick();
     let kinds: Vec<AlertKind> = rig.engine.alerts(false).iter().map(|alert| alert.kind).collect();
     assert_eq!(kinds, [AlertKind::PoolSpace]);
+}
+
+#[test]
+fn a_filesystem_that_the_kernel_shut_down_is_mounted_anew_once_its_pool_takes_writes() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let other = rig.make_volume("w", Bytes::gib(1));
+    let mounts = |rig: &Rig| {
+        let calls = rig.machine.calls();
+        calls
+            .iter()
+            .filter(|call| call.starts_with("filesystems.mount "))
+            .count()
+    };
+    let before = mounts(&rig);
+    rig.machine.shut_down(&path(volume.id));
+    rig.engine.tick();
+    assert_eq!(mounts(&rig), before + 1);
+    assert_eq!(rig.engine.volume(&by(), volume.id).unwrap().state, VolumeState::Ready);
+    rig.engine.tick();
+    assert_eq!(mounts(&rig), before + 1);
+    // Whatever keeps it from being mounted is said until it is.
+    rig.machine.shut_down(&path(other.id));
+    rig.machine.fail_next("filesystems.mount", MemoryHost::failure("mount"));
+    rig.engine.tick();
+    assert_eq!(rig.engine.volume(&by(), other.id).unwrap().state, VolumeState::Failed);
+    rig.engine.reconcile().unwrap();
+    assert_eq!(rig.engine.volume(&by(), other.id).unwrap().state, VolumeState::Ready);
+    rig.check();
 }

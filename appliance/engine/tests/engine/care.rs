@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cistern_host::SelfReport;
 use cistern_host::memory::MemoryHost;
 use cistern_model::{
-    AlertKind, ErrorKind, EventKind, JobKind, Layout, Percent, PoolChange, PoolId, ScrubEvery, ScrubRequest,
+    AlertKind, ErrorKind, EventKind, JobKind, JobState, Layout, Percent, PoolChange, PoolId, ScrubEvery, ScrubRequest,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -297,4 +297,45 @@ fn the_time_of_a_scrub_that_is_yet_to_come_does_not_keep_the_next_one_away() {
     rig.machine.host().lvm.tag_vg(&vg, &change).unwrap();
     rig.restart();
     assert_eq!(live(&rig, 32), 1);
+}
+
+#[test]
+fn a_scrub_that_nobody_asked_for_gives_way_and_begins_again_later() {
+    let rig = Rig::with_pool();
+    rig.engine.tick();
+    rig.machine.fill_slowly();
+    rig.machine.pass(DAY * 31);
+    rig.engine.tick();
+    assert_eq!(scrubbing(&rig), 1);
+    let vg = pool_id(&rig, "tank").to_string();
+    until(|| {
+        rig.machine.calls().contains(&format!("raids.scrub {vg}/data_tdata"))
+            || rig.machine.calls().contains(&format!("raids.scrub {vg}/data_tmeta"))
+    });
+    rig.engine.add_spare(&by(), "tank", &serial("c")).unwrap();
+    assert!(
+        rig.machine
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("raids.stop_scrub"))
+    );
+    let ended = rig
+        .engine
+        .jobs(&by())
+        .into_iter()
+        .find(|job| job.kind == JobKind::ScrubPool)
+        .unwrap();
+    assert!(matches!(ended.state, JobState::Failed { .. }), "{ended:?}");
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().last_scrub, None);
+    // One that was asked for does not.
+    rig.engine.scrub_pool(&by(), "tank", &ScrubRequest::default()).unwrap();
+    refused(
+        rig.engine.remove_spare(&by(), "tank", &serial("c")),
+        ErrorKind::Conflict,
+    );
+    until(|| {
+        rig.machine.fill_to(Percent::FULL);
+        scrubbing(&rig) == 0
+    });
+    assert!(rig.engine.pool(&by(), "tank").unwrap().last_scrub.is_some());
 }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use cistern_host::{Host, HostError, HostErrorKind, LogicalVolume, RaidLevel, VolumeGroup, XfsSpec};
+use cistern_host::{Ground, Host, HostError, HostErrorKind, LogicalVolume, RaidLevel, VolumeGroup, XfsSpec};
 use cistern_model::Bytes;
 use uuid::Uuid;
 
@@ -118,7 +118,7 @@ impl<'a> Bench<'a> {
         let node = self.thin(name, size)?;
         let filesystems = &self.host.filesystems;
         filesystems
-            .make_xfs(&node, &spec(size), false)
+            .make_xfs(&node, &spec(size), Ground::Zeroes)
             .done("making a filesystem")?;
         let target = self.target(name);
         filesystems.mount(&node, &target).done("mounting it")?;

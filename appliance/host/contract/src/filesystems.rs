@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cistern_host::{HostErrorKind, RootSpec};
+use cistern_host::{Ground, HostErrorKind, RootSpec};
 use cistern_model::Bytes;
 
 use crate::bench::{Bench, POOL, Promised, VG, holds, same, spec};
@@ -32,7 +32,9 @@ fn a_filesystem_is_made_on_a_blank_device_and_found_there(bench: &Bench<'_>) -> 
     bench.pool(&[0], 100)?;
     let node = bench.thin("v", SIZE)?;
     same("on a new volume", filesystems.probe(&node).done("looking")?, Vec::new())?;
-    filesystems.make_xfs(&node, &spec(SIZE), false).done("making it")?;
+    filesystems
+        .make_xfs(&node, &spec(SIZE), Ground::Zeroes)
+        .done("making it")?;
     let found = filesystems.probe(&node).done("looking")?;
     same(
         "on it",
@@ -45,11 +47,17 @@ fn a_filesystem_is_not_made_over_another_unless_that_is_said(bench: &Bench<'_>) 
     let filesystems = &bench.host.filesystems;
     bench.pool(&[0], 100)?;
     let node = bench.thin("v", SIZE)?;
-    filesystems.make_xfs(&node, &spec(SIZE), false).done("making it")?;
     filesystems
-        .make_xfs(&node, &spec(SIZE), false)
-        .refused("making it again", HostErrorKind::Failed)?;
-    filesystems.make_xfs(&node, &spec(SIZE), true).done("making it over")
+        .make_xfs(&node, &spec(SIZE), Ground::Zeroes)
+        .done("making it")?;
+    for ground in [Ground::Zeroes, Ground::Unnamed] {
+        filesystems
+            .make_xfs(&node, &spec(SIZE), ground)
+            .refused("making it again", HostErrorKind::Failed)?;
+    }
+    filesystems
+        .make_xfs(&node, &spec(SIZE), Ground::Unfinished)
+        .done("making it over")
 }
 
 fn a_filesystem_has_at_least_300_mib_and_fits_its_device(bench: &Bench<'_>) -> Result<(), Broken> {
@@ -61,13 +69,13 @@ fn a_filesystem_has_at_least_300_mib_and_fits_its_device(bench: &Bench<'_>) -> R
         ("larger than its device", Bytes::mib(404)),
     ] {
         filesystems
-            .make_xfs(&node, &spec(size), false)
+            .make_xfs(&node, &spec(size), Ground::Zeroes)
             .refused(what, HostErrorKind::Failed)?;
         same("what is on it", filesystems.probe(&node).done("looking")?, Vec::new())?;
     }
     let odd = Bytes::new(SIZE.get() + 4096);
     filesystems
-        .make_xfs(&node, &spec(odd), false)
+        .make_xfs(&node, &spec(odd), Ground::Zeroes)
         .done("a block more than the least")
 }
 
@@ -77,13 +85,15 @@ fn nothing_is_made_or_mounted_on_a_device_that_is_not_there(bench: &Bench<'_>) -
     let missing = bench.host.lvm.node(VG, "none");
     filesystems.probe(&missing).refused("looking", HostErrorKind::Failed)?;
     filesystems
-        .make_xfs(&missing, &spec(SIZE), false)
+        .make_xfs(&missing, &spec(SIZE), Ground::Zeroes)
         .refused("making", HostErrorKind::Failed)?;
     filesystems
         .mount(&missing, &bench.target("v"))
         .refused("mounting", HostErrorKind::Failed)?;
     let node = bench.thin("v", SIZE)?;
-    filesystems.make_xfs(&node, &spec(SIZE), false).done("making it")?;
+    filesystems
+        .make_xfs(&node, &spec(SIZE), Ground::Zeroes)
+        .done("making it")?;
     bench.host.lvm.deactivate_vg(VG).done("deactivating")?;
     filesystems
         .mount(&node, &bench.target("v"))
@@ -97,7 +107,7 @@ fn a_filesystem_that_is_mounted_is_not_made_anew(bench: &Bench<'_>) -> Result<()
     bench
         .host
         .filesystems
-        .make_xfs(&node, &spec(SIZE), true)
+        .make_xfs(&node, &spec(SIZE), Ground::Unfinished)
         .refused("making it over while it is mounted", HostErrorKind::Busy)
 }
 
@@ -126,7 +136,9 @@ fn nothing_is_mounted_over_a_mount(bench: &Bench<'_>) -> Result<(), Broken> {
     bench.pool(&[0], 100)?;
     let target = bench.mounted("v", SIZE)?;
     let other = bench.thin("w", SIZE)?;
-    filesystems.make_xfs(&other, &spec(SIZE), false).done("making it")?;
+    filesystems
+        .make_xfs(&other, &spec(SIZE), Ground::Zeroes)
+        .done("making it")?;
     for node in [bench.host.lvm.node(VG, "v"), other] {
         filesystems
             .mount(&node, &target)

@@ -12,10 +12,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 use super::run::Run;
-use super::{disks, file, frozen, mounts, signatures};
-use crate::{FilesystemUsage, Filesystems, HostError, MountEntry, RootSpec, XfsSpec};
+use super::{disks, file, frozen, mounts, signatures, sparse};
+use crate::{FilesystemUsage, Filesystems, Ground, HostError, MountEntry, RootSpec, XfsSpec};
 
-/// Making a filesystem writes its log, some 64 MiB, to disks that may be busy.
+/// Where nothing is known of the device, a filesystem's log, some 64 MiB, is written to disks that may be busy.
 const MKFS_LIMIT: Duration = Duration::from_secs(180);
 /// The bytes of a block.
 const BLOCK: u64 = 4096;
@@ -166,18 +166,26 @@ impl Filesystems for LinuxFilesystems {
         signatures::read(node)
     }
 
-    fn make_xfs(&self, node: &Path, spec: &XfsSpec, overwrite: bool) -> Result<(), HostError> {
+    fn make_xfs(&self, node: &Path, spec: &XfsSpec, ground: Ground) -> Result<(), HostError> {
         let operation = format!("make a filesystem on {}", node.display());
-        let result = Run {
-            operation: &operation,
-            program: "mkfs.xfs",
-            args: &mkfs_args(node, spec, overwrite),
-            limit: MKFS_LIMIT,
-        }
-        .checked();
+        let mkfs = |on: &Path| {
+            Run {
+                operation: &operation,
+                program: "mkfs.xfs",
+                args: &mkfs_args(on, spec, ground == Ground::Unfinished),
+                limit: MKFS_LIMIT,
+            }
+            .checked()
+            .map(drop)
+        };
+        let result = if ground == Ground::Zeroes && sparse::fits(spec.size) {
+            sparse::make(&operation, node, spec.size, mkfs)
+        } else {
+            mkfs(node)
+        };
         match result {
-            Ok(_) => Ok(()),
-            Err(HostError::Failed { .. }) if disks::held(node) => Err(busy(operation, node)),
+            Ok(()) => Ok(()),
+            Err(HostError::Failed { .. } | HostError::Io { .. }) if disks::held(node) => Err(busy(operation, node)),
             Err(error) => Err(error),
         }
     }
@@ -207,6 +215,15 @@ impl Filesystems for LinuxFilesystems {
         trimmed
             .map(Bytes::new)
             .map_err(|source| file::io("give free space back", target, source))
+    }
+
+    fn is_up(&self, target: &Path) -> Result<bool, HostError> {
+        // Of one that is shut down nothing can be opened; what it says of its size and of its root may still be cached.
+        match File::open(target) {
+            Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => Ok(false),
+            Err(source) => Err(file::io("look whether a filesystem works", target, source)),
+            Ok(_) => Ok(true),
+        }
     }
 
     fn unmount(&self, target: &Path) -> Result<(), HostError> {

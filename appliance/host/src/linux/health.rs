@@ -187,6 +187,8 @@ mod tests {
     use crate::linux::fixture;
 
     const ATA: &str = include_str!("fixtures/smartctl-ata-failing.json");
+    const WELL: &str = include_str!("fixtures/smartctl-ata.json");
+    const SCSI: &str = include_str!("fixtures/smartctl-scsi.json");
     const NVME: &str = include_str!("fixtures/smartctl-nvme.json");
     const NONE: &str = include_str!("fixtures/smartctl-no-smart.json");
 
@@ -213,8 +215,12 @@ mod tests {
 
     #[test]
     fn a_disk_that_is_well_has_no_trouble_and_one_without_smart_says_nothing() {
-        assert_eq!(report(fixture(NVME)), Ok(SelfReport::Told(Vec::new())));
-        assert_eq!(report(fixture(NONE)), Ok(SelfReport::Silent));
+        for well in [WELL, NVME] {
+            assert_eq!(report(fixture(well)), Ok(SelfReport::Told(Vec::new())));
+        }
+        for silent in [NONE, SCSI] {
+            assert_eq!(report(fixture(silent)), Ok(SelfReport::Silent));
+        }
         assert!(report("Segmentation fault").is_err());
     }
 

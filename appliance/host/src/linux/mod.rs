@@ -19,6 +19,7 @@ mod network;
 mod records;
 mod run;
 mod signatures;
+mod sparse;
 mod systemd;
 
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use cistern_model::{Bytes, Signature};
 
 use super::Running;
 use super::state::{Kind, State, Xfs, busy, failed, lv_of_node};
-use crate::{FilesystemUsage, Filesystems, HeldThere, HostError, MountEntry, RootSpec, XfsSpec};
+use crate::{FilesystemUsage, Filesystems, Ground, HeldThere, HostError, MountEntry, RootSpec, XfsSpec};
 
 const BLOCK: u64 = 4096;
 const SMALLEST_XFS: Bytes = Bytes::mib(300);
@@ -37,7 +37,7 @@ impl Filesystems for Running {
         })
     }
 
-    fn make_xfs(&self, node: &Path, spec: &XfsSpec, overwrite: bool) -> Result<(), HostError> {
+    fn make_xfs(&self, node: &Path, spec: &XfsSpec, ground: Ground) -> Result<(), HostError> {
         self.change("filesystems.make_xfs", &node.display().to_string(), |state| {
             let (vg, lv, size) = device(state, "make_xfs", node)?;
             let whole = spec.size.get().is_multiple_of(BLOCK);
@@ -51,7 +51,12 @@ impl Filesystems for Running {
                 if !there.files.is_empty() {
                     state.violations.push(format!("make_xfs on {vg}/{lv}, which has files"));
                 }
-                if !overwrite {
+                if ground == Ground::Zeroes {
+                    state
+                        .violations
+                        .push(format!("{vg}/{lv} has something on it and was said to be all zeroes"));
+                }
+                if ground != Ground::Unfinished {
                     return Err(failed("make_xfs", "something is on the device"));
                 }
             }
@@ -128,6 +133,12 @@ impl Filesystems for Running {
         })
     }
 
+    fn is_up(&self, target: &Path) -> Result<bool, HostError> {
+        self.look("filesystems.is_up", &target.display().to_string(), |state| {
+            Ok(!state.shut_down.contains(target))
+        })
+    }
+
     fn unmount(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.unmount", &target.display().to_string(), |state| {
             if state.frozen.contains(target) {
@@ -143,6 +154,7 @@ impl Filesystems for Running {
                 return Err(busy("unmount", &target.display().to_string()));
             }
             state.mounts.remove(target);
+            state.shut_down.remove(target);
             Ok(())
         })
     }

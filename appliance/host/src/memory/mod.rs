@@ -213,7 +213,10 @@ impl MemoryHost {
 
     /// How far what is being filled is; ends at 100.
     pub fn fill_to(&self, percent: Percent) {
-        self.lock().filling = (percent < Percent::FULL).then_some(percent);
+        let mut state = self.lock();
+        state.filling = (percent < Percent::FULL).then_some(percent);
+        state.comparing &= state.filling.is_some();
+        drop(state);
         self.inner.changed.notify_all();
     }
 

@@ -211,8 +211,23 @@ impl Raids for Running {
             if repair {
                 state.differ.remove(&format!("{vg}/{lv}"));
             }
+            if state.slow {
+                state.filling = Some(Percent::from(0.0));
+                state.comparing = true;
+            }
             Ok(())
         })
+    }
+
+    fn stop_scrub(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        let stopped = self.change("raids.stop_scrub", &format!("{vg}/{lv}"), |state| {
+            if std::mem::take(&mut state.comparing) {
+                state.filling = None;
+            }
+            Ok(())
+        });
+        self.inner.changed.notify_all();
+        stopped
     }
 }
 
@@ -299,10 +314,10 @@ fn status(state: &State, vg: &str, lv: &str) -> Option<RaidStatus> {
     Some(RaidStatus {
         images: (0..plain.level.images() as usize).map(health).collect(),
         done: state.filling.unwrap_or(Percent::FULL),
-        action: if state.filling.is_some() {
-            SyncAction::Recover
-        } else {
-            SyncAction::Idle
+        action: match (state.filling, state.comparing) {
+            (None, _) => SyncAction::Idle,
+            (Some(_), true) => SyncAction::Check,
+            (Some(_), false) => SyncAction::Recover,
         },
         mismatches: *state.mismatches.get(&format!("{vg}/{lv}")).unwrap_or(&0),
     })

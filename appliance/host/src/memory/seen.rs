@@ -1,6 +1,6 @@
 //! What a test sees of the machine without the engine: what lies on the disks, and what is mounted where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cistern_model::Bytes;
 
@@ -30,5 +30,13 @@ impl MemoryHost {
             Some((path.clone(), vg, lv))
         });
         volumes.collect()
+    }
+
+    /// The kernel shuts a mounted filesystem down, as it does when the log cannot be written.
+    pub fn shut_down(&self, path: &Path) {
+        let mut state = self.lock();
+        if state.mounts.contains_key(path) {
+            state.shut_down.insert(path.to_owned());
+        }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) read_only: BTreeSet<PathBuf>,
     /// Filesystems to which writes are held back.
     pub(super) frozen: BTreeSet<PathBuf>,
+    /// Mounted filesystems that the kernel has shut down.
+    pub(super) shut_down: BTreeSet<PathBuf>,
     // From here on, the test's.
     pub(super) boot: u64,
     pub(super) dark: bool,
@@ -61,6 +63,8 @@ pub(super) struct State {
     pub(super) next_uuid: u32,
     /// How far what is being filled is; none if nothing is.
     pub(super) filling: Option<Percent>,
+    /// Whether that is a comparison.
+    pub(super) comparing: bool,
     /// Whether filling takes time.
     pub(super) slow: bool,
     /// Sectors that differ between images, and that the last check found.
@@ -257,6 +261,7 @@ impl State {
             pinned: BTreeSet::new(),
             read_only: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            shut_down: BTreeSet::new(),
             boot: 1,
             dark: false,
             cut: None,
@@ -277,6 +282,7 @@ impl State {
             clock_drifts: false,
             next_uuid: 0,
             filling: None,
+            comparing: false,
             slow: false,
             differ: BTreeMap::new(),
             mismatches: BTreeMap::new(),
@@ -295,6 +301,7 @@ impl State {
         self.pinned.clear();
         self.read_only.clear();
         self.frozen.clear();
+        self.shut_down.clear();
         self.faults.disarm();
         self.blocked.clear();
         self.records.values_mut().for_each(Record::cut);
@@ -306,6 +313,7 @@ impl State {
             disk.layers.iter_mut().for_each(Laid::close);
         }
         self.filling = None;
+        self.comparing = false;
         self.mismatches.clear();
         self.hidden.clear();
     }

@@ -2,8 +2,8 @@
 
 use cistern_engine::{EngineError, PoolCreation};
 use cistern_model::{
-    AdoptRequest, Bytes, DiskId, DiskState, ImportRequest, Job, JobState, Layout, PoolChange, PoolState,
-    RemoveOrphanRequest, ReplaceRequest, ScrubRequest,
+    AddDisksRequest, AdoptRequest, Bytes, DiskId, DiskState, DrainRequest, ImportRequest, Job, JobState, Layout,
+    PoolChange, PoolState, RemoveOrphanRequest, ReplaceRequest, ScrubRequest,
 };
 
 use super::History;
@@ -153,6 +153,48 @@ impl History {
                 };
                 self.replace(old, new)
             }
+            Step::AddDisks { nth } => {
+                let Ok(pool) = self.rig.engine.pool(&by(), "tank") else {
+                    return Outcome::Idle;
+                };
+                // As many as lie beside each other.
+                let mut disks: Vec<DiskId> = (0..pool.layout.minimum_disks())
+                    .filter_map(|more| self.blank_disk(nth + u8::try_from(more).unwrap_or(0)))
+                    .collect();
+                disks.sort();
+                disks.dedup();
+                let request = AddDisksRequest { disks };
+                let done = self.job(self.rig.engine.add_disks(&by(), "tank", &request));
+                if done == Outcome::Done {
+                    let now = self.rig.engine.pool(&by(), "tank").unwrap();
+                    assert!(request.disks.iter().all(|disk| now.disks.contains(disk)), "{now:?}");
+                    assert!(now.size > pool.size, "{pool:?}, then {now:?}");
+                }
+                done
+            }
+            Step::Grow => {
+                let Ok(before) = self.rig.engine.pool(&by(), "tank") else {
+                    return Outcome::Idle;
+                };
+                let done = self.job(self.rig.engine.grow_pool(&by(), "tank"));
+                if done == Outcome::Done {
+                    let now = self.rig.engine.pool(&by(), "tank").unwrap();
+                    assert!(now.size >= before.size, "{before:?}, then {now:?}");
+                }
+                done
+            }
+            Step::Drain { nth } => {
+                let Some(disk) = self.pool_disk(nth) else {
+                    return Outcome::Idle;
+                };
+                let request = DrainRequest { disk };
+                let done = self.job(self.rig.engine.drain_disk(&by(), "tank", &request));
+                if done == Outcome::Done {
+                    let disks = self.rig.engine.pool(&by(), "tank").unwrap().disks;
+                    assert!(!disks.contains(&request.disk), "{disks:?}");
+                }
+                done
+            }
             Step::Scrub { repair } => self.job(self.rig.engine.scrub_pool(&by(), "tank", &ScrubRequest { repair })),
             Step::Release => {
                 let done = outcome(&self.rig.engine.release_pool(&by(), "tank"));
@@ -240,6 +282,14 @@ impl History {
                 };
                 self.rig.machine.detach(&disk);
                 self.detached = Some(disk);
+            }
+            (Step::GrowDisk { nth }, Ok(_)) => {
+                let Some(disk) = self.pool_disk(*nth) else {
+                    return Outcome::Idle;
+                };
+                self.rig.machine.change_device(&disk, |device| {
+                    device.size = device.size.saturating_add(Bytes::gib(2)).min(Bytes::gib(20));
+                });
             }
             (Step::Attach, _) => {
                 let Some(disk) = self.detached.take() else {

@@ -39,6 +39,10 @@ pub(crate) enum Step {
     RemoveSpare,
     Replace { nth: u8, with: u8 },
     ReplaceMissing { with: u8 },
+    AddDisks { nth: u8 },
+    GrowDisk { nth: u8 },
+    Grow,
+    Drain { nth: u8 },
     Detach { nth: u8 },
     Attach,
     Scrub { repair: bool },
@@ -217,7 +221,7 @@ impl Dice {
 
     fn step(&mut self) -> Step {
         let name = self.of(4);
-        match self.below(100) {
+        match self.below(106) {
             0..=16 => self.create(name),
             17..=20 => Step::Clone {
                 name,
@@ -309,7 +313,11 @@ impl Dice {
             96 => Step::Import,
             97 => [Step::FindStray, Step::Adopt { name }, Step::RemoveStray][self.below(3) as usize],
             98 => Step::Reconcile,
-            _ => Step::Restart,
+            99 => Step::Restart,
+            100..=101 => Step::AddDisks { nth: self.of(3) },
+            102 => Step::GrowDisk { nth: self.of(5) },
+            103 => Step::Grow,
+            _ => Step::Drain { nth: self.of(5) },
         }
     }
 }

@@ -243,6 +243,26 @@ const CASES: &[Case] = &[
         &[V0, FILE],
         Replace { nth: 1, with: 0 },
     ),
+    ("add disks, mirror", Layout::Mirror, &[V0, FILE], AddDisks { nth: 0 }),
+    (
+        "take up what disks have grown by",
+        Layout::Mirror,
+        &[V0, FILE, GrowDisk { nth: 0 }, GrowDisk { nth: 1 }],
+        Grow,
+    ),
+    (
+        "drain a disk",
+        Layout::Single,
+        &[
+            V0,
+            FILE,
+            GrowDisk { nth: 0 },
+            GrowDisk { nth: 0 },
+            GrowDisk { nth: 1 },
+            GrowDisk { nth: 1 },
+        ],
+        Drain { nth: 2 },
+    ),
     (
         "replace a missing disk",
         Layout::Parity,

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::{LvmCommand, METADATA_AREA, full, nodes};
+use super::args::{LvmCommand, METADATA_AREA, dm_name, full, nodes};
 use crate::{Activation, RaidLevel};
 
 /// How `lvcreate` is told a level. It lays the images on the devices in the order in which these are named (seen with
@@ -92,6 +92,14 @@ pub(super) fn replace_image(vg: &str, lv: &str, old: &Path, new: &Path) -> LvmCo
 pub(super) fn scrub(vg: &str, lv: &str, repair: bool) -> LvmCommand {
     let action = if repair { "repair" } else { "check" };
     LvmCommand::new("lvchange", ["--syncaction", action]).with(full(vg, lv))
+}
+
+/// LVM has no word for it, the kernel has.
+pub(super) fn stop_scrub(vg: &str, lv: &str) -> LvmCommand {
+    LvmCommand {
+        program: "dmsetup",
+        args: ["message".to_owned(), dm_name(vg, lv), "0".to_owned(), "idle".to_owned()].to_vec(),
+    }
 }
 
 #[cfg(test)]

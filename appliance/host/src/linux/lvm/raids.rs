@@ -97,4 +97,13 @@ impl Raids for LinuxLvm {
         )?;
         Ok(())
     }
+
+    fn stop_scrub(&self, vg: &str, lv: &str) -> Result<(), HostError> {
+        let action = self.raid_status(vg, lv)?.map(|status| status.action);
+        if matches!(action, Some(SyncAction::Check | SyncAction::Repair)) {
+            let operation = format!("stop comparing the images of {vg}/{lv}");
+            self.run(&operation, &raid::stop_scrub(vg, lv))?;
+        }
+        Ok(())
+    }
 }
