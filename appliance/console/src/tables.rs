@@ -2,8 +2,8 @@
 
 use cistern_model::{
     Alert, Bytes, Disk, DiskState, DiskTransport, Event, FenceMethod, FenceReport, HeldState, Interface, Job, JobKind,
-    JobState, Layout, Orphan, Pool, PoolKey, PoolPlan, ServiceState, Severity, Snapshot, Squash, System, Token, TopologyPlan,
-    TrashedVolume, Volume, VolumeOptions,
+    JobState, Layout, Orphan, Pool, PoolKey, PoolPlan, ServiceState, Severity, Snapshot, Squash, System, Token,
+    TopologyPlan, TrashedVolume, Volume, VolumeOptions,
 };
 use jiff::Timestamp;
 
@@ -138,7 +138,10 @@ pub(crate) fn pool_key(k: &PoolKey) -> String {
     let pairs = [
         ("pool", k.pool.to_string()),
         ("key", k.key.clone()),
-        ("", "Keep it elsewhere: without it the pool is lost when this appliance is.".to_owned()),
+        (
+            "",
+            "Keep it elsewhere: without it the pool is lost when this appliance is.".to_owned(),
+        ),
     ];
     fields(&pairs)
 }

@@ -130,7 +130,8 @@ impl Engine {
         let found = all.iter().find(|orphan| orphan.object == object).ok_or_else(none)?;
         let (vg, lv) = match found.kind {
             OrphanKind::Volume => object.split_once('/').ok_or_else(none)?,
-            OrphanKind::ForeignPool | OrphanKind::ReleasedPool
+            OrphanKind::ForeignPool
+            | OrphanKind::ReleasedPool
             | OrphanKind::LockedPool
             | OrphanKind::Group
             | OrphanKind::Label => {

@@ -100,7 +100,9 @@ pub struct PoolKey {
 
 impl fmt::Debug for PoolKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PoolKey").field("pool", &self.pool).finish_non_exhaustive()
+        f.debug_struct("PoolKey")
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
     }
 }
 

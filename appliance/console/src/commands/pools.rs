@@ -2,8 +2,8 @@
 
 use cistern_client::PoolCreation;
 use cistern_model::{
-    DiskId, DiskState, ErrorKind, ImportRequest, Invalid, Layers, Orphan, PoolChange, PoolKeyRequest, PoolRequest, ReplaceRequest,
-    ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
+    DiskId, DiskState, ErrorKind, ImportRequest, Invalid, Layers, Orphan, PoolChange, PoolKeyRequest, PoolRequest,
+    ReplaceRequest, ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
 };
 
 use super::{Context, growth};
