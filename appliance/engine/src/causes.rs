@@ -37,6 +37,12 @@ impl Engine {
                 })
                 .collect()
         };
+        for pool in self.locked_pools() {
+            let message = format!("{}; its volumes are not served", pool.why);
+            let subject = Subject::object(&pool.object);
+            self.raise_alert(AlertKind::PoolIncomplete, &subject, Severity::Error, message);
+            known.insert(pool.object);
+        }
         for (subject, state, why) in pools {
             // One that is not active for no known reason was not yet settled: it is judged when it is.
             let (degraded, incomplete) = match state {

@@ -45,6 +45,17 @@ pub(crate) fn typed_key(text: &str) -> Option<LayerKey> {
     good.then(|| LayerKey::new(grouped(&letters)))
 }
 
+/// A key that only the TPM can open is not made by this version.
+pub(crate) fn refuse_unknown(layers: Layers) -> Result<(), EngineError> {
+    match layers.encryption {
+        Encryption::None | Encryption::Key => Ok(()),
+        Encryption::Tpm2 => Err(EngineError::Invalid(
+            "keys that the TPM seals are not in this version; encryption key keeps the key on the state partition"
+                .to_owned(),
+        )),
+    }
+}
+
 impl Engine {
     /// The key of a pool.
     pub(crate) fn key_of(&self, pool: PoolId) -> Result<LayerKey, EngineError> {

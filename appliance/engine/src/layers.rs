@@ -63,8 +63,7 @@ pub(crate) fn layer_warnings(request: &PoolRequest) -> Vec<String> {
     if request.layers.checksums {
         warnings.push(if request.layout.survives() > 0 {
             "With checksums a block that a disk got wrong is read from another copy, and written anew. They take a \
-             thousandth of each disk and up to 64 MiB more, and some of the speed of writes; those of a new disk are \
-             computed in the background, and protect only what they have reached."
+             thousandth of each disk and up to 64 MiB more, and some of the speed of writes."
                 .to_owned()
         } else {
             format!(

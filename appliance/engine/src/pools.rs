@@ -211,6 +211,7 @@ impl Engine {
 
     /// Whether a pool can be made as asked, looking at the disks themselves.
     fn judge(&self, request: &PoolRequest) -> Result<(Vec<BlockDevice>, Plan), EngineError> {
+        crate::layer_keys::refuse_unknown(request.layers)?;
         let named: Vec<&DiskId> = request.disks.iter().chain(&request.spares).collect();
         for (number, disk) in named.iter().enumerate() {
             if named[..number].contains(disk) {

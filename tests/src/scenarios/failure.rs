@@ -200,10 +200,7 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(!alerts.contains("mismatch"), "{alerts}");
 
-    // Away with it; the disk that was pulled comes back as one that carries something.
-    lab.peer.sh("umount /mnt/photos")?;
-    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
-    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
+    // What was pulled comes back as a disk that carries something.
     lab.appliance.vm().plug(pulled)?;
     let began = Instant::now();
     loop {
@@ -221,6 +218,9 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
     }
     lab.cli.ok(&["disks", "wipe", old, "--confirm", old])?;
+    lab.peer.sh("umount /mnt/photos")?;
+    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
+    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
     Ok(())
 }
 

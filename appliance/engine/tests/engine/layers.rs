@@ -4,7 +4,7 @@ use cistern_engine::PoolCreation;
 use cistern_host::memory::AllRead;
 use cistern_model::{
     AddDisksRequest, AlertKind, Bytes, DiskState, Encryption, ErrorKind, EventKind, JobState, Layers, Layout,
-    PoolRequest, PoolState, ReplaceRequest, Severity,
+    OrphanKind, PoolKeyRequest, PoolRequest, PoolState, ReplaceRequest, Severity,
 };
 
 use crate::crashes::{everywhere, everywhere_until};
@@ -276,6 +276,75 @@ fn layers_that_cannot_be_laid_leave_blank_disks() {
         assert!(is_blank(&rig, "a") && is_blank(&rig, "b"));
         assert!(rig.machine.objects().is_empty());
     }
+}
+
+#[test]
+fn a_key_is_read_with_an_event_and_one_that_is_lost_is_given_back() {
+    let mut rig = with(BOTH, Layout::Mirror, &["a", "b"]);
+    rig.make_pool("plain", Layout::Single, &["c"]);
+    let key = rig.engine.pool_key(&by(), "tank").unwrap();
+    refused(rig.engine.pool_key(&by(), "plain"), ErrorKind::Invalid);
+    let events = rig.engine.events(0, 1000);
+    assert_eq!(events.iter().filter(|e| e.kind == EventKind::PoolKeyUsed).count(), 1);
+    assert!(!events.iter().any(|e| e.message.contains(&key.key)));
+    // The state partition is lost, and with it the key.
+    let record = format!("key-{}", key.pool);
+    rig.machine.host().records.remove(&record).unwrap();
+    rig.restart();
+    assert!(rig.engine.pool(&by(), "tank").is_err());
+    assert_eq!(rig.engine.pool(&by(), "plain").unwrap().state, PoolState::Ready);
+    let orphans = rig.engine.orphans().unwrap();
+    let orphan = orphans
+        .iter()
+        .find(|orphan| orphan.object == key.pool.to_string())
+        .unwrap();
+    assert_eq!(orphan.kind, OrphanKind::LockedPool);
+    assert_eq!(orphan.disks, [serial("a"), serial("b")]);
+    let alerts = rig.engine.alerts(false);
+    assert!(alerts.iter().any(|alert| alert.kind == AlertKind::PoolIncomplete));
+    let before = [rig.machine.writes(&serial("a")), rig.machine.writes(&serial("b"))];
+    let id = key.pool.to_string();
+    let give = |text: &str| {
+        rig.engine
+            .give_pool_key(&by(), &id, &PoolKeyRequest { key: text.to_owned() })
+    };
+    refused(give("ABCD"), ErrorKind::Invalid);
+    let other = with(BOTH, Layout::Mirror, &["a", "b"]);
+    refused(
+        give(&other.engine.pool_key(&by(), "tank").unwrap().key),
+        ErrorKind::Conflict,
+    );
+    assert_eq!(rig.machine.record(&record), None);
+    give(&key.key.to_lowercase().replace('-', " ")).unwrap();
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Ready);
+    assert_eq!(
+        [rig.machine.writes(&serial("a")), rig.machine.writes(&serial("b"))],
+        before
+    );
+    assert!(
+        !rig.engine
+            .alerts(false)
+            .iter()
+            .any(|alert| alert.kind == AlertKind::PoolIncomplete)
+    );
+    rig.restart();
+    rig.check();
+    file_is_there(&rig);
+}
+
+#[test]
+fn a_key_that_a_tpm_would_seal_is_refused_before_anything_is_touched() {
+    let rig = Rig::new();
+    let before = rig.snapshot();
+    let layers = Layers {
+        checksums: false,
+        encryption: Encryption::Tpm2,
+    };
+    let asked = request(layers, Layout::Mirror, &["a", "b"]);
+    let why = refused(rig.engine.create_pool(&by(), &asked), ErrorKind::Invalid);
+    assert!(why.contains("TPM"), "{why}");
+    refused(rig.engine.plan_pool(&asked), ErrorKind::Invalid);
+    assert_eq!(rig.snapshot(), before);
 }
 
 fn created(rig: &Rig, layers: Layers) -> bool {

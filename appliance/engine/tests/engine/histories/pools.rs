@@ -187,6 +187,17 @@ impl History {
                 let Some(disk) = self.pool_disk(nth) else {
                     return Outcome::Idle;
                 };
+                // Whoever wants one emptied makes room on the others first.
+                let pool = self.rig.engine.pool(&by(), "tank").ok();
+                for other in pool
+                    .into_iter()
+                    .flat_map(|pool| pool.disks)
+                    .filter(|other| *other != disk)
+                {
+                    self.rig.machine.change_device(&other, |device| {
+                        device.size = device.size.saturating_add(Bytes::gib(10)).min(Bytes::gib(40));
+                    });
+                }
                 let request = DrainRequest { disk };
                 let done = self.job(self.rig.engine.drain_disk(&by(), "tank", &request));
                 if done == Outcome::Done {

@@ -145,9 +145,9 @@ pub(super) fn checksum(device: &Path) -> Line {
     )
 }
 
-/// Opens the checksums. `first`: they are computed from what is there, as they are for a new device. Never again: that
-/// would make right whatever went wrong meanwhile. What was not computed by the last time goes on by itself.
-pub(super) fn check(device: &Path, name: &str, first: bool) -> Line {
+/// Opens the checksums. Never with `--integrity-recalculate`: it computes them from what is there, and would make right
+/// whatever went wrong meanwhile.
+pub(super) fn check(device: &Path, name: &str) -> Line {
     let mut args = vec![
         "open",
         "--batch-mode",
@@ -155,12 +155,15 @@ pub(super) fn check(device: &Path, name: &str, first: bool) -> Line {
         "--integrity-bitmap-mode",
         "--allow-discards",
     ];
-    if first {
-        args.push("--integrity-recalculate");
-    }
     let device = text(device);
     args.extend([device.as_str(), name]);
     line("integritysetup", &args)
+}
+
+/// Marks all blocks of new checksums as never written: each takes any content until it is. That writes the checksums
+/// only, a thousandth of the device (`--force`: it would read first what cannot be read yet); to compute them would read all of it, and slow down all else for hours.
+pub(super) fn forget(device: &Path) -> Line {
+    line("blkdiscard", &["--force", &text(device)])
 }
 
 /// Closes a layer.
@@ -188,7 +191,7 @@ pub(super) fn laying(spec: &LayerSpec, partition: &Path) -> Vec<Line> {
     for (layer, name) in layers(spec.stack).iter().zip(names(&spec.disk, spec.stack)) {
         match *layer {
             "luks2" => lines.extend([encrypt(&below, &spec.label), decrypt(&below, &name)]),
-            _ => lines.extend([checksum(&below), check(&below, &name, true)]),
+            _ => lines.extend([checksum(&below), check(&below, &name), forget(&mapper(&name))]),
         }
         below = mapper(&name);
     }
@@ -204,7 +207,7 @@ pub(super) fn opening(spec: &LayerSpec, partition: &Path) -> Vec<(String, Line)>
     for (layer, name) in layers(spec.stack).iter().zip(names(&spec.disk, spec.stack)) {
         let opened = match *layer {
             "luks2" => decrypt(&below, &name),
-            _ => check(&below, &name, false),
+            _ => check(&below, &name),
         };
         below = mapper(&name);
         lines.push((name, opened));
@@ -253,7 +256,8 @@ mod tests {
                  --definitions=/usr/lib/cistern/layers/integrity /dev/vdb",
                 "integritysetup format --batch-mode --no-wipe --integrity=crc32c --sector-size=4096 /dev/vdb1",
                 "integritysetup open --batch-mode --integrity=crc32c --integrity-bitmap-mode --allow-discards \
-                 --integrity-recalculate /dev/vdb1 cistern-integrity-serial-D0",
+                 /dev/vdb1 cistern-integrity-serial-D0",
+                "blkdiscard --force /dev/mapper/cistern-integrity-serial-D0",
                 "wipefs --all --quiet /dev/mapper/cistern-integrity-serial-D0",
             ]
         );
@@ -274,14 +278,15 @@ mod tests {
                 "integritysetup format --batch-mode --no-wipe --integrity=crc32c --sector-size=4096 \
                  /dev/mapper/cistern-luks2-serial-D0",
                 "integritysetup open --batch-mode --integrity=crc32c --integrity-bitmap-mode --allow-discards \
-                 --integrity-recalculate /dev/mapper/cistern-luks2-serial-D0 cistern-integrity-serial-D0",
+                 /dev/mapper/cistern-luks2-serial-D0 cistern-integrity-serial-D0",
+                "blkdiscard --force /dev/mapper/cistern-integrity-serial-D0",
                 "wipefs --all --quiet /dev/mapper/cistern-integrity-serial-D0",
             ]
         );
     }
 
     #[test]
-    fn checksums_are_computed_anew_only_once() {
+    fn opening_checksums_computes_none_anew() {
         let opening = opening(&spec(LayerStack::Integrity, "/dev/vdb"), Path::new("/dev/vdb1"));
         let lines = words(opening.into_iter().map(|(_, line)| line).collect());
         assert_eq!(

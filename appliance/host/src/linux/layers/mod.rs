@@ -20,8 +20,8 @@ use super::run::Run;
 use super::{disks, file};
 use crate::{HostError, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 
-/// A format writes some hundred MiB at most.
-const LIMIT: Duration = Duration::from_secs(300);
+/// New checksums take a thousandth of the disk, in pieces 16 MiB apart: on large turning disks that is a million seeks.
+const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// How long a new partition may take to appear.
 const APPEARS: Duration = Duration::from_secs(20);
 const SECTOR: u64 = 512;
