@@ -9,7 +9,7 @@ use crate::lab::{Lab, Machine, Site};
 
 /// Where a pool's own beginnings end on a disk: the partition table, the layers' headers, LVM's metadata. None of it has a
 /// copy on another disk.
-const BEGINNINGS: u64 = 160 << 20;
+const BEGINNINGS: u64 = 112 << 20;
 
 const SUM_SIZE: Bytes = Bytes::mib(1400);
 const NAMES: [&str; 3] = ["ERR1", "ERR2", "ERR3"];
