@@ -8,8 +8,8 @@ use cistern_qemu::{Bus, Disk as Medium};
 
 use crate::lab::{Lab, Machine};
 
-/// How long a wait for a pool may take: its own 30 s, and a start under software emulation.
-const LIMIT: Duration = Duration::from_secs(300);
+/// How long a wait for a pool may take: its own 30 s, a start, and filling a disk under fio, all under software emulation.
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Four small disks that can be pulled.
 pub(super) fn pullable() -> Machine {

@@ -14,7 +14,7 @@ use super::ledger::{File, Known, Ledger, Moment, Taken};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// How many rounds of the work there are. At the end of each there is one volume more.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 /// How many files the client writes to a volume at a time.
 const FILES: usize = 2;
 /// How long a new pool's copies may take to be made under software emulation.
