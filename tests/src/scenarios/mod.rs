@@ -165,14 +165,14 @@ const BASE: &[Scenario] = &[
 const STORAGE: &[Scenario] = &[
     from("fencing", Stage::Pooled, serving::fencing),
     from("snapshots-and-copies", Stage::Pooled, snapshots::snapshots_and_copies),
-    from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
-    from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
 ];
 
 /// What takes too long for every run: `make torture` runs it.
 const LONG: &[Scenario] = &[
     from("half-made-snapshot", Stage::Pooled, failure::half_made_snapshot),
     boot("contract", || Machine::default().contract(), contract::contract),
+    from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
+    from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
     pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
     pair(
         "disks-replaced-under-fio",
