@@ -1,16 +1,22 @@
 //! What failed its checksum: counted by disk, told, and made good. Invariant: nothing is written but what another copy says.
 //!
-//! The kernel reads such a block from another copy and writes it anew. After some twenty of them it uses the image no more
-//! (it takes the disk for a failing one): then the image is taken back at once, and all copies are compared, which writes
-//! anew whatever else fails its checksum and knows no such limit.
+//! The kernel reads such a block from another copy and writes it anew. After some twenty of them within an hour it uses the
+//! image no more (it takes the disk for a failing one), and would do so again at the next one if it were only asked to use it
+//! again: so the image is filled anew, whole, from the others, which also makes right what nobody has read yet. Then all
+//! copies are compared, because other volumes have images on that disk.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
+use cistern_host::RaidImage;
 use cistern_model::{AlertKind, DiskId, EventKind, PoolId, Principal, ScrubRequest, Severity};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::EngineError;
 use crate::alerts::Subject;
 use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::pools::power_lost;
 use crate::view::PoolView;
 use crate::volumes::bare;
 
@@ -24,6 +30,8 @@ pub(crate) struct Counts {
     last: BTreeMap<DiskId, u64>,
     /// By disk: how many since the supervisor started, and when the last one was told.
     told: BTreeMap<DiskId, (u64, Timestamp)>,
+    /// How many there were, by device, when its images were last filled anew.
+    filled: BTreeMap<PathBuf, u64>,
     /// Pools of which an image was taken back: their copies are to be compared.
     to_heal: BTreeSet<PoolId>,
     started: Option<Timestamp>,
@@ -109,6 +117,66 @@ impl Engine {
                 tracing::warn!(%error, "an image could not be taken back");
             }
         }
+    }
+
+    /// Images that the kernel ceased to use, on devices that gave what does not fit its checksum, are filled anew; whether
+    /// there were any. Only once for what was counted so far: what fails again without more of it fails for another reason.
+    pub(crate) fn fill_garbled_anew(&self, pool: &PoolView, failed: &BTreeSet<PathBuf>) -> Result<bool, EngineError> {
+        if !pool.tags.layers.checksums || pool.missing > 0 {
+            return Ok(false);
+        }
+        let counts = self.0.host.layers.mismatches();
+        let counts = counts.doing(|| "ask what failed its checksum".to_owned())?;
+        let mut any = false;
+        for node in failed {
+            let count = counts.get(node).copied().unwrap_or_default();
+            let filled = locked(&self.0.layers.counts)
+                .filled
+                .get(node)
+                .copied()
+                .unwrap_or_default();
+            // Counted anew since the layers were opened.
+            if count == 0 || count == filled {
+                continue;
+            }
+            let here = |image: &RaidImage| image.failed && image.nodes.contains(node);
+            let given_up: Vec<_> = pool
+                .raids
+                .iter()
+                .filter(|raid| raid.images.iter().any(here) && raid.has_all_data_without(node))
+                .collect();
+            if given_up.is_empty() {
+                continue;
+            }
+            locked(&self.0.layers.counts).filled.insert(node.clone(), count);
+            let filled = given_up.into_iter().try_for_each(|raid| {
+                let rebuild = || self.0.host.raids.rebuild_image(&raid.vg, &raid.name, node);
+                let doing = || format!("fill what {} has of pool {} anew", node.display(), pool.tags.name);
+                self.change_lvm(pool.id, doing, rebuild, |_| {})
+            });
+            match filled {
+                Ok(()) => {}
+                Err(error) if power_lost(&error) => return Err(error),
+                // Then it is a disk that errs, like any other.
+                Err(error) => {
+                    tracing::warn!(error = error.problem().detail, "an image could not be filled anew");
+                    continue;
+                }
+            }
+            let message = format!(
+                "pool {}: so much of disk {} did not fit its checksum that the kernel gave it up; it is filled anew from the others",
+                pool.tags.name,
+                self.name_of(node)
+            );
+            let object = Some(pool.id.to_string());
+            self.record(EventKind::PoolChanged, Severity::Warning, object, None, message);
+            any = true;
+        }
+        if any {
+            self.note_taken_back(pool);
+            self.read_lvm()?;
+        }
+        Ok(any)
     }
 
     /// An image of a pool is used again: its copies are to be compared.

@@ -156,6 +156,9 @@ impl Engine {
         if failed.is_empty() {
             return Ok(());
         }
+        if self.fill_garbled_anew(&pool, &failed)? {
+            return Ok(());
+        }
         if tried.is_some_and(|tried| failed.is_subset(&tried)) {
             return self.shun(&pool, &failed);
         }

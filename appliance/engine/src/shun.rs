@@ -67,7 +67,7 @@ impl Engine {
             return Ok(pool);
         };
         let failed = pool.failed_nodes();
-        if failed.is_empty() {
+        if failed.is_empty() || self.fill_garbled_anew(&pool, &failed)? {
             return Ok(pool);
         }
         self.shun(&pool, &failed)?;

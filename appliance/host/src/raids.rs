@@ -133,6 +133,10 @@ pub trait Raids: Send + Sync {
     /// volume is being filled.
     fn replace_image(&self, vg: &str, lv: &str, old: &Path, new: &Path) -> Result<(), HostError>;
 
+    /// Begins to fill the image on a device anew, whole, from the others, as if it were new, and to count its errors from
+    /// nothing. Fails while the volume is being filled.
+    fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError>;
+
     /// Begins to compare the images of an active volume, and with `repair` to make them agree. Fails while something else
     /// is under way.
     fn scrub(&self, vg: &str, lv: &str, repair: bool) -> Result<(), HostError>;

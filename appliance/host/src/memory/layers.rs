@@ -27,6 +27,8 @@ pub(super) struct Laid {
     mismatches: u64,
     /// Blocks that somebody wrote below them.
     garbage: u64,
+    /// The kernel has given up an image here for too many errors.
+    worn: bool,
 }
 
 impl Laid {
@@ -154,6 +156,7 @@ impl Layers for Running {
                 open: !bare,
                 mismatches: 0,
                 garbage: 0,
+                worn: false,
             });
             Ok(())
         })
@@ -222,6 +225,7 @@ impl MemoryHost {
                 read.errors += laid.garbage;
             } else if laid.garbage > MOST_CORRECTED {
                 laid.garbage -= MOST_CORRECTED;
+                laid.worn = true;
                 state.drop_images_on(disk);
             } else {
                 laid.garbage = 0;
@@ -235,6 +239,19 @@ impl MemoryHost {
         let state = self.lock();
         let laid = state.disk(disk).and_then(|disk| disk.layers.as_ref());
         laid.map_or(0, |laid| laid.garbage)
+    }
+}
+
+/// Whether the kernel, which goes on counting, would give up an image on this disk again at the first block of garbage.
+pub(super) fn fails_again(state: &State, disk: usize) -> bool {
+    let laid = state.disks[disk].layers.as_ref();
+    laid.is_some_and(|laid| laid.worn && laid.garbage > 0)
+}
+
+/// All that an image has on a disk is written anew.
+pub(super) fn write_over(state: &mut State, disk: usize) {
+    if let Some(laid) = &mut state.disks[disk].layers {
+        (laid.garbage, laid.worn) = (0, false);
     }
 }
 

@@ -140,7 +140,8 @@ impl Raids for Running {
 
     fn refresh_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
         self.change("raids.refresh_lv", &format!("{vg}/{lv}"), |state| {
-            let there = (0..state.disks.len()).map(|n| state.there(n) && !state.disks[n].errs);
+            let there = (0..state.disks.len())
+                .map(|n| state.there(n) && !state.disks[n].errs && !super::layers::fails_again(state, n));
             let there: Vec<bool> = there.collect();
             let found = ours(state, "refresh_lv", vg)?.lvs.get_mut(lv);
             let found = found
@@ -191,6 +192,31 @@ impl Raids for Running {
                 return Err(failed("replace_image", "not enough operational devices"));
             }
             put(state, "replace_image", vg, lv, image, disks[1])
+        })
+    }
+
+    fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError> {
+        self.change("raids.rebuild_image", &format!("{vg}/{lv}"), |state| {
+            whole(state, "rebuild_image", vg)?;
+            let plain = settled(state, "rebuild_image", vg, lv)?;
+            let disk = numbers(state, "rebuild_image", &[node.to_owned()])?[0];
+            let mut segments = plain.segments.iter();
+            let image = segments.find_map(|segment| segment.disks.iter().position(|d| *d == disk));
+            let image = image.ok_or_else(|| failed("rebuild_image", "no image on that device"))?;
+            let mut good = state.images_there(&plain);
+            good[image] = false;
+            plain.dead.iter().for_each(|dead| good[*dead] = false);
+            if !plain.level.is_raid() || !plain.level.has_all_data(&good) {
+                return Err(failed("rebuild_image", "not enough operational devices"));
+            }
+            if let Some(plain) = part(state, vg, lv) {
+                plain.dead.remove(&image);
+            }
+            super::layers::write_over(state, disk);
+            if state.slow {
+                state.filling = Some(Percent::from(0.0));
+            }
+            Ok(())
         })
     }
 

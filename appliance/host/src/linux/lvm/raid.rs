@@ -89,6 +89,12 @@ pub(super) fn replace_image(vg: &str, lv: &str, old: &Path, new: &Path) -> LvmCo
         .with([text(new)])
 }
 
+pub(super) fn rebuild_image(vg: &str, lv: &str, node: &Path) -> LvmCommand {
+    LvmCommand::new("lvchange", ["--yes", "--rebuild"])
+        .with([text(node)])
+        .with(full(vg, lv))
+}
+
 pub(super) fn scrub(vg: &str, lv: &str, repair: bool) -> LvmCommand {
     let action = if repair { "repair" } else { "check" };
     LvmCommand::new("lvchange", ["--syncaction", action]).with(full(vg, lv))
@@ -124,6 +130,10 @@ mod tests {
             (
                 replace_image("p", "data_tdata", a, b),
                 "lvconvert --yes --replace /dev/vda p/data_tdata /dev/vdb",
+            ),
+            (
+                rebuild_image("p", "data_tdata", a),
+                "lvchange --yes --rebuild /dev/vda p/data_tdata",
             ),
             (
                 scrub("p", "data_tdata", false),

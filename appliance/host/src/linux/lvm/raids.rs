@@ -90,6 +90,11 @@ impl Raids for LinuxLvm {
         Ok(())
     }
 
+    fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError> {
+        let operation = format!("fill the image of {vg}/{lv} on {} anew", node.display());
+        self.run(&operation, &raid::rebuild_image(vg, lv, node)).map(drop)
+    }
+
     fn scrub(&self, vg: &str, lv: &str, repair: bool) -> Result<(), HostError> {
         self.run(
             &format!("compare the images of {vg}/{lv}"),
