@@ -20,6 +20,8 @@ use crate::pools::power_lost;
 use crate::view::PoolView;
 use crate::volumes::bare;
 
+/// An image that fails again so soon after it was filled anew lies on a disk that loses what is written to it.
+const FILLED_ONCE_IN: SignedDuration = SignedDuration::from_hours(1);
 /// So long nothing must have failed for the alert to end.
 const QUIET: SignedDuration = SignedDuration::from_hours(24);
 
@@ -30,8 +32,8 @@ pub(crate) struct Counts {
     last: BTreeMap<DiskId, u64>,
     /// By disk: how many since the supervisor started, and when the last one was told.
     told: BTreeMap<DiskId, (u64, Timestamp)>,
-    /// How many there were, by device, when its images were last filled anew.
-    filled: BTreeMap<PathBuf, u64>,
+    /// When a volume's image on a device was last filled anew.
+    filled: BTreeMap<(PathBuf, String), Timestamp>,
     /// Pools of which an image was taken back: their copies are to be compared.
     to_heal: BTreeSet<PoolId>,
     started: Option<Timestamp>,
@@ -127,28 +129,29 @@ impl Engine {
         }
         let counts = self.0.host.layers.mismatches();
         let counts = counts.doing(|| "ask what failed its checksum".to_owned())?;
+        let now = self.0.host.machine.now();
         let mut any = false;
         for node in failed {
-            let count = counts.get(node).copied().unwrap_or_default();
-            let filled = locked(&self.0.layers.counts)
-                .filled
-                .get(node)
-                .copied()
-                .unwrap_or_default();
             // Counted anew since the layers were opened.
-            if count == 0 || count == filled {
+            if counts.get(node).copied().unwrap_or_default() == 0 {
                 continue;
             }
             let here = |image: &RaidImage| image.failed && image.nodes.contains(node);
+            let may_be_filled = |raid: &&cistern_host::RaidVolume| {
+                let before = locked(&self.0.layers.counts)
+                    .filled
+                    .insert((node.clone(), raid.name.clone()), now);
+                before.is_none_or(|before| now.duration_since(before) >= FILLED_ONCE_IN)
+            };
             let given_up: Vec<_> = pool
                 .raids
                 .iter()
                 .filter(|raid| raid.images.iter().any(here) && raid.has_all_data_without(node))
+                .filter(may_be_filled)
                 .collect();
             if given_up.is_empty() {
                 continue;
             }
-            locked(&self.0.layers.counts).filled.insert(node.clone(), count);
             let filled = given_up.into_iter().try_for_each(|raid| {
                 let rebuild = || self.0.host.raids.rebuild_image(&raid.vg, &raid.name, node);
                 let doing = || format!("fill what {} has of pool {} anew", node.display(), pool.tags.name);

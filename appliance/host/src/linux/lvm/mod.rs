@@ -5,6 +5,7 @@ pub(crate) mod args;
 mod messages;
 mod raid;
 mod raid_report;
+mod raid_superblock;
 mod raids;
 mod report;
 mod takeover;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::args::{self, LvmCommand};
-use super::{LinuxLvm, raid, raid_report};
+use super::{LinuxLvm, raid, raid_report, raid_superblock};
 use crate::linux::disks;
 use crate::{HostError, RaidStatus, Raids, SyncAction};
 
@@ -92,6 +92,14 @@ impl Raids for LinuxLvm {
 
     fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("fill the image of {vg}/{lv} on {} anew", node.display());
+        if let Some(status) = self.raid_status(vg, lv)? {
+            let table = LvmCommand {
+                program: "dmsetup",
+                args: ["table".to_owned(), args::dm_name(vg, lv)].to_vec(),
+            };
+            let table = Self::prepared(&operation, &table).checked()?.stdout;
+            raid_superblock::mend(&operation, &table, &status, node)?;
+        }
         self.run(&operation, &raid::rebuild_image(vg, lv, node)).map(drop)
     }
 
