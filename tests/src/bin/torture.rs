@@ -62,7 +62,13 @@ fn run(options: &Options) -> Result<bool> {
         "torture: recorded in {:.0} s, checked in {:.0} s, {} of {} between a request and its answer",
         outcome.recording, outcome.checking, outcome.under_way, outcome.cuts
     );
+    for (step, took) in &outcome.times {
+        println!("  {:7.2} s a cut  {step}", took / outcome.cuts.max(1) as f64);
+    }
     let failed = outcome.lost.len();
+    for lost in &outcome.lost {
+        println!("LOST {lost}");
+    }
     if options.lose_a_disk {
         println!(
             "torture: {} with a disk lost too: {} cuts met the write hole",

@@ -3,7 +3,9 @@
 //! Invariant: nothing of one cut is left on the machine when the next one's disks are put in.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cistern_model::{Pool, PoolState, Snapshot, Volume};
@@ -21,13 +23,18 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// The machine.
 pub(super) struct Checker {
     lab: Lab,
+    /// Where what was found wrong is kept with what there is to find its cause by.
+    directory: PathBuf,
 }
+
+/// Seconds that went into each step of the checks.
+pub(super) type Times = BTreeMap<String, f64>;
 
 impl Checker {
     /// Starts it, under the system ID of the machine that made the pool.
     pub(super) fn boot(site: &Site, system_id: &str) -> Result<Self> {
         let machine = Machine::default().disks_on(Bus::VirtioScsi).disks_later();
-        let lab = site.boot(machine)?;
+        let (lab, directory) = (site.boot(machine)?, site.directory()?);
         lab.check(|lab| {
             lab.banner()?;
             let shell = lab.appliance.root_shell()?;
@@ -42,7 +49,7 @@ impl Checker {
             )?;
             Ok(())
         })?;
-        Ok(Checker { lab })
+        Ok(Checker { lab, directory })
     }
 
     /// Goes through cuts for as long as there are some, and tells of each what is wrong with what it makes of it.
@@ -52,38 +59,74 @@ impl Checker {
         ledger: &Ledger,
         cuts: impl Fn() -> Option<&'a Plan>,
         tell: impl Fn(&Plan, Verdict),
-    ) -> Result<()> {
+    ) -> Result<Times> {
         self.lab.check(|lab| {
             let shell = lab.appliance.root_shell()?;
+            let mut times = Times::new();
             while let Some(plan) = cuts() {
                 let view = disks.cut(&plan.cut)?;
-                let verdict = check(lab.appliance.vm(), &shell, &view, plan, ledger);
+                let verdict = self.look(lab.appliance.vm(), &shell, &view, plan, ledger, &mut times);
                 tell(plan, verdict.with_context(|| format!("at {plan:?}"))?);
             }
-            Ok(())
+            Ok(times)
         })
+    }
+
+    fn look(
+        &self,
+        vm: &Vm,
+        shell: &RootShell<'_>,
+        view: &Recording,
+        plan: &Plan,
+        ledger: &Ledger,
+        times: &mut Times,
+    ) -> Result<Verdict> {
+        let (at, terms): (Moment, Terms) = (plan.cut.position().0, plan.terms);
+        let began = Instant::now();
+        vm.attach(view, Bus::VirtioScsi)?;
+        let attached = began.elapsed();
+        let state = match terms.disk_lost {
+            true => PoolState::Degraded,
+            false => PoolState::Ready,
+        };
+        let told = shell.run_for(&format!("bash {PATH} look {}", state.name()), LIMIT)?;
+        let (pools, found) = read(&told)?;
+        let verdict = match pools.as_slice() {
+            [pool] if pool.state == state => ledger.judge(at, terms, &found),
+            other => Verdict {
+                lost: vec![format!("the pool is not served: {other:?}")],
+                ..Verdict::default()
+            },
+        };
+        if !verdict.lost.is_empty() {
+            let evidence = shell.run_for(&format!("bash {PATH} evidence"), LIMIT)?;
+            let file = self.directory.join(format!("lost-{}.txt", plan.number));
+            fs::write(&file, format!("{plan:#?}\n{:#?}\n{told}\n{evidence}", verdict.lost))
+                .with_context(|| format!("writing {}", file.display()))?;
+        }
+        let left = shell.run_for(&format!("bash {PATH} leave"), LIMIT)?;
+        let leaving = Instant::now();
+        vm.detach(view)?;
+        count_times(&told, times);
+        count_times(&left, times);
+        for (step, took) in [
+            ("attach", attached),
+            ("detach", leaving.elapsed()),
+            ("all", began.elapsed()),
+        ] {
+            *times.entry(step.to_owned()).or_default() += took.as_secs_f64();
+        }
+        Ok(verdict)
     }
 }
 
-fn check(vm: &Vm, shell: &RootShell<'_>, view: &Recording, plan: &Plan, ledger: &Ledger) -> Result<Verdict> {
-    let (at, terms): (Moment, Terms) = (plan.cut.position().0, plan.terms);
-    vm.attach(view, Bus::VirtioScsi)?;
-    let state = match terms.disk_lost {
-        true => PoolState::Degraded,
-        false => PoolState::Ready,
-    };
-    let told = shell.run_for(&format!("bash {PATH} look {}", state.name()), LIMIT)?;
-    let (pools, found) = read(&told)?;
-    let verdict = match pools.as_slice() {
-        [pool] if pool.state == state => ledger.judge(at, terms, &found),
-        other => Verdict {
-            lost: vec![format!("the pool is not served: {other:?}")],
-            ..Verdict::default()
-        },
-    };
-    shell.run_for(&format!("bash {PATH} leave"), LIMIT)?;
-    vm.detach(view)?;
-    Ok(verdict)
+/// Adds what the script told of the time that its steps took.
+fn count_times(told: &str, times: &mut Times) {
+    for line in told.lines() {
+        if let ["took", step, took] = line.split_whitespace().collect::<Vec<_>>().as_slice() {
+            *times.entry((*step).to_owned()).or_default() += took.parse().unwrap_or(0.0) / 1000.0;
+        }
+    }
 }
 
 /// Reads what the script told.

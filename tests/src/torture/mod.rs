@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use cistern_model::{Bytes, Layout};
 use cistern_qemu::{BlockServer, Cut, Medium, Position, Recording, Survivors};
 
-use self::checker::Checker;
+use self::checker::{Checker, Times};
 use self::ledger::{Ledger, Terms};
 use crate::lab::{Machine, Site};
 
@@ -84,6 +84,8 @@ pub struct Outcome {
     pub recording: f64,
     /// Seconds that checking took.
     pub checking: f64,
+    /// Seconds that each step of all checks took, on all machines together.
+    pub times: BTreeMap<String, f64>,
 }
 
 /// One power cut.
@@ -116,15 +118,14 @@ pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
         disks.written() >> 20,
         outcome.recording
     );
-
     let plans = choose(&disks, &ledger, campaign);
     ensure!(plans.len() == cuts, "only {} moments to cut at", plans.len());
     let began = Instant::now();
     let next = AtomicUsize::new(0);
     let (lost, hole) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let done = AtomicUsize::new(0);
-    let failures: Vec<Result<()>> = std::thread::scope(|scope| {
-        let work = |machine: usize| -> Result<()> {
+    let lanes: Vec<Result<Times>> = std::thread::scope(|scope| {
+        let work = |machine: usize| -> Result<Times> {
             let site = Site::new(top)?;
             site.begin(&format!("torture-checker-{machine}"))?;
             let checker = Checker::boot(&site, &system_id)?;
@@ -153,7 +154,11 @@ pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
             })
             .collect()
     });
-    failures.into_iter().collect::<Result<Vec<()>>>()?;
+    for times in lanes {
+        for (step, took) in times? {
+            *outcome.times.entry(step).or_default() += took;
+        }
+    }
     outcome.checking = began.elapsed().as_secs_f64();
     outcome.cuts = done.load(Ordering::SeqCst);
     outcome.under_way = plans.iter().filter(|plan| plan.under_way).count();
