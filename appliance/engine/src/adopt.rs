@@ -47,7 +47,7 @@ impl Engine {
             .vgs
             .iter()
             .find(|group| group.name == vg)
-            .ok_or_else(|| no_pool(&vg))?;
+            .ok_or_else(|| self.not_found_or_locked(&vg))?;
         let tags = PoolTags::read(&group.tags).map_err(|why| {
             EngineError::Conflict(match why {
                 Unreadable::NotOurs => format!("{vg} is no pool of an appliance"),

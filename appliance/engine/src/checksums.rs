@@ -152,6 +152,7 @@ impl Engine {
             if given_up.is_empty() {
                 continue;
             }
+            self.forget_checksums(pool);
             let filled = given_up.into_iter().try_for_each(|raid| {
                 let rebuild = || self.0.host.raids.rebuild_image(&raid.vg, &raid.name, node);
                 let doing = || format!("fill what {} has of pool {} anew", node.display(), pool.tags.name);
@@ -180,6 +181,15 @@ impl Engine {
             self.read_lvm()?;
         }
         Ok(any)
+    }
+
+    /// What is compared or written from now on is compared with, and written with, the checksums on the disks.
+    pub(crate) fn forget_checksums(&self, pool: &PoolView) {
+        if pool.tags.layers.checksums
+            && let Err(error) = self.0.host.layers.forget_checksums()
+        {
+            tracing::warn!(%error, "checksums that are in memory may hide some that are wrong");
+        }
     }
 
     /// An image of a pool is used again: its copies are to be compared.

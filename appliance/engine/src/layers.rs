@@ -14,7 +14,7 @@ use cistern_model::{Bytes, DiskId, EventKind, Layers, Orphan, OrphanKind, PoolId
 use crate::EngineError;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
-use crate::pools::power_lost;
+use crate::pools::{no_pool, power_lost};
 use crate::view::PoolView;
 
 /// The record of disks that carry layers of ours and are in no group, or are about to.
@@ -269,6 +269,17 @@ impl Engine {
             }
         };
         locked_pools.into_iter().map(orphan).collect()
+    }
+
+    /// Why LVM knows no group of this name.
+    pub(crate) fn not_found_or_locked(&self, vg: &str) -> EngineError {
+        match self.locked_pools().iter().find(|pool| pool.object == vg) {
+            Some(pool) => EngineError::Unavailable(format!(
+                "pool {vg} is encrypted, and its key is not on this appliance: {}",
+                pool.adopt.as_deref().unwrap_or("give its key")
+            )),
+            None => no_pool(vg),
+        }
     }
 
     /// Why a disk's layers cannot be opened.

@@ -88,6 +88,7 @@ impl Engine {
     ) -> Result<u64, EngineError> {
         let (name, raids) = (&pool.tags.name, &self.0.host.raids);
         self.wait_until_filled(vg, lv, progress)?;
+        self.forget_checksums(pool);
         let scrub = raids.scrub(vg, lv, repair);
         scrub.doing(|| format!("compare the copies of pool {name}"))?;
         if let Err(error) = self.wait_until_filled(vg, lv, progress) {

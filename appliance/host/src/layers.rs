@@ -179,6 +179,10 @@ pub trait Layers: Send + Sync {
     /// How often something was read that did not have its checksum, since the layers were opened, by the node at which
     /// LVM finds it: of all that are open and have checksums. One block may be read more than once.
     fn mismatches(&self) -> Result<BTreeMap<PathBuf, u64>, HostError>;
+
+    /// Lets go of the checksums that the kernel has in memory, so that those on the disks are used. One that is in memory and
+    /// right hides one on the disk that is not: writing the block again does not mend that, because nothing changes.
+    fn forget_checksums(&self) -> Result<(), HostError>;
 }
 
 #[cfg(test)]

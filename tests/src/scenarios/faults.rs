@@ -160,9 +160,8 @@ fn told(lab: &Lab, disk: &str) -> Result<u64> {
     let Some(alert) = alert else { return Ok(0) };
     let events = lab.cli.ok(&["events"])?;
     ensure!(events.contains("checksum"), "no event tells of it:\n{events}");
-    let digits = alert
-        .message
-        .split(|c: char| !c.is_ascii_digit())
-        .find_map(|word| word.parse().ok());
+    // The disk's name has digits too.
+    let (before, _) = alert.message.split_once(" time(s)").context("no count of times")?;
+    let digits = before.rsplit(' ').next().and_then(|word| word.parse().ok());
     digits.with_context(|| format!("no count in {alert:?}"))
 }

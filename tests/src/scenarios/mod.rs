@@ -5,6 +5,7 @@
 mod boot;
 mod console;
 mod contract;
+mod encrypted;
 mod failure;
 mod faults;
 mod growth;
@@ -192,6 +193,7 @@ const LONG: &[Scenario] = &[
         growth::grown_and_drained_under_fio,
     ),
     itself("pool-moves-to-another-appliance", moving::pool_moves),
+    itself("encrypted-pool-moves", encrypted::encrypted_pool),
     pair(
         "a-hundred-volumes-under-writers",
         many::roomy,

@@ -27,6 +27,8 @@ pub(super) struct Laid {
     mismatches: u64,
     /// Blocks that somebody wrote below them.
     garbage: u64,
+    /// Of how many of them the kernel still has the checksum in memory, as it was.
+    remembered: u64,
     /// The kernel has given up an image here for too many errors.
     worn: bool,
 }
@@ -156,6 +158,7 @@ impl Layers for Running {
                 open: !bare,
                 mismatches: 0,
                 garbage: 0,
+                remembered: 0,
                 worn: false,
             });
             Ok(())
@@ -187,6 +190,14 @@ impl Layers for Running {
             Ok((0..state.disks.len()).filter_map(counted).collect())
         })
     }
+
+    fn forget_checksums(&self) -> Result<(), HostError> {
+        self.change("layers.forget_checksums", "", |state| {
+            let laid = state.disks.iter_mut().filter_map(|disk| disk.layers.as_mut());
+            laid.for_each(|laid| laid.remembered = 0);
+            Ok(())
+        })
+    }
 }
 
 impl MemoryHost {
@@ -195,6 +206,7 @@ impl MemoryHost {
         self.change_disk(disk, |disk| {
             if let Some(laid) = &mut disk.layers {
                 laid.garbage += blocks;
+                laid.remembered += blocks;
             }
         });
     }
@@ -248,10 +260,10 @@ pub(super) fn fails_again(state: &State, disk: usize) -> bool {
     laid.is_some_and(|laid| laid.worn && laid.garbage > 0)
 }
 
-/// All that an image has on a disk is written anew.
+/// All that an image has on a disk is written anew; what the kernel remembers a checksum of is as before on the disk.
 pub(super) fn write_over(state: &mut State, disk: usize) {
     if let Some(laid) = &mut state.disks[disk].layers {
-        (laid.garbage, laid.worn) = (0, false);
+        (laid.garbage, laid.worn) = (laid.remembered, false);
     }
 }
 
@@ -262,7 +274,7 @@ pub(super) fn heal(state: &mut State, disks: &[usize]) {
             && laid.stack.checksums()
         {
             laid.mismatches += laid.garbage;
-            laid.garbage = 0;
+            laid.garbage = laid.remembered;
         }
     }
 }

@@ -25,7 +25,15 @@ const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// How long a new partition may take to appear.
 const APPEARS: Duration = Duration::from_secs(20);
 const SECTOR: u64 = 512;
+/// How much of what dm-integrity has read of its checksums it keeps whatever happens, in bytes.
+const RETAINED: &str = "/sys/module/dm_bufio/parameters/retain_bytes";
+/// 2: what the kernel has read of such things, and not the pages of files.
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+/// The memory is 15 MB here, and a fiftieth of a large machine's: freeing it takes no longer.
+const FORGETS: Duration = Duration::from_millis(500);
 
+/// One at a time changes that.
+static FORGETTING: Mutex<()> = Mutex::new(());
 /// One at a time has the key's file.
 static KEY: Mutex<()> = Mutex::new(());
 
@@ -220,5 +228,16 @@ impl Layers for LinuxLayers {
         let operation = "count what failed its checksum";
         let args = ["status", "--target", "integrity"].map(str::to_owned).to_vec();
         run(operation, &("dmsetup", args)).map(|status| args::mismatches(&status))
+    }
+
+    fn forget_checksums(&self) -> Result<(), HostError> {
+        let operation = "let go of checksums in memory";
+        let _one = FORGETTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let kept = file::read(operation, RETAINED)?;
+        file::tell(operation, RETAINED, "0")?;
+        // Only what is clean goes, on another thread of the kernel's.
+        let dropped = file::tell(operation, DROP_CACHES, "2");
+        thread::sleep(FORGETS);
+        file::tell(operation, RETAINED, kept.trim()).and(dropped)
     }
 }
