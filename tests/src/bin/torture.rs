@@ -1,6 +1,6 @@
 //! Records a workload and checks what hundreds of power cuts would have left of it.
 //!
-//!     torture [--cuts N] [--machines N] [--layout LAYOUT] [--lose-a-disk]
+//!     torture [--cuts N] [--machines N] [--layout LAYOUT] [--lose-a-disk] [--keep]
 //!
 //! Prints in which phases the cuts fell, then `torture: N passed, N failed` and `torture: N cuts, 0 lost`. Cuts are chosen by
 //! `TORTURE_SEED`.
@@ -28,6 +28,9 @@ struct Options {
     /// With each cut one of the disks is lost too; a parity's write hole is counted by itself.
     #[arg(long)]
     lose_a_disk: bool,
+    /// Keeps the journal and LVM's state of each cut's check, in target/test/scenarios/torture-checker-N.
+    #[arg(long)]
+    keep: bool,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,7 @@ fn run(options: &Options) -> Result<bool> {
         cuts: options.cuts,
         machines: options.machines,
         seed,
+        keep_all: options.keep,
     };
     println!("torture: {campaign:?}");
     let outcome = torture::run(&top()?, &campaign)?;

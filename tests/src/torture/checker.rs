@@ -25,6 +25,8 @@ pub(super) struct Checker {
     lab: Lab,
     /// Where what was found wrong is kept with what there is to find its cause by.
     directory: PathBuf,
+    /// Whether that is kept of all cuts.
+    keep_all: bool,
 }
 
 /// Seconds that went into each step of the checks.
@@ -32,7 +34,7 @@ pub(super) type Times = BTreeMap<String, f64>;
 
 impl Checker {
     /// Starts it, under the system ID of the machine that made the pool.
-    pub(super) fn boot(site: &Site, system_id: &str) -> Result<Self> {
+    pub(super) fn boot(site: &Site, system_id: &str, keep_all: bool) -> Result<Self> {
         let machine = Machine::default().disks_on(Bus::VirtioScsi).disks_later();
         let (lab, directory) = (site.boot(machine)?, site.directory()?);
         lab.check(|lab| {
@@ -44,12 +46,16 @@ impl Checker {
             // A disk that is lost does not come back here.
             shell.run(
                 "mkdir -p /run/systemd/system/cisternd.service.d && cd /run/systemd/system/cisternd.service.d && \
-                 printf '[Service]\\nExecStart=\\nExecStart=/usr/sbin/cisternd --degraded-wait 1\\n' > wait.conf && \
+                 printf '[Service]\\nEnvironment=CISTERN_LOG=debug\\nExecStart=\\nExecStart=/usr/sbin/cisternd --degraded-wait 1\\n' > wait.conf && \
                  systemctl daemon-reload",
             )?;
             Ok(())
         })?;
-        Ok(Checker { lab, directory })
+        Ok(Checker {
+            lab,
+            directory,
+            keep_all,
+        })
     }
 
     /// Goes through cuts for as long as there are some, and tells of each what is wrong with what it makes of it.
@@ -98,9 +104,10 @@ impl Checker {
                 ..Verdict::default()
             },
         };
-        if !verdict.lost.is_empty() {
+        if self.keep_all || !verdict.lost.is_empty() {
             let evidence = shell.run_for(&format!("bash {PATH} evidence"), LIMIT)?;
-            let file = self.directory.join(format!("lost-{}.txt", plan.number));
+            let kind = if verdict.lost.is_empty() { "kept" } else { "lost" };
+            let file = self.directory.join(format!("{kind}-{}.txt", plan.number));
             fs::write(&file, format!("{plan:#?}\n{:#?}\n{told}\n{evidence}", verdict.lost))
                 .with_context(|| format!("writing {}", file.display()))?;
         }

@@ -41,6 +41,8 @@ pub struct Campaign {
     pub machines: usize,
     /// What cuts are chosen by.
     pub seed: u64,
+    /// Whether the evidence is kept of all cuts, and not only of those that lost something.
+    pub keep_all: bool,
 }
 
 impl Campaign {
@@ -128,7 +130,7 @@ pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
         let work = |machine: usize| -> Result<Times> {
             let site = Site::new(top)?;
             site.begin(&format!("torture-checker-{machine}"))?;
-            let checker = Checker::boot(&site, &system_id)?;
+            let checker = Checker::boot(&site, &system_id, campaign.keep_all)?;
             let cuts = || plans.get(next.fetch_add(1, Ordering::SeqCst));
             checker.check_all(&disks, &ledger, cuts, |plan, verdict| {
                 done.fetch_add(1, Ordering::SeqCst);
