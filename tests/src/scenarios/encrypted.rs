@@ -1,7 +1,7 @@
 //! Encrypted pools: what is on their disks, whose key opens them, and where else they go.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Disk, ErrorKind, Orphan, OrphanKind, Pool, PoolState, Volume};
+use cistern_model::{Disk, ErrorKind, Orphan, OrphanKind, Percent, Pool, PoolState, Volume};
 use cistern_qemu::Bus;
 
 use super::failure::pullable;
@@ -31,6 +31,10 @@ pub(super) fn encrypted_pool(site: &Site) -> Result<()> {
         lab.cli
             .ok(&sealed.chain(["--encryption", "key", "--checksums"]).collect::<Vec<_>>())?;
         lab.cli.ok(&mirror("bare", c, d))?;
+        // The copies of both at once keep a small machine busy for a while.
+        for pool in ["sealed", "bare"] {
+            whole(lab, pool)?;
+        }
         let volume = needle_in(lab, "sealed")?;
         needle_in(lab, "bare")?;
         let shell = lab.appliance.root_shell()?;
@@ -83,6 +87,22 @@ pub(super) fn encrypted_pool(site: &Site) -> Result<()> {
         lab.power_cut_and_start()?;
         holds(lab, &volume)
     })
+}
+
+/// Waits until a pool's copies are made.
+fn whole(lab: &Lab, pool: &str) -> Result<()> {
+    let began = std::time::Instant::now();
+    loop {
+        let pool: Pool = lab.cli.json(&["pools", "show", pool])?;
+        if pool.sync_percent == Percent::FULL {
+            return Ok(());
+        }
+        ensure!(
+            began.elapsed() < std::time::Duration::from_secs(300),
+            "its copies are not made: {pool:?}"
+        );
+        std::thread::sleep(std::time::Duration::from_secs(2));
+    }
 }
 
 /// A volume in this pool, with the needle in a file that a client has synced.
