@@ -94,6 +94,7 @@ pub fn free_part(boot: &BlockDevice, size: Bytes) -> BlockDevice {
         model: Some(crate::FREE_PART_MODEL.to_owned()),
         serial: None,
         boot: false,
+        busy: false,
         signatures: Vec::new(),
         size,
         free: Some(FreePart::Room {

@@ -157,8 +157,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let disk = folder.path().join("disk");
         let mib = |count: usize| count << 20;
-        // Old data all over it, the table made over that.
-        std::fs::write(&disk, vec![0xa5; mib(16)]).unwrap();
+        // Old data all over it, where the partition will be a swap space's signature; the table made over that.
+        let mut old = vec![0xa5; mib(16)];
+        let swap = &mut old[mib(4)..];
+        swap[1024..1032].copy_from_slice(&[1, 0, 0, 0, 9, 0, 0, 0]);
+        swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
+        std::fs::write(&disk, old).unwrap();
         let first = "label: gpt\n1 : start=1MiB, size=3MiB, name=\"first\"\n";
         let keep = ["--wipe=never".to_owned(), disk.display().to_string()];
         let Some(made) = sfdisk(&keep, first) else { return };
