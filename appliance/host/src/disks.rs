@@ -86,8 +86,8 @@ impl BlockDevice {
 /// Block devices.
 pub trait Disks: Send + Sync {
     /// All whole disks that could carry data: no loop, RAM, optical, zram or device-mapper devices. Waits (with a limit)
-    /// for devices that are still appearing. And, where the system was installed on a disk with a GPT, what is behind its
-    /// last partition: the partition of ours that is there, or the room for it.
+    /// for devices that are still appearing. And, where the system was installed on a disk with a GPT, what is free
+    /// of it: the partition of ours that is there, or the largest room for one.
     fn list(&self) -> Result<Vec<BlockDevice>, HostError>;
 
     /// The program and the arguments by which the partition for a free part is made on Linux. Runs nothing.

@@ -30,7 +30,7 @@ impl Disks for Running {
     fn make_part(&self, part: &BlockDevice) -> Result<(), HostError> {
         self.change("disks.make_part", part.id.as_str(), |state| {
             let found = state.disk_mut(&part.id).filter(|disk| disk.attached);
-            let disk = found.ok_or_else(|| failed("make_part", "no room behind the last partition"))?;
+            let disk = found.ok_or_else(|| failed("make_part", "no room for it"))?;
             if disk.device.is_unmade() {
                 disk.device.free = Some(FreePart::Made);
                 disk.writes.push("partition".to_owned());

@@ -347,7 +347,7 @@ impl Disks for LinuxDisks {
             let found = self.list()?.into_iter().find(|device| device.id == part.id);
             found.ok_or_else(|| HostError::Unexpected {
                 operation: operation.clone(),
-                detail: "there is no room behind the last partition any more".to_owned(),
+                detail: "there is no room for it any more".to_owned(),
             })
         };
         // As it is now, whatever it was when the caller looked.

@@ -22,12 +22,24 @@ pub(super) struct Extent {
     pub(super) size: Bytes,
 }
 
-/// The room behind the last partition of a disk, with the node and the size of the partition that it can take.
+/// The largest room between the partitions of a disk, or behind them, with the node and the size of the partition that it
+/// can take. systemd-repart puts what it makes at the end of a disk: the room is then behind the EFI partition.
 pub(super) fn room(disk: &Path, size: Bytes, there: &[Extent]) -> Option<(FreePart, PathBuf, Bytes)> {
-    let ends = there.iter().map(|part| part.start.saturating_add(part.size));
-    let start = ends.max().unwrap_or(ALIGNMENT).max(ALIGNMENT);
-    let start = start.round_up(ALIGNMENT);
-    let end = size.saturating_sub(TABLE).round_down(ALIGNMENT);
+    let mut there = there.to_vec();
+    there.sort_by_key(|part| part.start);
+    let last = size.saturating_sub(TABLE).round_down(ALIGNMENT);
+    let (mut start, mut end) = (ALIGNMENT, ALIGNMENT);
+    let mut behind = ALIGNMENT;
+    let begins = there
+        .iter()
+        .map(|part| (part.start, part.start.saturating_add(part.size)));
+    for (next, after) in begins.chain([(last, last)]) {
+        let next = next.min(last).round_down(ALIGNMENT);
+        if next.saturating_sub(behind) > end.saturating_sub(start) {
+            (start, end) = (behind, next);
+        }
+        behind = behind.max(after.round_up(ALIGNMENT));
+    }
     let number = (1..=128).find(|number| there.iter().all(|part| part.number != *number))?;
     let room = FreePart::Room {
         disk: disk.to_owned(),
@@ -98,6 +110,15 @@ mod tests {
             start: Bytes::mib(start_mib),
             size: Bytes::mib(size_mib),
         }
+    }
+
+    #[test]
+    fn the_largest_room_is_found_between_the_partitions() {
+        // As systemd-repart leaves a disk of 6 GiB; and an overlap, which has no room in it.
+        let there = [part(3, 5631, 512), part(1, 1, 512), part(2, 5119, 512), part(4, 2, 400)];
+        let (room, node, size) = room(Path::new("/dev/vda"), Bytes::gib(6), &there).unwrap();
+        assert!(matches!(room, FreePart::Room { number: 5, start, .. } if start == Bytes::mib(513)));
+        assert_eq!((node, size), ("/dev/vda5".into(), Bytes::mib(5119 - 513)));
     }
 
     #[test]
