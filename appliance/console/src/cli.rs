@@ -328,7 +328,7 @@ pub(crate) struct NewPool {
     /// Encrypt the disks, with the key on the appliance's state partition, or there and sealed by its TPM
     #[arg(long, value_name = "none|key|tpm2", default_value = "none")]
     pub(crate) encryption: String,
-    /// Take every blank disk
+    /// Take every blank disk, and never what is free of the boot disk
     #[arg(long, conflicts_with = "disks")]
     pub(crate) all_blank_disks: bool,
     /// How long deleted volumes stay in the trash: 7d, 12h, 30m, 90s; 0: they are gone at once. A day if not given

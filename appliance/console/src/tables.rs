@@ -45,6 +45,8 @@ fn transport(disk: &Disk) -> &'static str {
 
 fn disk_state(disk: &Disk) -> String {
     match &disk.state {
+        // What lies there is known only once its partition is made.
+        DiskState::Available if disk.id.is_free_part() => "free".to_owned(),
         DiskState::Available => "blank".to_owned(),
         DiskState::HasData => "has data".to_owned(),
         DiskState::Boot => "boot".to_owned(),

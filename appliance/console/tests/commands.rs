@@ -126,6 +126,27 @@ fn a_disk_is_replaced_only_when_that_was_confirmed_and_the_pool_is_shown_then() 
 }
 
 #[test]
+fn what_is_free_of_the_boot_disk_is_shown_and_is_none_of_all_blank_disks() {
+    let disk = |id: &str, state: &str| {
+        format!(
+            r#"{{"id":"{id}","kernel_name":"vda","size":4294967296,"model":"free part of the boot disk","serial":null,"wwn":null,
+            "rotational":false,"transport":"virtio","state":{{"state":"{state}"}},"signatures":[]}}"#
+        )
+    };
+    let all = [disk("serial-boot", "boot"), disk("free-serial-boot", "available")].join(",");
+    let answers = vec![("GET /v1/disks", 200, format!("[{all}]"))];
+    let listed = text(&run(&["disks", "list"], answers.clone()).stdout);
+    let free = listed.lines().find(|line| line.starts_with("free-serial-boot"));
+    assert!(free.is_some_and(|line| line.contains(" free ")), "{listed}");
+    let refused = run(
+        &["pools", "create", "tank", "--layout", "single", "--all-blank-disks"],
+        answers,
+    );
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(text(&refused.stderr).contains("there is no blank disk"), "{refused:?}");
+}
+
+#[test]
 fn a_spare_is_named_in_the_path_s_query_when_it_is_taken_out() {
     let answers = vec![
         ("POST /v1/pools/tank/spares", 200, POOL.to_owned()),

@@ -44,6 +44,11 @@ impl Engine {
         self.read_lvm()?;
         let device = self.device(id)?;
         let before = describe(&device, &self.pools_by_node());
+        if device.is_unmade() {
+            return Err(EngineError::Conflict(format!(
+                "{id} has no partition yet, so there is nothing to wipe; what lies there is looked at when a pool is made of it"
+            )));
+        }
         match &before.state {
             DiskState::Available => return Ok(before),
             DiskState::HasData => {}
@@ -76,7 +81,8 @@ impl Engine {
 
     /// All devices, anew; the engine remembers them for their ids.
     pub(crate) fn devices(&self) -> Result<Vec<BlockDevice>, EngineError> {
-        let devices = self.0.host.disks.list().doing(|| "list the disks".to_owned())?;
+        let mut devices = self.0.host.disks.list().doing(|| "list the disks".to_owned())?;
+        devices.retain(crate::free_part::worth_telling);
         locked(&self.0.devices).clone_from(&devices);
         self.hide_shunned(&devices);
         Ok(devices)
@@ -88,6 +94,12 @@ impl Engine {
             what: "disk",
             name: id.to_string(),
         })
+    }
+
+    /// A device that a pool of several may have, with nothing on it now.
+    pub(crate) fn further_device(&self, devices: &[BlockDevice], id: &DiskId) -> Result<BlockDevice, EngineError> {
+        crate::free_part::refuse_free(id)?;
+        self.blank_device(devices, id)
     }
 
     /// A device that a pool may be made of, with nothing on it now.
@@ -108,6 +120,10 @@ impl Engine {
 
     /// Looks at the disk itself, whatever udev said.
     pub(crate) fn refuse_signatures(&self, device: &BlockDevice) -> Result<(), EngineError> {
+        // Once its partition is made.
+        if device.is_unmade() {
+            return Ok(());
+        }
         let found = self.0.host.disks.signatures(&device.node);
         let signatures = found.doing(|| format!("look at what is on disk {}", device.id))?;
         if signatures.is_empty() {
@@ -207,7 +223,7 @@ fn carries(id: &DiskId, signatures: &[Signature]) -> EngineError {
     EngineError::DiskInUse {
         disk: id.clone(),
         why: format!(
-            "it carries {}; if nothing on it is needed any more, wipe it by name first",
+            "it carries {}; if nothing on it is needed any more, wipe it by name first: `cistern disks wipe {id}`",
             kinds(signatures)
         ),
     }

@@ -160,6 +160,7 @@ impl Engine {
     fn judge_disks(&self, pool: &PoolView, request: &AddDisksRequest) -> Result<Vec<Vec<DiskId>>, EngineError> {
         refuse_unready(pool)?;
         refuse_coming(pool)?;
+        crate::free_part::refuse_beside_free(pool)?;
         for (number, disk) in request.disks.iter().enumerate() {
             if request.disks[..number].contains(disk) {
                 return Err(EngineError::Invalid(format!("disk {disk} is named twice")));
@@ -168,7 +169,7 @@ impl Engine {
         let all = self.devices()?;
         let mut members = Vec::new();
         for disk in &request.disks {
-            let device = self.blank_device(&all, disk)?;
+            let device = self.further_device(&all, disk)?;
             let size = size_in(&device, pool.tags.layers);
             members.push(Member::of_size(device.id, size));
         }

@@ -220,7 +220,7 @@ pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
     if let Some(better) = without_the_smallest(plan) {
         warnings.push(better);
     }
-    for member in members().filter(|m| m.disk.as_str().starts_with("path-")) {
+    for member in members().filter(|m| m.disk.is_place() && !m.disk.is_free_part()) {
         warnings.push(format!(
             "Disk {} has no serial number and is known by its place only: do not move it before the pool is made.",
             member.disk

@@ -13,6 +13,8 @@
 //!   `state=creating` among it: before it there is nothing of ours on any disk. What was interrupted after it is finished
 //!   by the next reconcile or by the same request. Its deleting is likewise finished; if the power goes between the parting
 //!   of the disks and the taking off of their labels, these disks are shown as carrying `LVM2_member`, to be wiped by name.
+//! - **The boot disk's free part** (`free_part`) is a disk that is taken only alone and by name. Its partition is made first,
+//!   then it is looked at what lay there. A partition without a pool is an available disk, whoever made it.
 //! - **A volume's making**: LV with `state=creating` and all other tags in one commit, mkfs (on an LV that was made just
 //!   now, which reads as zeroes, only what is not zero is written), mount, open root, export,
 //!   `state=ready`. What was not answered is undone: at once if a step failed, at the next reconcile if the power went; if
@@ -88,6 +90,7 @@ mod events;
 mod failure;
 mod fencing;
 mod fill;
+mod free_part;
 mod grow_pool;
 mod growing;
 mod growth;

@@ -56,6 +56,7 @@ impl Engine {
         progress: &Progress<'_>,
     ) -> Result<(), EngineError> {
         let total = tags.groups.len() + 4;
+        let devices = self.with_parts_made(devices, progress, total)?;
         progress.step(0, total, "looking at the disks once more");
         for device in devices.iter().filter(|device| tags.holds(&device.id)) {
             self.refuse_signatures(device)?;

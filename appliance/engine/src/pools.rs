@@ -15,6 +15,7 @@ use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::free_part::{free_warnings, refuse_free_among};
 use crate::layers::{layer_warnings, size_in};
 use crate::layout;
 use crate::pending::{Pending, busy_with};
@@ -212,6 +213,7 @@ impl Engine {
     /// Whether a pool can be made as asked, looking at the disks themselves.
     fn judge(&self, request: &PoolRequest) -> Result<(Vec<BlockDevice>, Plan), EngineError> {
         crate::layer_keys::refuse_unknown(request.layers)?;
+        refuse_free_among(request)?;
         let named: Vec<&DiskId> = request.disks.iter().chain(&request.spares).collect();
         for (number, disk) in named.iter().enumerate() {
             if named[..number].contains(disk) {
@@ -260,7 +262,8 @@ impl Engine {
                 .iter()
                 .map(|making| making.step().clone()),
         );
-        let mut lines = self.layering_lines(PoolId::from_uuid(Uuid::nil()), request.layers, &layering);
+        let mut lines = self.part_lines(devices);
+        lines.extend(self.layering_lines(PoolId::from_uuid(Uuid::nil()), request.layers, &layering));
         for step in &steps {
             let line = self.0.host.lvm.command_line(step);
             lines.push(line.doing(|| "say what would be done".to_owned())?);
@@ -379,6 +382,7 @@ fn describe(request: &PoolRequest, plan: &Plan, commands: Vec<Vec<String>>) -> P
         warnings: layout::warnings(plan)
             .into_iter()
             .chain(layer_warnings(request))
+            .chain(free_warnings(request))
             .collect(),
         commands,
     }

@@ -49,7 +49,7 @@ impl Engine {
         }
         let device = match spare {
             true => devices.iter().find(|device| device.id == *new).cloned(),
-            false => Some(self.blank_device(&devices, new)?),
+            false => Some(self.further_device(&devices, new)?),
         };
         if let Some(device) = device {
             fits(&device, pool.tags.layers, self.extents_on(&pool, old))?;

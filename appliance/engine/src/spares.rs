@@ -74,7 +74,7 @@ impl Engine {
                 pool.tags.name
             )));
         }
-        let device = self.blank_device(&self.devices()?, disk)?;
+        let device = self.further_device(&self.devices()?, disk)?;
         // Both volumes may have an image on one disk.
         fits(&device, pool.tags.layers, extents_for(pool.raids.iter(), pool.extent))?;
         let (id, vg) = (pool.id, pool.vg());

@@ -119,6 +119,12 @@ fn same(name: &str, own: &str) -> bool {
 /// The blank disk at a path, or why there is none.
 fn judge<'a>(disks: &'a [Disk], path: &str) -> Result<&'a Disk, String> {
     let disk = at(disks, path).ok_or("this appliance has no such disk; name it as `disks list` does")?;
+    if disk.id.is_free_part() {
+        return Err(format!(
+            "{} is the free part of the boot disk, which is used by its name only",
+            disk.id
+        ));
+    }
     match &disk.state {
         DiskState::Available => Ok(disk),
         DiskState::HasData => Err(format!("{} carries something; wipe it by name first", disk.id)),

@@ -30,7 +30,7 @@ mod thin;
 
 use std::sync::Arc;
 
-pub use disks::{BlockDevice, Disks};
+pub use disks::{BlockDevice, Disks, FREE_PART_MODEL, FREE_PARTITION, FREE_PARTITION_NAME, FreePart};
 pub use error::{HostError, HostErrorKind};
 pub use exports::{ExportEntry, ExportUsers, Exports, HeldThere, NfsSession};
 pub use filesystems::{FilesystemUsage, Filesystems, Ground, MountEntry, RootSpec, XfsSpec};

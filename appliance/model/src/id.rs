@@ -93,11 +93,15 @@ uuid_id! {
 
 /// What a disk is known by, whatever slot it is in: `wwn-0x5000c500a1b2c3d4`, `nvme-eui.0025385b21404f1d`,
 /// `serial-QM00001`; for a disk that has none of these `path-pci-0000:00:05.0`, which names its place and not the disk.
+/// `free-` and the id of the disk that the system started from is what is free of that one, which is used like a disk.
 /// Characters outside `A-Za-z0-9_.:-` are replaced by `_`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, example = "wwn-0x5000c500a1b2c3d4")]
 pub struct DiskId(String);
+
+/// What the id of a disk's free part has before that of the disk.
+const FREE: &str = "free-";
 
 impl DiskId {
     /// From a world wide name, as udev's `ID_WWN_WITH_EXTENSION` gives it.
@@ -120,9 +124,22 @@ impl DiskId {
         DiskId::make("path", path)
     }
 
+    /// What is free of the disk that the system started from. Of what is such a part already: itself.
+    pub fn free_part_of(disk: &DiskId) -> Self {
+        match disk.is_free_part() {
+            true => disk.clone(),
+            false => DiskId(format!("{FREE}{disk}")),
+        }
+    }
+
+    /// Whether it names what is free of a disk, and not a whole one.
+    pub fn is_free_part(&self) -> bool {
+        self.0.starts_with(FREE)
+    }
+
     /// Whether it names a place on a bus and not a disk.
     pub fn is_place(&self) -> bool {
-        self.0.starts_with("path-")
+        self.0.strip_prefix(FREE).unwrap_or(&self.0).starts_with("path-")
     }
 
     /// The id as text.
@@ -150,9 +167,16 @@ impl FromStr for DiskId {
             Invalid::new(
                 "disk id",
                 text,
-                "give an id as `cistern disks` lists it: wwn-..., nvme-..., serial-... or path-...",
+                "give an id as `cistern disks` lists it: wwn-..., nvme-..., serial-... or path-..., or one of these behind free-",
             )
         };
+        if let Some(disk) = text.strip_prefix(FREE) {
+            let disk: DiskId = disk.parse().map_err(|_| refuse())?;
+            return match disk.is_free_part() {
+                true => Err(refuse()),
+                false => Ok(DiskId::free_part_of(&disk)),
+            };
+        }
         let (prefix, rest) = text.split_once('-').ok_or_else(refuse)?;
         if !matches!(prefix, "wwn" | "nvme" | "serial" | "path") || rest.is_empty() {
             return Err(refuse());
@@ -221,6 +245,19 @@ mod tests {
         assert!(DiskId::from_path("pci-0000:00:05.0").is_place());
         assert_eq!("serial-QM00001".parse(), Ok(DiskId::from_serial("QM00001")));
         for text in ["sda", "/dev/sda", "serial-", "serial-a/b"] {
+            assert!(text.parse::<DiskId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_free_of_a_disk_is_named_after_it() {
+        let free = DiskId::free_part_of(&DiskId::from_serial("QM00001"));
+        assert_eq!(free.as_str(), "free-serial-QM00001");
+        assert!(free.is_free_part() && !DiskId::from_serial("free-1").is_free_part());
+        assert_eq!(DiskId::free_part_of(&free), free);
+        assert_eq!(free.to_string().parse(), Ok(free));
+        assert!(DiskId::free_part_of(&DiskId::from_path("pci-0000:00:05.0")).is_place());
+        for text in ["free-", "free-serial-", "free-sda", "free-free-serial-1"] {
             assert!(text.parse::<DiskId>().is_err(), "{text}");
         }
     }

@@ -182,17 +182,23 @@ proptest! {
     }
 
     #[test]
-    fn a_disk_is_known_by_what_reads_back_and_is_safe_anywhere(text in near("(wwn|nvme|serial|path|sd)-?[A-Za-z0-9_.:/ -]{0,210}")) {
+    fn a_disk_is_known_by_what_reads_back_and_is_safe_anywhere(text in near("(free-){0,2}(wwn|nvme|serial|path|sd)-?[A-Za-z0-9_.:/ -]{0,210}")) {
         if let Some(id) = json_too::<DiskId>(&text)? {
             prop_assert_eq!(id.as_str(), &text);
             is_safe(id.as_str())?;
+            prop_assert_eq!(id.is_free_part(), text.starts_with("free-"));
         }
         // Whatever a device says of itself.
         for id in [DiskId::from_wwn(&text), DiskId::from_serial(&text), DiskId::from_path(&text)] {
             is_safe(id.as_str())?;
             prop_assert!(id.as_str().len() <= 210);
             if !text.trim().is_empty() {
-                prop_assert_eq!(json_too::<DiskId>(id.as_str())?, Some(id));
+                prop_assert_eq!(json_too::<DiskId>(id.as_str())?, Some(id.clone()));
+                // What is free of it has an id of its own, which is none of another disk.
+                let free = DiskId::free_part_of(&id);
+                is_safe(free.as_str())?;
+                prop_assert!(free.is_free_part() && free.is_place() == id.is_place() && !id.is_free_part());
+                prop_assert_eq!(json_too::<DiskId>(free.as_str())?, Some(free));
             }
         }
     }

@@ -24,6 +24,8 @@ const TYPED: Duration = Duration::from_secs(60);
 pub struct Machine {
     memory_mib: u32,
     start: Start,
+    /// The size of the disk that it starts from, if it is larger than the image.
+    system_size: Option<Bytes>,
     disks: Bus,
     nic: NicModel,
     screen: bool,
@@ -40,6 +42,8 @@ enum PoolDisks {
     These(Vec<Disk>),
     /// None yet: they are put in while it runs.
     Later,
+    /// None.
+    Never,
 }
 
 /// How the machine starts.
@@ -62,6 +66,7 @@ impl Default for Machine {
                 state: Bus::Virtio,
                 initrd: None,
             },
+            system_size: None,
             disks: Bus::Virtio,
             nic: NicModel::Virtio,
             screen: false,
@@ -151,9 +156,25 @@ impl Machine {
         }
     }
 
+    /// With one disk only: it starts from this one, which is so large.
+    pub fn one_disk(self, size: Bytes) -> Self {
+        Machine {
+            system_size: Some(size),
+            pool_disks: PoolDisks::Never,
+            ..self
+        }
+    }
+
     /// The description for QEMU, with the images of this folder and its link in this switch.
     pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
         let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib);
+        let system = |image: &str, bus: Bus| {
+            let disk = Disk::overlay(images.join(image)).bus(bus).serial("SYSTEM").id("system");
+            match self.system_size {
+                Some(size) => disk.size(size),
+                None => disk,
+            }
+        };
         vm = match &self.start {
             Start::Kernel { state, initrd } => {
                 let cmdline = read(&images.join("cmdline"))?;
@@ -166,20 +187,9 @@ impl Machine {
                 let initrd = initrd.clone().unwrap_or_else(|| images.join("initrd"));
                 vm.direct_kernel(images.join("vmlinuz"), initrd, cmdline)
                     .second_serial()
-                    .disk(
-                        Disk::overlay(images.join("cistern.qcow2"))
-                            .bus(*state)
-                            .serial("SYSTEM")
-                            .id("system"),
-                    )
+                    .disk(system("cistern.qcow2", *state))
             }
-            Start::Disk { image, bus } => vm.ovmf().disk(
-                Disk::overlay(images.join(image))
-                    .bus(*bus)
-                    .serial("SYSTEM")
-                    .id("system")
-                    .boot(),
-            ),
+            Start::Disk { image, bus } => vm.ovmf().disk(system(image, *bus).boot()),
             Start::Cd { image } => vm.ovmf().disk(Disk::cdrom(images.join(image)).id("cd").boot()),
         };
         if self.screen {
@@ -198,6 +208,7 @@ impl Machine {
                 }
             }
             PoolDisks::Later => vm = vm.controller(self.disks),
+            PoolDisks::Never => {}
         }
         if self.contract {
             vm = vm.disk(Disk::overlay(program_disk("cistern-contract")?).serial(CONTRACT_SERIAL));

@@ -12,6 +12,7 @@ mod growth;
 mod input;
 mod many;
 mod moving;
+mod one_disk;
 mod restart;
 mod serving;
 mod snapshots;
@@ -191,6 +192,11 @@ const LONG: &[Scenario] = &[
         "grown-and-drained-under-fio",
         failure::pullable,
         growth::grown_and_drained_under_fio,
+    ),
+    pair(
+        "pool-on-the-boot-disk",
+        one_disk::machine,
+        one_disk::pool_on_the_boot_disk,
     ),
     itself("pool-moves-to-another-appliance", moving::pool_moves),
     itself("encrypted-pool-moves", encrypted::encrypted_pool),

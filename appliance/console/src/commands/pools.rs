@@ -191,6 +191,8 @@ async fn request(context: &Context, new: NewPool) -> Result<PoolRequest, CliErro
             .into_iter()
             .filter(|d| d.state == DiskState::Available)
             .map(|d| d.id)
+            // What is free of the boot disk is used by its name only.
+            .filter(|d| !d.is_free_part())
             .filter(|d| !new.spares.iter().any(|spare| spare == d.as_str()))
             .collect();
         if blank.is_empty() {

@@ -14,6 +14,7 @@ mod disks;
 mod drain;
 mod failures;
 mod fencing;
+mod free_part;
 mod growth;
 mod histories;
 mod layers;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use cistern_host::HostErrorKind;
+use cistern_host::{BlockDevice, HostErrorKind};
+use cistern_model::DiskId;
 
 use crate::bench::{Bench, Promised, holds, same};
 use crate::{Broken, contracts};
@@ -14,6 +15,8 @@ contracts! {
     a_wipe_takes_everything_off_and_can_be_repeated,
     a_disk_that_carries_active_volumes_is_not_wiped,
     a_device_that_is_not_there_can_be_neither_read_nor_wiped,
+    a_partition_is_made_only_where_there_is_room_behind_the_system,
+    what_is_free_of_the_boot_disk_becomes_a_partition_once_and_the_disk_stays_as_it_is,
 }
 
 fn listed(bench: &Bench<'_>, node: &Path) -> Result<usize, Broken> {
@@ -96,4 +99,59 @@ fn a_device_that_is_not_there_can_be_neither_read_nor_wiped(bench: &Bench<'_>) -
     let (disks, missing) = (&bench.host.disks, Path::new("/dev/no-such-disk"));
     disks.signatures(missing).refused("reading it", HostErrorKind::Failed)?;
     disks.wipe(missing).refused("wiping it", HostErrorKind::Failed)
+}
+
+fn a_partition_is_made_only_where_there_is_room_behind_the_system(bench: &Bench<'_>) -> Result<(), Broken> {
+    let all = bench.host.disks.list().done("listing disks")?;
+    let blank = all.into_iter().find(|disk| disk.node == bench.nodes[0]);
+    let blank = blank.ok_or("the first disk is not listed")?;
+    let part = BlockDevice {
+        id: DiskId::free_part_of(&blank.id),
+        ..blank
+    };
+    bench
+        .host
+        .disks
+        .make_part(&part)
+        .refused("making a partition on another disk", HostErrorKind::Failed)?;
+    same("what is on that disk", kinds(bench, &bench.nodes[0])?, Vec::new())
+}
+
+fn what_is_free_of_the_boot_disk_becomes_a_partition_once_and_the_disk_stays_as_it_is(
+    bench: &Bench<'_>,
+) -> Result<(), Broken> {
+    let disks = &bench.host.disks;
+    let find = |boot: bool| -> Result<Option<BlockDevice>, Broken> {
+        let found = disks.list().done("listing disks")?;
+        Ok(found
+            .into_iter()
+            .find(|disk| disk.boot == boot && (boot || disk.free.is_some())))
+    };
+    // A live system has none.
+    let Some(part) = find(false)? else { return Ok(()) };
+    let boot = find(true)?.ok_or("what is free of no boot disk")?;
+    same("its id", part.id.clone(), DiskId::free_part_of(&boot.id))?;
+    holds("it is smaller than its disk", part.size < boot.size)?;
+    let before = kinds(bench, &boot.node)?;
+    for _ in 0..2 {
+        disks.make_part(&part).done("making the partition")?;
+    }
+    let made = find(false)?.ok_or("it is gone")?;
+    holds("it is made", !made.is_unmade())?;
+    same(
+        "where and how large",
+        (made.node.clone(), made.size),
+        (part.node, part.size),
+    )?;
+    disks.wipe(&made.node).done("wiping it")?;
+    same("after a wipe", kinds(bench, &made.node)?, Vec::new())?;
+    let wiped = find(false)?.ok_or("it was wiped and is gone")?;
+    holds(
+        "it is free",
+        !wiped.busy && wiped.signatures.is_empty() && !wiped.is_unmade(),
+    )?;
+    same("on the boot disk", kinds(bench, &boot.node)?, before)?;
+    disks
+        .wipe(&boot.node)
+        .refused("wiping the boot disk", HostErrorKind::Busy)
 }

@@ -2,22 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use cistern_host::memory::{MemoryHost, disk};
+use cistern_host::memory::{MemoryHost, disk, free_part, signature};
 use cistern_host::{Host, RootSpec};
 use cistern_model::{Bytes, DiskId};
 
 use crate::{Broken, Machine, told};
 
-/// A machine in memory with four blank disks.
+/// A machine in memory with four blank disks, and room behind the system on a fifth.
 pub struct MemoryMachine(MemoryHost);
 
 const SERIALS: [&str; 4] = ["a", "b", "c", "d"];
 
 impl Default for MemoryMachine {
     fn default() -> Self {
-        MemoryMachine(MemoryHost::new(
-            SERIALS.map(|serial| disk(serial, Bytes::mib(3584))).to_vec(),
-        ))
+        let mut disks = SERIALS.map(|serial| disk(serial, Bytes::mib(3584))).to_vec();
+        let mut boot = disk("boot", Bytes::gib(2));
+        (boot.boot, boot.busy) = (true, true);
+        boot.signatures.push(signature("gpt"));
+        let room = free_part(&boot, Bytes::mib(511));
+        disks.extend([boot, room]);
+        MemoryMachine(MemoryHost::new(disks))
     }
 }
 

@@ -33,8 +33,8 @@ impl Health for LinuxHealth {
     }
 
     fn ask(&self, disk: &BlockDevice) -> Result<SelfReport, HostError> {
-        // These have nothing of the kind, and smartctl does not know them.
-        if disk.transport == DiskTransport::Virtio {
+        // These have nothing of the kind, and smartctl does not know them; of a part its disk tells.
+        if disk.transport == DiskTransport::Virtio || disk.free.is_some() {
             return Ok(SelfReport::Silent);
         }
         let operation = format!("ask disk {} how it is", disk.id);

@@ -4,7 +4,7 @@
 //! with captured output, and few impure lines. Programs are run in [`run`] only.
 
 mod background;
-mod disks;
+pub(crate) mod disks;
 mod exports;
 mod file;
 mod filesystems;

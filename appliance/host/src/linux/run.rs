@@ -1,11 +1,11 @@
 //! Runs programs. The only place in Cistern that does.
 //!
-//! Invariant: a program gets an argument list (never a shell), a fixed environment, no input, and a limit; at the limit
-//! its whole process group is killed. What it prints is captured, never shown.
+//! Invariant: a program gets an argument list (never a shell), a fixed environment, no input but a few lines at most, and a
+//! limit; at the limit its whole process group is killed. What it prints is captured, never shown.
 //!
 //! Not here: what any program's arguments or output mean.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -56,18 +56,26 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     /// Runs it; any exit status but 0 is an error.
     pub(crate) fn checked(&self) -> Result<Output, HostError> {
-        let output = self.finished()?;
-        if output.status.success() {
-            Ok(output)
-        } else {
-            Err(self.failed(&output))
-        }
+        self.checked_with("")
     }
 
     /// Runs it to its end, whatever that is.
     pub(crate) fn finished(&self) -> Result<Output, HostError> {
+        self.finished_with("")
+    }
+
+    /// Runs it with a few lines, no more than a pipe holds, as its input; any exit status but 0 is an error.
+    pub(crate) fn checked_with(&self, input: &str) -> Result<Output, HostError> {
+        let output = self.finished_with(input)?;
+        match output.status.success() {
+            true => Ok(output),
+            false => Err(self.failed(&output)),
+        }
+    }
+
+    fn finished_with(&self, input: &str) -> Result<Output, HostError> {
         let started = Instant::now();
-        let output = self.run(started)?;
+        let output = self.run(started, input)?;
         tracing::debug!(
             program = self.program,
             args = ?self.args,
@@ -93,14 +101,18 @@ impl Run<'_> {
         }
     }
 
-    fn run(&self, started: Instant) -> Result<Output, HostError> {
+    fn run(&self, started: Instant, input: &str) -> Result<Output, HostError> {
         let mut child = Command::new(self.program)
             .args(self.args)
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(if input.is_empty() {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -111,6 +123,10 @@ impl Run<'_> {
                 source,
             })?;
         let deadline = started + self.limit;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that does not read it says itself why; closing it tells the end.
+            let _ = stdin.write_all(input.as_bytes());
+        }
         let ended = capture(&mut child, deadline).and_then(|pipes| {
             let status = wait(&mut child, deadline)?;
             Ok(status.zip(pipes))

@@ -53,7 +53,7 @@ impl State {
     pub(super) fn readable(&self, disk: usize) -> bool {
         let hidden = self.hidden.contains(&self.lvm_node(disk));
         let disk = &self.disks[disk];
-        disk.attached && disk.layers.as_ref().is_none_or(|laid| laid.open) && !hidden
+        disk.attached && !disk.device.is_unmade() && disk.layers.as_ref().is_none_or(|laid| laid.open) && !hidden
     }
 
     /// The node at which LVM finds what is on a disk.
@@ -136,7 +136,7 @@ impl Layers for Running {
             let at = state.raw_at("make_layers", &spec.node)?;
             let found = state.signatures(at);
             let device = &state.disks[at].device;
-            if !found.is_empty() || device.busy || device.boot {
+            if !found.is_empty() || device.busy || device.boot || device.free.is_some() {
                 let violation = format!("layers on {}, which carries {found:?} or is in use", device.id);
                 state.violations.push(violation);
                 return Err(failed("make_layers", "something is on the device"));

@@ -6,8 +6,8 @@ use cistern_model::{Bytes, Enrolment, Interface, Load, Memory, PowerAction, Serv
 use jiff::{SignedDuration, Timestamp};
 
 use super::Running;
-use super::state::{SYSTEM_ID, busy};
-use crate::{BlockDevice, ChangeSink, Disks, HostError, Machine, MachineFacts, Network, Service, Services};
+use super::state::{SYSTEM_ID, busy, failed};
+use crate::{BlockDevice, ChangeSink, Disks, FreePart, HostError, Machine, MachineFacts, Network, Service, Services};
 
 impl Disks for Running {
     fn list(&self) -> Result<Vec<BlockDevice>, HostError> {
@@ -20,6 +20,22 @@ impl Disks for Running {
                     ..state.disks[n].device.clone()
                 })
                 .collect())
+        })
+    }
+
+    fn part_line(&self, part: &BlockDevice) -> Vec<String> {
+        crate::linux::disks::part::line(part)
+    }
+
+    fn make_part(&self, part: &BlockDevice) -> Result<(), HostError> {
+        self.change("disks.make_part", part.id.as_str(), |state| {
+            let found = state.disk_mut(&part.id).filter(|disk| disk.attached);
+            let disk = found.ok_or_else(|| failed("make_part", "no room for it"))?;
+            if disk.device.is_unmade() {
+                disk.device.free = Some(FreePart::Made);
+                disk.writes.push("partition".to_owned());
+            }
+            Ok(())
         })
     }
 

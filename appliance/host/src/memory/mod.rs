@@ -30,7 +30,7 @@ use cistern_model::{Bytes, DiskId, DiskTransport, HeldState, Percent, Signature}
 pub use self::faults::Traced;
 pub use self::layers::AllRead;
 use self::state::{DiskRecord, State, failed, lv_of_node};
-use crate::{BlockDevice, ExportEntry, HeldThere, Host, HostError, NfsSession, RootSpec};
+use crate::{BlockDevice, ExportEntry, FreePart, HeldThere, Host, HostError, NfsSession, RootSpec};
 
 /// When the power goes, seen from a call that changes something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +82,32 @@ pub fn disk(serial: &str, size: Bytes) -> BlockDevice {
         busy: false,
         boot: false,
         layers: None,
+        free: None,
     }
 }
+
+/// What is free of a disk from which the system started: room for a partition, to stand behind that disk in the list of
+/// all. What is on it is seen once the partition is made.
+pub fn free_part(boot: &BlockDevice, size: Bytes) -> BlockDevice {
+    BlockDevice {
+        id: DiskId::free_part_of(&boot.id),
+        model: Some(crate::FREE_PART_MODEL.to_owned()),
+        serial: None,
+        boot: false,
+        busy: false,
+        signatures: Vec::new(),
+        size,
+        free: Some(FreePart::Room {
+            disk: PathBuf::new(),
+            number: FREE_NUMBER,
+            start: Bytes::mib(1536),
+        }),
+        ..boot.clone()
+    }
+}
+
+/// The number of a free part's partition: EFI, the other slot and the state are before it.
+const FREE_NUMBER: u32 = 4;
 
 /// Something found on a disk.
 pub fn signature(kind: &str) -> Signature {

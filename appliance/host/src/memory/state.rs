@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::faults::Faults;
 use super::layers::Laid;
 use super::records::Record;
-use crate::{BlockDevice, ExportEntry, HostError, NfsSession, RaidLevel, RootSpec, SelfReport, Service};
+use crate::{BlockDevice, ExportEntry, FreePart, HostError, NfsSession, RaidLevel, RootSpec, SelfReport, Service};
 
 pub(super) const SYSTEM_ID: &str = "memory";
 pub(super) const EXTENT: Bytes = Bytes::mib(4);
@@ -236,11 +236,24 @@ impl State {
                 char::from(b'a' + u8::try_from(n % 26).unwrap_or(0))
             ))
         };
-        let disks = devices.into_iter().enumerate().map(|(n, device)| DiskRecord {
-            device: BlockDevice {
+        let placed = |n: usize, device: BlockDevice| match device.free {
+            None => BlockDevice {
                 node: node(n),
                 ..device
             },
+            // A part of the disk before it.
+            Some(FreePart::Made) => device,
+            Some(FreePart::Room { number, start, .. }) => {
+                let disk = node(n.saturating_sub(1));
+                BlockDevice {
+                    node: PathBuf::from(format!("{}{number}", disk.display())),
+                    free: Some(FreePart::Room { disk, number, start }),
+                    ..device
+                }
+            }
+        };
+        let disks = devices.into_iter().enumerate().map(|(n, device)| DiskRecord {
+            device: placed(n, device),
             attached: true,
             layers: None,
             pv: None,
@@ -392,13 +405,14 @@ impl State {
         let at = self
             .disks
             .iter()
-            .position(|disk| disk.attached && disk.device.node == node);
+            .position(|disk| disk.attached && !disk.device.is_unmade() && disk.device.node == node);
         at.ok_or_else(|| failed(operation, &format!("no device {}", node.display())))
     }
 
     /// What is on a disk itself: what was there, and LVM's label or the table with the partition of its layers.
     pub(super) fn signatures(&self, disk: usize) -> Vec<Signature> {
-        let Some(record) = self.disks.get(disk) else {
+        // What lies where a partition will be is nobody's.
+        let Some(record) = self.disks.get(disk).filter(|record| !record.device.is_unmade()) else {
             return Vec::new();
         };
         let ours = match record.layers {

@@ -26,13 +26,15 @@ pub(super) struct Piece {
     pub(super) labels: Vec<String>,
 }
 
+/// Whether the state partition, which an installed system has on its disk, is mounted from here.
+pub(super) fn holds_state(piece: &Piece, mounted: &[(String, std::path::PathBuf)]) -> bool {
+    mounted
+        .iter()
+        .any(|(device, target)| *device == piece.device && target == Path::new(STATE))
+}
+
 /// The kernel's names of the disks that carry the system.
 pub(super) fn disks(pieces: &[Piece], loader: Option<&str>, mounted: &[(String, std::path::PathBuf)]) -> Vec<String> {
-    let state = |piece: &Piece| {
-        mounted
-            .iter()
-            .any(|(device, target)| *device == piece.device && target == Path::new(STATE))
-    };
     let loaded = |piece: &Piece| match (&piece.uuid, loader) {
         (Some(uuid), Some(loader)) => uuid.eq_ignore_ascii_case(loader),
         (None, _) | (_, None) => false,
@@ -43,7 +45,7 @@ pub(super) fn disks(pieces: &[Piece], loader: Option<&str>, mounted: &[(String, 
         disks.dedup();
         disks
     };
-    let sure = named(&|piece| state(piece) || loaded(piece));
+    let sure = named(&|piece| holds_state(piece, mounted) || loaded(piece));
     if sure.is_empty() {
         named(&|piece| piece.labels.iter().any(|label| LABELS.contains(&label.as_str())))
     } else {

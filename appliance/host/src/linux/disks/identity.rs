@@ -84,12 +84,21 @@ pub(super) fn transport(sysname: &str, disk: &dyn Source) -> DiskTransport {
 
 /// What udev last saw on it, itself and its partition table; its offsets are not kept there.
 pub(super) fn signatures(disk: &dyn Source) -> Vec<Signature> {
-    let table = disk.property("ID_PART_TABLE_TYPE").map(|kind| (kind, None));
+    let table = disk.property("ID_PART_TABLE_TYPE").map(|kind| Signature {
+        kind,
+        offset: Bytes::ZERO,
+        label: None,
+    });
+    table.into_iter().chain(content(disk)).collect()
+}
+
+/// The same without a partition table.
+pub(super) fn content(disk: &dyn Source) -> Vec<Signature> {
     let content = disk
         .property("ID_FS_TYPE")
         .map(|kind| (kind, disk.property("ID_FS_LABEL")));
     let ambivalent = disk.property("ID_FS_AMBIVALENT").map(|kinds| (kinds, None));
-    [table, content, ambivalent]
+    [content, ambivalent]
         .into_iter()
         .flatten()
         .map(|(kind, label)| Signature {

@@ -4,6 +4,7 @@
 
 mod boot;
 mod identity;
+pub(crate) mod part;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cistern_model::{Bytes, Signature};
+use cistern_model::{Bytes, DiskId, Signature};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,14 +22,20 @@ use udev::{Device, Enumerator, MonitorBuilder};
 
 use self::boot::Piece;
 use self::identity::Source;
+use self::part::Extent;
 use super::run::Run;
 use super::{file, layers, mounts, signatures};
-use crate::{BlockDevice, Change, ChangeSink, Disks, FoundLayers, HostError, LAYERED_PARTITION, LayerStack};
+use crate::{
+    BlockDevice, Change, ChangeSink, Disks, FREE_PART_MODEL, FREE_PARTITION, FREE_PARTITION_NAME, FoundLayers,
+    FreePart, HostError, LAYERED_PARTITION, LayerStack,
+};
 
 /// udev has this file while it still works on events.
 const UDEV_QUEUE: &str = "/run/udev/queue";
 /// How long a listing waits for udev; then it tells what is there.
 const QUEUE_LIMIT: Duration = Duration::from_secs(10);
+/// How long a new partition may take to appear.
+const APPEARS: Duration = Duration::from_secs(20);
 const SECTOR: u64 = 512;
 
 /// This machine's disks.
@@ -168,8 +175,75 @@ fn describe(device: &Device, node: PathBuf, boot: bool, mounted: bool) -> BlockD
         busy,
         boot,
         layers: None,
+        free: None,
         node,
     }
+}
+
+/// What is free of the disk that the system started from: the partition of ours; or the room for it, if the system is
+/// installed there, so that it needs no more partitions itself.
+fn free_part(
+    disk: &Device,
+    found: &BlockDevice,
+    partitions: &[&Device],
+    installed: bool,
+    mounted: &dyn Fn(&Device) -> bool,
+) -> Option<BlockDevice> {
+    if disk.property("ID_PART_TABLE_TYPE").as_deref() != Some("gpt") {
+        return None;
+    }
+    let number = |device: &Device, name: &str| -> Option<u64> { device.attribute(name)?.parse().ok() };
+    let bytes = |device: &Device, name: &str| Some(Bytes::new(number(device, name)?.saturating_mul(SECTOR)));
+    let part = |free: FreePart, node: PathBuf, size: Bytes| BlockDevice {
+        id: DiskId::free_part_of(&found.id),
+        model: Some(FREE_PART_MODEL.to_owned()),
+        serial: None,
+        wwn: None,
+        signatures: Vec::new(),
+        busy: false,
+        boot: false,
+        layers: None,
+        free: Some(free),
+        node,
+        size,
+        ..found.clone()
+    };
+    let ours = partitions.iter().find(|device| {
+        let kind = device.property("ID_PART_ENTRY_TYPE");
+        let name = device.property("ID_PART_ENTRY_NAME");
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case(FREE_PARTITION))
+            && name.is_some_and(|name| name == FREE_PARTITION_NAME)
+    });
+    if let Some(ours) = ours {
+        let node = ours.devnode()?.to_owned();
+        // udev lets a partition have what it found of its disk, so the device itself is asked.
+        let signatures = signatures::read(&node).unwrap_or_else(|_| identity::content(*ours));
+        let busy = mounted(ours)
+            || match holder(ours.syspath()) {
+                Holder::Nobody => held(&node),
+                Holder::Lvm => false,
+                Holder::Other => true,
+            };
+        return Some(BlockDevice {
+            signatures,
+            busy,
+            ..part(FreePart::Made, node, bytes(ours, "size")?)
+        });
+    }
+    if !installed {
+        return None;
+    }
+    let extent = |device: &&Device| {
+        Some(Extent {
+            number: number(device, "partition")?.try_into().ok()?,
+            start: bytes(device, "start")?,
+            size: bytes(device, "size")?,
+        })
+    };
+    // One that cannot be made out may lie anywhere.
+    let there: Vec<Extent> = partitions.iter().map(extent).collect::<Option<_>>()?;
+    let (room, node, size) = part::room(&found.node, found.size, &there)?;
+    Some(part(room, node, size))
 }
 
 /// What is mounted or swapped to.
@@ -205,7 +279,8 @@ impl Disks for LinuxDisks {
         let InUse { numbers, nodes } = in_use(operation)?;
         let mut pieces: Vec<Piece> = disks.iter().map(|disk| piece(disk, sysname(disk))).collect();
         let mut mounted_disks = Vec::new();
-        let mut layered: BTreeMap<String, Vec<Option<FoundLayers>>> = BTreeMap::new();
+        let mut installed = Vec::new();
+        let mut of_disk: BTreeMap<String, Vec<&Device>> = BTreeMap::new();
         let mounted = |device: &Device| {
             let (number, node) = (number(device), device.devnode());
             numbers.iter().any(|(n, _)| *n == number) || node.is_some_and(|node| nodes.iter().any(|n| n == node))
@@ -217,8 +292,12 @@ impl Disks for LinuxDisks {
             if mounted(partition) {
                 mounted_disks.push(disk.clone());
             }
-            layered.entry(disk.clone()).or_default().push(layers_of(partition));
-            pieces.push(piece(partition, disk));
+            of_disk.entry(disk.clone()).or_default().push(partition);
+            let piece = piece(partition, disk);
+            if boot::holds_state(&piece, &numbers) {
+                installed.push(piece.disk.clone());
+            }
+            pieces.push(piece);
         }
         let boot = boot::disks(&pieces, boot::loader_partition().as_deref(), &numbers);
         let mut listed: BTreeMap<_, BlockDevice> = BTreeMap::new();
@@ -229,9 +308,15 @@ impl Disks for LinuxDisks {
             };
             let busy = mounted(disk) || mounted_disks.contains(&name);
             let mut found = describe(disk, node.to_owned(), boot.contains(&name), busy);
+            let partitions = of_disk.get(&name).map_or(&[][..], Vec::as_slice);
             // Ours is the only one.
-            if let Some([Some(layers)]) = layered.get(&name).map(Vec::as_slice) {
-                found.layers = Some(layers.clone());
+            if let [partition] = partitions {
+                found.layers = layers_of(partition);
+            }
+            if found.boot
+                && let Some(free) = free_part(disk, &found, partitions, installed.contains(&name), &mounted)
+            {
+                listed.entry(free.id.clone()).or_insert(free);
             }
             match listed.get_mut(&found.id) {
                 // A second path: what is true of either is true of the disk.
@@ -250,6 +335,53 @@ impl Disks for LinuxDisks {
         let mut listed: Vec<BlockDevice> = listed.into_values().collect();
         listed.sort_by(|a, b| a.node.cmp(&b.node));
         Ok(listed)
+    }
+
+    fn part_line(&self, part: &BlockDevice) -> Vec<String> {
+        part::line(part)
+    }
+
+    fn make_part(&self, part: &BlockDevice) -> Result<(), HostError> {
+        let operation = format!("make the partition {}", part.id);
+        let find = || -> Result<BlockDevice, HostError> {
+            let found = self.list()?.into_iter().find(|device| device.id == part.id);
+            found.ok_or_else(|| HostError::Unexpected {
+                operation: operation.clone(),
+                detail: "there is no room for it any more".to_owned(),
+            })
+        };
+        // As it is now, whatever it was when the caller looked.
+        let found = find()?;
+        let Some(FreePart::Room { disk, number, start }) = &found.free else {
+            return Ok(());
+        };
+        let run = |program, args: &[String], input: &str| {
+            let run = Run {
+                operation: &operation,
+                program,
+                args,
+                limit: Duration::from_secs(60),
+            };
+            run.checked_with(input)
+        };
+        let (args, script) = part::making(disk, *number, *start, found.size);
+        let written = run("sfdisk", &args, &script);
+        // An interruption may have left it in the table and unknown to the kernel: then sfdisk finds no room.
+        let told = run("partx", &part::telling(disk, *number), "");
+        written.and(told)?;
+        refresh(&operation, &found.node)?;
+        let since = Instant::now();
+        loop {
+            let now = find()?;
+            if !now.is_unmade() && now.node.exists() {
+                return Ok(());
+            }
+            if since.elapsed() > APPEARS {
+                let detail = "it does not appear".to_owned();
+                return Err(HostError::Unexpected { operation, detail });
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     fn signatures(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
