@@ -2,7 +2,8 @@
 
 use cistern_model::{Disk, DiskState, GrowthPlan};
 
-use super::{command, join};
+use super::join;
+use super::pools::command;
 use crate::output::fields;
 
 pub(crate) fn growth_plan(plan: &GrowthPlan) -> String {
