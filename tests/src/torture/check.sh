@@ -1,8 +1,9 @@
 #!/bin/bash
 # What an appliance makes of disks that were just put in.
 #
-#   check.sh look STATE   starts cisternd, waits a while for the pool to be in that state, and tells the pools, the
-#                         volumes and the sums of their files
+#   check.sh look STATE DISKS
+#                         waits for so many disks, starts cisternd, waits a while for the pool to be in that state, and tells
+#                         the pools, the volumes and the sums of their files
 #   check.sh evidence     tells what there is to find the cause by, when something is wrong
 #   check.sh leave        lets go of the disks, so that they can be taken out
 #
@@ -15,8 +16,15 @@ took() {
 }
 case $1 in
 look)
-    # What a machine finds when it starts is there before its supervisor.
+    # What a machine finds when it starts is there before its supervisor: one of two disks that came a second late would be
+    # a disk that was away, and its copy would have to be brought up to date first.
+    for try in {1..100}; do
+        disks=(/sys/block/sd*/dev)
+        [ "${#disks[@]}" -eq "$3" ] && [ -e "${disks[0]}" ] && break
+        sleep 0.1
+    done
     udevadm settle
+    took disks
     systemctl start cisternd || { journalctl -u cisternd --no-pager -n 30; exit 1; }
     took start
     for try in {1..20}; do
@@ -33,7 +41,7 @@ look)
     for try in {1..20}; do
         volumes=$(cistern volumes list -o json | tr -d '\n')
         snapshots=$(cistern snapshots list -o json | tr -d '\n')
-        grep -o '"state": "[^"]*"' <<<"$volumes $snapshots" | grep -qv "\"$changing\"" || break
+        grep -o '"state": "[^"]*"' <<<"$volumes $snapshots" | grep -qv ": \"$changing\"" || break
         sleep 1
     done
     echo "volumes $volumes"

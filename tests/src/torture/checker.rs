@@ -89,13 +89,13 @@ impl Checker {
     ) -> Result<Verdict> {
         let (at, terms): (Moment, Terms) = (plan.cut.position().0, plan.terms);
         let began = Instant::now();
-        vm.attach(view, Bus::VirtioScsi)?;
+        let disks = vm.attach(view, Bus::VirtioScsi)?.len();
         let attached = began.elapsed();
         let state = match terms.disk_lost {
             true => PoolState::Degraded,
             false => PoolState::Ready,
         };
-        let told = shell.run_for(&format!("bash {PATH} look {}", state.name()), LIMIT)?;
+        let told = shell.run_for(&format!("bash {PATH} look {} {disks}", state.name()), LIMIT)?;
         let (pools, found) = read(&told)?;
         let verdict = match pools.as_slice() {
             [pool] if pool.state == state => ledger.judge(at, terms, &found),
