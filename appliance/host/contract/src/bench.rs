@@ -174,6 +174,7 @@ impl<'a> Bench<'a> {
             lvm.remove_vg(vg).done("removing a group")?;
         }
         for node in &self.nodes {
+            self.host.layers.close(node).done("closing a disk's layers")?;
             self.host.disks.wipe(node).done("wiping a disk")?;
         }
         Ok(())

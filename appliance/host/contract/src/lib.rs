@@ -12,6 +12,7 @@ mod disks;
 mod exports;
 mod filesystems;
 mod growth;
+mod layers;
 mod linux;
 mod lvm;
 mod memory;
@@ -76,6 +77,7 @@ pub(crate) use contracts;
 pub fn all() -> impl Iterator<Item = &'static Contract> {
     [
         disks::ALL,
+        layers::ALL,
         lvm::ALL,
         thin::ALL,
         growth::ALL,
