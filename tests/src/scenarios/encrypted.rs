@@ -41,7 +41,10 @@ pub(super) fn encrypted_pool(site: &Site) -> Result<()> {
         shell.run("sync; echo 3 > /proc/sys/vm/drop_caches")?;
         for (disk, bare) in disks.iter().zip([false, false, true, true]) {
             let count = shell.run_for(
-                &format!("head -c 800M /dev/{} | grep -a -c {NEEDLE}; true", disk.kernel_name),
+                &format!(
+                    "head -c 800M /dev/{} | tr '\\0' '\\n' | grep -a -c {NEEDLE}; true",
+                    disk.kernel_name
+                ),
                 std::time::Duration::from_secs(180),
             )?;
             let found = count.trim().parse::<u32>().with_context(|| count.clone())? > 0;
