@@ -17,7 +17,7 @@ use cistern_model::{Bytes, DiskId};
 
 pub(super) use self::args::{is_ours, mapper};
 use super::run::Run;
-use super::{disks, file};
+use super::{disks, file, signatures};
 use crate::{HostError, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 
 /// New checksums take a thousandth of the disk, in pieces 16 MiB apart: on large turning disks that is a million seeks.
@@ -153,6 +153,12 @@ impl Layers for LinuxLayers {
 
     fn make(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
         let operation = format!("give disk {} its layers", spec.disk);
+        // systemd-repart refuses only what has a partition table.
+        let found = signatures::read(&spec.node)?;
+        if !found.is_empty() {
+            let detail = format!("something is on it: {found:?}");
+            return Err(HostError::Unexpected { operation, detail });
+        }
         run(&operation, &args::partition(spec.stack, &spec.node))?;
         let since = Instant::now();
         let partition = loop {
