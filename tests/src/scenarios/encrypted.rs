@@ -1,10 +1,11 @@
 //! Encrypted pools: what is on their disks, whose key opens them, and where else they go.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Disk, ErrorKind, Orphan, OrphanKind, Percent, Pool, PoolState, Volume};
+use cistern_model::{Disk, ErrorKind, OrphanKind, Percent, Pool, PoolState, Volume};
 use cistern_qemu::Bus;
 
 use super::failure::pullable;
+use super::moving::pool_among_orphans;
 use crate::lab::{Lab, Machine, PEER_ADDRESS, Site};
 
 /// What is written to volumes, and looked for on the disks below them.
@@ -144,17 +145,5 @@ fn holds(lab: &Lab, volume: &Volume) -> Result<()> {
 
 /// The locked pool among the orphans, once both of its disks were seen.
 fn locked(lab: &Lab) -> Result<String> {
-    let began = std::time::Instant::now();
-    loop {
-        let orphans: Vec<Orphan> = lab.cli.json(&["orphans", "list"])?;
-        let pool = orphans.iter().find(|o| o.kind == OrphanKind::LockedPool);
-        if let Some(pool) = pool.filter(|pool| pool.disks.len() == 2) {
-            return Ok(pool.object.clone());
-        }
-        ensure!(
-            began.elapsed() < std::time::Duration::from_secs(60),
-            "no locked pool among the orphans: {orphans:?}"
-        );
-        std::thread::sleep(std::time::Duration::from_secs(1));
-    }
+    pool_among_orphans(lab, &[OrphanKind::LockedPool], 2)
 }

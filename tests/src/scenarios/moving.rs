@@ -80,19 +80,21 @@ pub(super) fn pool_moves(site: &Site) -> Result<()> {
 
 /// The pool that is on the disks and not explained.
 fn found(lab: &Lab) -> Result<String> {
+    pool_among_orphans(lab, &[OrphanKind::ForeignPool, OrphanKind::ReleasedPool], 4)
+}
+
+/// A pool among the orphans, once so many of its disks were seen: they come one after another.
+pub(super) fn pool_among_orphans(lab: &Lab, kinds: &[OrphanKind], disks: usize) -> Result<String> {
     let began = std::time::Instant::now();
     loop {
         let orphans: Vec<Orphan> = lab.cli.json(&["orphans", "list"])?;
-        let pool = orphans
-            .iter()
-            .find(|o| matches!(o.kind, OrphanKind::ForeignPool | OrphanKind::ReleasedPool));
-        // Its disks come one after another, and it is told with all of them.
-        if let Some(pool) = pool.filter(|pool| pool.disks.len() == 4) {
+        let mut pools = orphans.iter().filter(|orphan| kinds.contains(&orphan.kind));
+        if let Some(pool) = pools.find(|pool| pool.disks.len() == disks) {
             return Ok(pool.object.clone());
         }
         ensure!(
             began.elapsed() < std::time::Duration::from_secs(60),
-            "no pool among the orphans: {orphans:?}"
+            "no such pool among the orphans: {orphans:?}"
         );
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
