@@ -1,9 +1,11 @@
 //! The keys of encrypted pools. Invariant: a key is durable before the first disk is formatted with it, and goes only with
-//! its pool.
+//! its pool. One that is to be sealed by the TPM was opened again before anything is formatted with it.
 //!
 //! A key is 256 random bits, as text in groups that can be read out and typed: the file, the key that LUKS2 is given and
 //! the recovery key that an operator keeps are the same text.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use cistern_host::{BlockDevice, HostErrorKind, LayerKey};
@@ -12,12 +14,23 @@ use data_encoding::BASE32_NOPAD;
 
 use crate::EngineError;
 use crate::disks::DISKS;
-use crate::engine::Engine;
+use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
-use crate::pools::no_pool;
+use crate::pools::{no_pool, power_lost};
 
 /// Letters and digits of a key: 32 bytes, five bits each.
 const LETTERS: usize = 52;
+/// What a record begins with whose rest the TPM has sealed. No key begins so: a colon is no letter of theirs.
+const SEALED: &str = "tpm2:";
+
+/// What is known of keys until the next start.
+#[derive(Debug, Default)]
+pub(crate) struct KeysKnown {
+    /// What the TPM has opened: it takes its time, and a round asks for the key of each disk.
+    opened: Mutex<BTreeMap<PoolId, LayerKey>>,
+    /// Whose key lies open where it should not, as was told.
+    told: Mutex<BTreeSet<PoolId>>,
+}
 
 fn record(pool: &str) -> String {
     format!("key-{pool}")
@@ -45,24 +58,115 @@ pub(crate) fn typed_key(text: &str) -> Option<LayerKey> {
     good.then(|| LayerKey::new(grouped(&letters)))
 }
 
-/// A key that only the TPM can open is not made by this version.
-pub(crate) fn refuse_unknown(layers: Layers) -> Result<(), EngineError> {
-    match layers.encryption {
-        Encryption::None | Encryption::Key => Ok(()),
-        Encryption::Tpm2 => Err(EngineError::Invalid(
-            "keys that the TPM seals are not in this version; encryption key keeps the key on the state partition"
-                .to_owned(),
-        )),
-    }
-}
-
 impl Engine {
+    /// Refuses a pool whose key is to be sealed on a machine that cannot do that.
+    pub(crate) fn refuse_without_tpm(&self, layers: Layers) -> Result<(), EngineError> {
+        if layers.encryption != Encryption::Tpm2 {
+            return Ok(());
+        }
+        match self.0.host.seals.missing().doing(|| "look for a TPM".to_owned())? {
+            None => Ok(()),
+            Some(why) => Err(EngineError::Invalid(format!(
+                "this machine has no TPM 2 that can be used: {why}. Encryption key keeps the key on the state partition"
+            ))),
+        }
+    }
+
     /// The key of a pool.
     pub(crate) fn key_of(&self, pool: PoolId) -> Result<LayerKey, EngineError> {
-        let text = self.0.host.records.read(&record(&pool.to_string()));
+        let name = record(&pool.to_string());
+        let text = self.0.host.records.read(&name);
         let text = text.doing(|| format!("read the key of {pool}"))?;
-        let key = text.as_deref().and_then(typed_key);
-        key.ok_or_else(|| EngineError::Unavailable(format!("the key of {pool} is not on this appliance")))
+        let absent = || EngineError::Unavailable(format!("the key of {pool} is not on this appliance"));
+        let text = text.ok_or_else(absent)?;
+        let Some(sealed) = text.strip_prefix(SEALED) else {
+            return typed_key(&text).ok_or_else(absent);
+        };
+        if let Some(key) = locked(&self.0.layers.keys.opened).get(&pool) {
+            return Ok(key.clone());
+        }
+        let key = match self.0.host.seals.unseal(&name, sealed) {
+            Ok(text) => typed_key(&text).ok_or_else(absent)?,
+            Err(error) if error.kind() == HostErrorKind::PowerLost => {
+                return Err(error).doing(|| format!("open the key of {pool}"));
+            }
+            Err(error) => {
+                tracing::warn!(%error, %pool, "the TPM does not open a pool's key");
+                return Err(EngineError::Unavailable(format!(
+                    "this machine's TPM does not open the key of {pool}; give the key that was printed: \
+                     `cistern pools import {pool} --key FILE`"
+                )));
+            }
+        };
+        locked(&self.0.layers.keys.opened).insert(pool, key.clone());
+        Ok(key)
+    }
+
+    /// Keeps a key, as it is or sealed. What is sealed is opened once before it is relied on.
+    fn keep_key(&self, pool: PoolId, key: &LayerKey, encryption: Encryption) -> Result<(), EngineError> {
+        let name = record(&pool.to_string());
+        let text = match encryption {
+            Encryption::None | Encryption::Key => key.reveal().to_owned(),
+            Encryption::Tpm2 => {
+                let seals = &self.0.host.seals;
+                let sealed = seals
+                    .seal(&name, key.reveal())
+                    .doing(|| format!("seal the key of {pool}"))?;
+                let opened = seals
+                    .unseal(&name, &sealed)
+                    .doing(|| format!("open the key of {pool}"))?;
+                if typed_key(&opened).as_ref() != Some(key) {
+                    return Err(EngineError::Unavailable(format!(
+                        "the TPM gave back something else than the key of {pool}; nothing was changed"
+                    )));
+                }
+                format!("{SEALED}{sealed}")
+            }
+        };
+        let kept = self.0.host.records.replace(&name, &text);
+        kept.doing(|| format!("keep the key of {pool}"))?;
+        if encryption == Encryption::Tpm2 {
+            locked(&self.0.layers.keys.opened).insert(pool, key.clone());
+        }
+        Ok(())
+    }
+
+    /// Seals the keys that are to be sealed and are not: those of pools that came from another appliance, whose keys were
+    /// typed. On a machine without a TPM they stay open, which is told once. Fails only if the machine is gone.
+    pub(crate) fn seal_open_keys(&self) -> Result<(), EngineError> {
+        let pools = self.view().pools.clone();
+        for pool in pools
+            .values()
+            .filter(|pool| pool.tags.layers.encryption == Encryption::Tpm2)
+        {
+            let text = self.0.host.records.read(&record(&pool.id.to_string()));
+            let Some(key) = text.ok().flatten().as_deref().and_then(typed_key) else {
+                continue;
+            };
+            let sealed = self
+                .refuse_without_tpm(pool.tags.layers)
+                .and_then(|()| self.keep_key(pool.id, &key, Encryption::Tpm2));
+            let (severity, message) = match sealed {
+                Ok(()) => (
+                    Severity::Info,
+                    format!("the key of pool {} is sealed by this machine's TPM now", pool.tags.name),
+                ),
+                Err(error) if power_lost(&error) => return Err(error),
+                Err(error) => (
+                    Severity::Warning,
+                    format!(
+                        "the key of pool {} lies open on the state partition: {}",
+                        pool.tags.name,
+                        error.problem().detail
+                    ),
+                ),
+            };
+            if locked(&self.0.layers.keys.told).insert(pool.id) || severity == Severity::Info {
+                let object = Some(pool.id.to_string());
+                self.record(EventKind::PoolKeyUsed, severity, object, None, message);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the key of the pool that a label names is here.
@@ -80,18 +184,12 @@ impl Engine {
         if layers.encryption == Encryption::None {
             return begin();
         }
-        self.make_key(pool)?;
+        self.keep_key(pool, &random_key(), layers.encryption)?;
         let begun = begin();
         if begun.is_err() && !self.view().pools.contains_key(&pool) {
             self.forget_key(pool);
         }
         begun
-    }
-
-    fn make_key(&self, pool: PoolId) -> Result<(), EngineError> {
-        let key = random_key();
-        let kept = self.0.host.records.replace(&record(&pool.to_string()), key.reveal());
-        kept.doing(|| format!("keep the key of {pool}"))
     }
 
     /// The key of an encrypted pool, for somebody to keep elsewhere. That it was read is an event.
@@ -136,8 +234,8 @@ impl Engine {
         };
         let device = devices.iter().find(of_pool).ok_or_else(|| no_pool(id))?;
         self.try_key(pool, device, &key)?;
-        let kept = self.0.host.records.replace(&record(&label), key.reveal());
-        kept.doing(|| format!("keep the key of {pool}"))?;
+        // Which kind of encryption the pool has is read once it is open.
+        self.keep_key(pool, &key, Encryption::Key)?;
         let message = format!("the key of {pool} was given, and opens its disks");
         self.record(EventKind::PoolKeyUsed, Severity::Info, Some(label), Some(by), message);
         self.reconcile()?;
@@ -146,6 +244,7 @@ impl Engine {
 
     /// The pool is gone: nothing is encrypted with its key any more.
     pub(crate) fn forget_key(&self, pool: PoolId) {
+        locked(&self.0.layers.keys.opened).remove(&pool);
         let forgotten = self.0.host.records.remove(&record(&pool.to_string()));
         match forgotten {
             Err(error) if error.kind() != HostErrorKind::PowerLost => {

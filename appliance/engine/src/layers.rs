@@ -30,6 +30,7 @@ pub(crate) struct LayersKnown {
     /// Why disks cannot be opened.
     closed: Mutex<BTreeMap<DiskId, String>>,
     pub(crate) counts: Mutex<crate::checksums::Counts>,
+    pub(crate) keys: crate::layer_keys::KeysKnown,
 }
 
 /// A disk at which somebody is, until this is dropped.

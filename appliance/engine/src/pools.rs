@@ -212,7 +212,7 @@ impl Engine {
 
     /// Whether a pool can be made as asked, looking at the disks themselves.
     fn judge(&self, request: &PoolRequest) -> Result<(Vec<BlockDevice>, Plan), EngineError> {
-        crate::layer_keys::refuse_unknown(request.layers)?;
+        self.refuse_without_tpm(request.layers)?;
         refuse_free_among(request)?;
         let named: Vec<&DiskId> = request.disks.iter().chain(&request.spares).collect();
         for (number, disk) in named.iter().enumerate() {

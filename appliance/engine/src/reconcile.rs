@@ -67,6 +67,7 @@ impl Engine {
         self.devices()?;
         self.open_layers()?;
         self.read_lvm()?;
+        self.seal_open_keys()?;
         self.tidy_layers()?;
         let pools: Vec<PoolId> = self.view().pools.keys().copied().collect();
         for pool in pools {

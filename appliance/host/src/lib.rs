@@ -24,6 +24,7 @@ mod network;
 mod raid;
 mod raids;
 mod records;
+mod seals;
 mod services;
 mod takeover;
 mod thin;
@@ -45,6 +46,7 @@ pub use network::Network;
 pub use raid::RaidLevel;
 pub use raids::{ImageHealth, RaidImage, RaidStatus, RaidVolume, Raids, SyncAction};
 pub use records::Records;
+pub use seals::Seals;
 pub use services::{Service, Services};
 pub use takeover::{Takeover, XfsFound};
 pub use thin::{ThinMode, ThinPools, ThinStatus};
@@ -92,4 +94,6 @@ pub struct Host {
     pub health: Arc<dyn Health>,
     /// What the appliance keeps for itself.
     pub records: Arc<dyn Records>,
+    /// Secrets that only this machine can read again.
+    pub seals: Arc<dyn Seals>,
 }

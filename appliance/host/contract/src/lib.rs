@@ -16,6 +16,7 @@ mod layers;
 mod linux;
 mod lvm;
 mod memory;
+mod seals;
 mod thin;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +79,7 @@ pub fn all() -> impl Iterator<Item = &'static Contract> {
     [
         disks::ALL,
         layers::ALL,
+        seals::ALL,
         lvm::ALL,
         thin::ALL,
         growth::ALL,

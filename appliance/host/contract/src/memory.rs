@@ -21,7 +21,9 @@ impl Default for MemoryMachine {
         boot.signatures.push(signature("gpt"));
         let room = free_part(&boot, Bytes::mib(511));
         disks.extend([boot, room]);
-        MemoryMachine(MemoryHost::new(disks))
+        let host = MemoryHost::new(disks);
+        host.fit_tpm(Some(1));
+        MemoryMachine(host)
     }
 }
 

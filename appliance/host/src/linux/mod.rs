@@ -18,6 +18,7 @@ mod mounts;
 mod network;
 mod records;
 mod run;
+mod seals;
 mod signatures;
 mod sparse;
 mod systemd;
@@ -46,6 +47,7 @@ pub fn host() -> Result<Host, HostError> {
         machine: Arc::new(machine::LinuxMachine::new(systemd)),
         health: Arc::new(health::LinuxHealth::default()),
         records: Arc::new(records::LinuxRecords::default()),
+        seals: Arc::new(seals::LinuxSeals),
     })
 }
 

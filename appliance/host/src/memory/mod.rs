@@ -16,6 +16,7 @@ mod machine;
 mod moving;
 mod raid;
 mod records;
+mod seals;
 mod seen;
 mod state;
 mod takeover;
@@ -148,7 +149,8 @@ impl MemoryHost {
             network: running.clone(),
             machine: running.clone(),
             health: running.clone(),
-            records: running,
+            records: running.clone(),
+            seals: running,
         }
     }
 

@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) exports_at_nfs_start: Vec<Vec<ExportEntry>>,
     pub(super) metadata_percent: Percent,
     pub(super) records_broken: bool,
+    /// Which TPM the machine has.
+    pub(super) tpm: Option<u32>,
     /// What LVM is kept from seeing.
     pub(super) hidden: BTreeSet<PathBuf>,
     pub(super) clock: Timestamp,
@@ -289,6 +291,7 @@ impl State {
             exports_at_nfs_start: Vec::new(),
             metadata_percent: Percent::from(1.0),
             records_broken: false,
+            tpm: None,
             hidden: BTreeSet::new(),
             clock: Timestamp::UNIX_EPOCH,
             built: Timestamp::UNIX_EPOCH,
