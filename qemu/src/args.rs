@@ -27,6 +27,7 @@ pub(crate) struct Lines {
     pub(crate) serial: RawFd,
     pub(crate) second: Option<RawFd>,
     pub(crate) agent: Option<RawFd>,
+    pub(crate) tpm: Option<RawFd>,
     /// One for each network card; none for those on a user network.
     pub(crate) links: Vec<Option<RawFd>>,
 }
@@ -61,6 +62,11 @@ pub(crate) fn arguments(config: &Config, dir: &Path, accel: Accel, lines: &Lines
         let name = "org.qemu.guest_agent.0";
         let port = json!({ "driver": "virtserialport", "id": "agent-port", "chardev": "agent", "name": name });
         args.device(port);
+    }
+    if let Some(fd) = lines.tpm {
+        args.pair("-chardev", &format!("socket,id=tpm-line,fd={fd}"));
+        args.pair("-tpmdev", "emulator,id=tpm-state,chardev=tpm-line");
+        args.device(json!({ "driver": "tpm-crb", "id": "tpm", "tpmdev": "tpm-state" }));
     }
     if config.vga {
         args.device(json!({ "driver": "VGA", "id": "vga", "bus": "pcie.0" }));
@@ -185,6 +191,7 @@ mod tests {
             qmp: 10,
             serial: 11,
             second: None,
+            tpm: None,
             agent: Some(12),
             links: vec![None, Some(13)],
         };

@@ -55,6 +55,8 @@ pub(crate) struct Config {
     pub(crate) second_serial: bool,
     pub(crate) vga: bool,
     pub(crate) watchdog: bool,
+    #[serde(default)]
+    pub(crate) tpm: bool,
     pub(crate) no_reboot: bool,
     pub(crate) extra: Vec<String>,
     /// PCIe ports, the spare ones for disks to come included; fixed at the first start.
@@ -85,6 +87,7 @@ impl Builder {
             second_serial: false,
             vga: false,
             watchdog: false,
+            tpm: false,
             no_reboot: false,
             extra: Vec::new(),
             ports: 0,
@@ -188,6 +191,12 @@ impl Builder {
     /// Gives it a hardware watchdog (i6300esb) that resets it.
     pub fn watchdog(mut self) -> Builder {
         self.config.watchdog = true;
+        self
+    }
+
+    /// Gives it a TPM 2 (swtpm); what that keeps is in the machine's directory, and outlives a power cut.
+    pub fn tpm(mut self) -> Builder {
+        self.config.tpm = true;
         self
     }
 

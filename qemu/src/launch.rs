@@ -22,12 +22,15 @@ use crate::error::{Error, Result};
 use crate::nic::Cable;
 use crate::qmp::Qmp;
 use crate::serial::Console;
+use crate::tpm::Tpm;
 
 /// A QEMU that runs, and our ends of its lines.
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) qmp: Arc<Qmp>,
     pub(crate) agent: Option<Arc<Agent>>,
+    /// Ends when this is dropped.
+    _tpm: Option<Tpm>,
 }
 
 /// The files of a machine beside its disks.
@@ -72,6 +75,14 @@ pub(crate) fn launch(
         }
         false => None,
     };
+    let tpm = match config.tpm {
+        true => {
+            let (ours, fd) = pairs.pair()?;
+            lines.tpm = Some(fd);
+            Some(Tpm::start(dir, ours.into())?)
+        }
+        false => None,
+    };
     for nic in &config.nics {
         lines.links.push(match &nic.cable {
             Cable::Link {
@@ -107,6 +118,7 @@ pub(crate) fn launch(
             child,
             qmp: Arc::new(qmp),
             agent,
+            _tpm: tpm,
         }),
         Err(error) => {
             let _ = child.kill();

@@ -55,6 +55,7 @@ mod serial;
 mod spawn;
 mod switch;
 mod tool;
+mod tpm;
 mod vm;
 mod wire;
 
