@@ -23,9 +23,8 @@ use crate::clients::refuse_twice;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
-use crate::option_tags::OptionTags;
 use crate::pools::{no_pool, refuse_missing, refuse_unready};
-use crate::tags::{self, PoolTags, Stage, Unreadable, VolumeTags};
+use crate::tags::{self, OptionTags, PoolTags, Stage, Unreadable, VolumeTags};
 use crate::view::{PoolView, View};
 use crate::volumes::volume_lock;
 

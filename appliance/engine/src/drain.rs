@@ -16,11 +16,11 @@ use crate::disks::DISKS;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::grow_pool::refuse_coming;
-use crate::growth_tags::draining_tag;
 use crate::pending::busy_with;
 use crate::plan::EXTENT;
 use crate::pool_steps::Progress;
 use crate::pools::refuse_unready;
+use crate::tags::draining_tag;
 use crate::view::PoolView;
 
 /// The longest that copying the largest disk may take.

@@ -22,9 +22,8 @@ use crate::clients::refuse_unsettled;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::{power_lost, refuse_unready};
-use crate::snapshot_tags::SnapshotTags;
 use crate::snapshots::{no_snapshot, snapshot_lock, unsettled};
-use crate::tags::{Rollback, Stage, VolumeTags};
+use crate::tags::{Rollback, SnapshotTags, Stage, VolumeTags};
 use crate::view::{Copied, VolumeView, copy_name};
 use crate::volumes::{LIMIT, no_volume, volume_lock};
 

@@ -13,9 +13,8 @@ use crate::EngineError;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::power_lost;
-use crate::snapshot_tags::SnapshotTags;
 use crate::snapshots::{no_snapshot, snapshot_lock};
-use crate::tags::{Rollback, Stage};
+use crate::tags::{Rollback, SnapshotTags, Stage};
 use crate::view::{PoolView, SnapshotView, VolumeView};
 
 /// Filesystems that are frozen until this is dropped.

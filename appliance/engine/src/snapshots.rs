@@ -20,8 +20,7 @@ use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::locks::Held;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
-use crate::snapshot_tags::SnapshotTags;
-use crate::tags::{self, Stage};
+use crate::tags::{self, SnapshotTags, Stage};
 use crate::view::{DATA, PoolView, SnapshotView, VolumeView};
 use crate::volumes::{Created, LIMIT, bare};
 

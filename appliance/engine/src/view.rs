@@ -16,8 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::adopt::tell_apart;
 use crate::pool_settings::PoolSettings;
-use crate::snapshot_tags::SnapshotTags;
-use crate::tags::{PoolTags, Rollback, Stage, Unreadable, VolumeTags};
+use crate::tags::{PoolTags, Rollback, SnapshotTags, Stage, Unreadable, VolumeTags};
 
 /// The thin pool in each group, which is also its data before it is one.
 pub(crate) const DATA: &str = "data";

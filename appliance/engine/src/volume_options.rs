@@ -12,8 +12,8 @@ use crate::EngineError;
 use crate::clients::refuse_unsettled;
 use crate::engine::Engine;
 use crate::error::Doing as _;
-use crate::option_tags::OptionTags;
 use crate::pools::refuse_incomplete;
+use crate::tags::OptionTags;
 use crate::view::VolumeView;
 use crate::volumes::LIMIT;
 

@@ -17,9 +17,8 @@ use crate::clones::Origin;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::locks::Held;
-use crate::option_tags::OptionTags;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
-use crate::tags::{self, Stage, VolumeTags};
+use crate::tags::{self, OptionTags, Stage, VolumeTags};
 use crate::view::{Copied, DATA, Filled, PoolView, VolumeView};
 use crate::volume_options::refuse_options;
 

@@ -4,7 +4,7 @@
 use cistern_host::TagChange;
 use cistern_model::DiskId;
 
-use crate::tags::{PoolTags, tag};
+use super::{PoolTags, tag};
 
 impl PoolTags {
     /// Its groups, those that are just being added after the others.

@@ -7,7 +7,7 @@ use cistern_model::{Bytes, Client, Owner, Period, SnapshotName, VolumeId, Volume
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::tags::{Fields, Stage, Unreadable, VERSION, client_tag, tag};
+use super::{Fields, Stage, Unreadable, VERSION, client_tag, tag};
 
 /// What the tags of a snapshot's LV say. Its id is the LV's name.
 #[derive(Debug, Clone, PartialEq, Eq)]

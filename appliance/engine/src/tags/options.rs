@@ -8,7 +8,7 @@ use std::str::FromStr;
 use cistern_host::TagChange;
 use cistern_model::VolumeOptions;
 
-use crate::tags::{Fields, Unreadable, tag};
+use super::{Fields, Unreadable, tag};
 
 const YES: &str = "yes";
 
