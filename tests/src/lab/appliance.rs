@@ -31,6 +31,7 @@ pub struct Machine {
     screen: bool,
     pool_disks: PoolDisks,
     contract: bool,
+    tpm: bool,
 }
 
 /// The disks for a pool.
@@ -72,6 +73,7 @@ impl Default for Machine {
             screen: false,
             pool_disks: PoolDisks::Blank,
             contract: false,
+            tpm: false,
         }
     }
 }
@@ -123,6 +125,11 @@ impl Machine {
     /// With its four blank disks on this bus.
     pub fn disks_on(self, disks: Bus) -> Self {
         Machine { disks, ..self }
+    }
+
+    /// With a TPM 2.
+    pub fn tpm(self) -> Self {
+        Machine { tpm: true, ..self }
     }
 
     /// With `cistern-contract` on a disk.
@@ -194,6 +201,9 @@ impl Machine {
         };
         if self.screen {
             vm = vm.vga();
+        }
+        if self.tpm {
+            vm = vm.tpm();
         }
         match &self.pool_disks {
             PoolDisks::Blank => {

@@ -14,6 +14,7 @@ mod many;
 mod moving;
 mod one_disk;
 mod restart;
+mod sealed;
 mod serving;
 mod snapshots;
 mod volumes;
@@ -172,7 +173,7 @@ const STORAGE: &[Scenario] = &[
 /// What takes too long for every run: `make torture` runs it.
 const LONG: &[Scenario] = &[
     from("half-made-snapshot", Stage::Pooled, failure::half_made_snapshot),
-    boot("contract", || Machine::default().contract(), contract::contract),
+    boot("contract", || Machine::default().contract().tpm(), contract::contract),
     from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
     from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
     pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
@@ -200,6 +201,7 @@ const LONG: &[Scenario] = &[
     ),
     itself("pool-moves-to-another-appliance", moving::pool_moves),
     itself("encrypted-pool-moves", encrypted::encrypted_pool),
+    pair("key-sealed-by-the-tpm", sealed::machine, sealed::key_sealed_by_the_tpm),
     pair(
         "a-hundred-volumes-under-writers",
         many::roomy,
