@@ -2,13 +2,17 @@
 //!
 //! Invariant: a program gets an argument list (never a shell), a fixed environment, no input but a few lines at most, and a
 //! limit; at the limit its whole process group is killed. What it prints is captured, never shown.
+//! Between its fork and its exec a program has copies of all that is open here, and [`close`] waits for that: a device that
+//! was opened exclusively would stay busy for as long, for whoever mounts it next.
 //!
 //! Not here: what any program's arguments or output mean.
 
+use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +29,8 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const STDERR_KEPT: usize = 2000;
 /// More output than this is no report of anything.
 const OUTPUT_LIMIT: usize = 256 << 20;
+/// Read while a program is between its fork and its exec.
+static STARTING: RwLock<()> = RwLock::new(());
 /// How long to wait for a killed program before it is left to a thread of its own: one that hangs in the kernel goes
 /// only when its disk answers.
 const REAP: Duration = Duration::from_secs(2);
@@ -51,6 +57,12 @@ pub(crate) struct Run<'a> {
     pub(crate) args: &'a [String],
     /// How long it may take.
     pub(crate) limit: Duration,
+}
+
+/// Closes a file for good: when this returns, no program that is just starting has it open either.
+pub(crate) fn close(file: File) {
+    drop(file);
+    drop(STARTING.write().unwrap_or_else(PoisonError::into_inner));
 }
 
 impl Run<'_> {
@@ -102,6 +114,7 @@ impl Run<'_> {
     }
 
     fn run(&self, started: Instant, input: &str) -> Result<Output, HostError> {
+        let starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
         let mut child = Command::new(self.program)
             .args(self.args)
             .env_clear()
@@ -122,6 +135,7 @@ impl Run<'_> {
                 program: self.program.to_owned(),
                 source,
             })?;
+        drop(starting);
         let deadline = started + self.limit;
         if let Some(mut stdin) = child.stdin.take() {
             // A program that does not read it says itself why; closing it tells the end.
@@ -292,5 +306,35 @@ mod tests {
         };
         let error = run.checked().unwrap_err();
         assert_eq!(error.to_string(), "test: cannot run no-such-program");
+    }
+
+    #[test]
+    fn what_was_closed_is_held_by_no_program_that_just_starts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let exclusive = || {
+            let file = File::open(file.path()).unwrap();
+            // A lock stays with the copies of a file that a fork makes, as an exclusive open of a device does.
+            file.try_lock().map(|()| file)
+        };
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        shell("", Duration::from_secs(20)).unwrap();
+                    }
+                });
+            }
+            let mut held = 0;
+            for _ in 0..500 {
+                match exclusive() {
+                    Ok(file) => close(file),
+                    Err(_) => held += 1,
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(held, 0);
+        });
     }
 }

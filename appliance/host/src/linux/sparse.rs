@@ -18,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
+use super::run::close;
 use super::{file, signatures};
 use crate::HostError;
 
@@ -77,7 +78,11 @@ pub(super) fn make(
         .write(true)
         .custom_flags(OFlag::O_EXCL.bits())
         .open(node);
-    device.and_then(|device| copy(&memory, &device)).map_err(failed)
+    let device = device.map_err(failed)?;
+    let copied = copy(&memory, &device);
+    // It is mounted next.
+    close(device);
+    copied.map_err(failed)
 }
 
 fn memory(size: Bytes) -> io::Result<File> {

@@ -23,7 +23,7 @@ use udev::{Device, Enumerator, MonitorBuilder};
 use self::boot::Piece;
 use self::identity::Source;
 use self::part::Extent;
-use super::run::Run;
+use super::run::{Run, close};
 use super::{file, layers, mounts, signatures};
 use crate::{
     BlockDevice, Change, ChangeSink, Disks, FREE_PART_MODEL, FREE_PARTITION, FREE_PARTITION_NAME, FoundLayers,
@@ -60,7 +60,13 @@ pub(super) fn held(node: &Path) -> bool {
         .read(true)
         .custom_flags((OFlag::O_EXCL | OFlag::O_CLOEXEC).bits())
         .open(node);
-    matches!(exclusive, Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32))
+    match exclusive {
+        Ok(device) => {
+            close(device);
+            false
+        }
+        Err(error) => error.raw_os_error() == Some(Errno::EBUSY as i32),
+    }
 }
 
 /// What holds a disk or one of its partitions.
