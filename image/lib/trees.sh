@@ -60,7 +60,8 @@ prune_libraries() {
             case $soname in
                 libnss_* | libcryptsetup* | libkmod* | libnvme* | libdevmapper-event* | libseccomp* | libcap* | libblkid* | \
                     libmount* | libfdisk* | ld-linux* | libgcc_s* | libssl* | libcrypto* | liblz4* | libzstd* | liblzma* | \
-                    libacl* | libaudit* | libselinux* | libapparmor* | libpam* | libcrypt.* | libcom_err* | libtpm* | libnsl*) continue ;;
+                    libacl* | libaudit* | libselinux* | libapparmor* | libpam* | libcrypt.* | libcom_err* | libtss2-esys* | \
+                    libtss2-mu* | libtss2-rc* | libtss2-tcti-device* | libnsl*) continue ;;
             esac
             grep -qxF "$soname" "$root/.needed" && continue
             # A link whose target is asked for by another name of the same file stays with it.

@@ -44,16 +44,23 @@ pub(super) fn a_hundred_volumes_under_writers(lab: &Lab) -> Result<()> {
         lab.mount(&volume, &format!("/mnt/v{n}"))?;
     }
     let last = HUNDRED - 1;
+    // One program for each line and no more: a hundred loops that start several would keep an emulated client from all else.
     lab.peer.sh(&format!(
         "cat > /tmp/writer <<'END'\n\
-         n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo $n >> $1/log && sync $1/log || echo \"$1 $n\" >> /tmp/failed; echo $n > /tmp/count.$(basename $1); sleep 1; done\n\
+         exec 9<> /tmp/never; n=0; v=${{1##*/}}\n\
+         while [ ! -e /tmp/stop ]; do\n\
+           n=$((n+1)); {{ echo $n >> $1/log && sync $1/log; }} || echo \"$v $n\" >> /tmp/failed\n\
+           echo $n > /tmp/count.$v; read -t 5 -u 9\n\
+         done\n\
          END\n\
-         for n in $(seq 0 {last}); do nohup sh /tmp/writer /mnt/v$n > /tmp/out.$n 2>&1 & done",
+         mkfifo /tmp/never\n\
+         for n in $(seq 0 {last}); do nohup bash /tmp/writer /mnt/v$n > /tmp/out.$n 2>&1 & done",
     ))?;
     let each = |mark: &str, more: u32| {
         format!(
-            "for n in $(seq 0 {last}); do \
-               [ $(cat /tmp/count.v$n 2>/dev/null || echo 0) -gt $(($(cat /tmp/{mark}.v$n 2>/dev/null || echo 0) + {more})) ] || exit 1; \
+            "for ((n = 0; n <= {last}; n++)); do \
+               have=0 had=0; [ -s /tmp/count.v$n ] && read have < /tmp/count.v$n; [ -s /tmp/{mark}.v$n ] && read had < /tmp/{mark}.v$n; \
+               ((have > had + {more})) || exit 1; \
              done"
         )
     };
@@ -67,7 +74,8 @@ pub(super) fn a_hundred_volumes_under_writers(lab: &Lab) -> Result<()> {
         "two lines more from each writer after the restart",
         &each("mark", 1),
     )?;
-    lab.peer.sh("touch /tmp/stop; sleep 3")?;
+    lab.peer
+        .sh("touch /tmp/stop; while pgrep -f [/]tmp/writer > /tmp/left; do sleep 1; done")?;
     let failed = lab.peer.sh("cat /tmp/failed /tmp/out.* 2>/dev/null | head -20")?;
     ensure!(failed.trim().is_empty(), "writers saw errors:\n{failed}");
     lab.peer.sh(&format!(
