@@ -312,7 +312,7 @@ impl Engine {
             self.change_lvm(
                 pool,
                 || format!("name {} by its id", request.object),
-                || self.0.host.takeover.rename_lv(&vg, &lv, &id.to_string()),
+                || self.0.host.lvm.rename_lv(&vg, &lv, &id.to_string()),
                 |_| {},
             )?;
         }

@@ -192,7 +192,7 @@ impl Engine {
         let mut fresh = pool.clone();
         // The kernel's own numbers, where it has them; a few milliseconds.
         if pool.active
-            && let Ok(usage) = self.0.host.lvm.thin_usage(&pool.vg(), DATA)
+            && let Ok(usage) = self.0.host.thin.status(&pool.vg(), DATA)
         {
             (fresh.data, fresh.metadata) = (usage.data, usage.metadata);
         }

@@ -92,7 +92,7 @@ fn pool(host: &Host, vg: &str, nodes: &[&str]) -> Outcome {
     step("activate_lv again", || {
         host.lvm.activate_lv(vg, "pool", Activation::Complete)
     })?;
-    step("thin_usage", || host.lvm.thin_usage(vg, "pool"))?;
+    step("status", || host.thin.status(vg, "pool"))?;
     let change = TagChange {
         add: vec!["cistern.state=ready".to_owned()],
         remove: vec!["cistern.state=creating".to_owned(), "not.there".to_owned()],

@@ -38,7 +38,7 @@ pub use filesystems::{FilesystemUsage, Filesystems, Ground, MountEntry, RootSpec
 pub use health::{Health, ReportedErrors, SelfReport};
 pub use layers::{FoundLayers, LAYERED_PARTITION, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 pub use lvm::{
-    Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, ThinUsage, VolumeGroup,
+    Activation, LogicalVolume, LvAttributes, Lvm, LvmState, PhysicalVolume, TagChange, ThinSize, VolumeGroup,
 };
 pub use lvm_step::LvmStep;
 pub use machine::{Machine, MachineFacts};

@@ -105,15 +105,6 @@ pub enum Activation {
     Partial,
 }
 
-/// How full a thin pool is, from the kernel itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ThinUsage {
-    /// Its data.
-    pub data: Percent,
-    /// Its metadata.
-    pub metadata: Percent,
-}
-
 /// What a thin volume takes of its pool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ThinSize {
@@ -220,9 +211,6 @@ pub trait Lvm: Send + Sync {
 
     /// Removes a volume and what is in it. Fails `Busy` if it is open.
     fn remove_lv(&self, vg: &str, lv: &str) -> Result<(), HostError>;
-
-    /// How full an active thin pool is, from the kernel.
-    fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError>;
 
     /// What each thin volume of an active pool takes, by the volume's name. Counted from the pool's metadata, which takes
     /// seconds where much is written.

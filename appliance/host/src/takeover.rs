@@ -28,9 +28,6 @@ pub trait Takeover: Send + Sync {
     /// Gives up a group of which no volume is active: it belongs to no machine, and none uses it before it is imported.
     fn export_group(&self, vg: &str) -> Result<(), HostError>;
 
-    /// Renames a volume.
-    fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError>;
-
     /// What XFS is on a device; none if there is no XFS.
     fn xfs_on(&self, node: &Path) -> Result<Option<XfsFound>, HostError>;
 }

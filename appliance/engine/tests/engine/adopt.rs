@@ -203,8 +203,7 @@ fn a_strange_volume_with_an_xfs_becomes_a_volume_with_all_that_is_in_it() {
     rig.make_volume("taken", Bytes::gib(1));
     refused(adopt("old", "taken"), ErrorKind::NameTaken);
     // Its tags are there and its name is not: it is still an orphan, and the same request goes on.
-    rig.machine
-        .fail_next("takeover.rename_lv", MemoryHost::failure("rename"));
+    rig.machine.fail_next("lvm.rename_lv", MemoryHost::failure("rename"));
     assert!(adopt("old", "photos").is_err());
     assert_eq!(kinds(&rig), [OrphanKind::Volume; 2]);
     let volume = adopt("old", "photos").unwrap();

@@ -398,7 +398,7 @@ fn the_plan_shows_the_commands_that_are_then_run() {
     let done: Vec<String> = rig.machine.calls()[calls..]
         .iter()
         .filter_map(|call| call.strip_prefix("lvm.").and_then(|call| call.split(' ').next()))
-        .filter(|call| !matches!(*call, "state" | "thin_usage" | "command_line"))
+        .filter(|call| !matches!(*call, "state" | "command_line"))
         .map(str::to_owned)
         .collect();
     assert_eq!(

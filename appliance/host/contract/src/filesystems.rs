@@ -243,7 +243,7 @@ fn a_full_pool_refuses_what_is_written(bench: &Bench<'_>) -> Result<(), Broken> 
         "more than the pool has does not go in",
         bench.machine.write(&target, "more", Bytes::mib(180)).is_err(),
     )?;
-    let usage = bench.host.lvm.thin_usage(VG, POOL).done("asking how full it is")?;
+    let usage = bench.host.thin.status(VG, POOL).done("asking how full it is")?;
     holds("it says so", f64::from(usage.data) > 50.0)
 }
 

@@ -86,14 +86,13 @@ fn thin_volumes_may_promise_more_than_the_pool_has(bench: &Bench<'_>) -> Result<
 }
 
 fn how_full_a_pool_is_is_told_while_it_is_active(bench: &Bench<'_>) -> Result<(), Broken> {
-    let lvm = &bench.host.lvm;
+    let (lvm, thin) = (&bench.host.lvm, &bench.host.thin);
     bench.pool(&[0], 200)?;
-    lvm.thin_usage(VG, "none")
-        .refused("of no pool", HostErrorKind::Failed)?;
+    thin.status(VG, "none").refused("of no pool", HostErrorKind::Failed)?;
     let target = bench.mounted("v", SIZE)?;
-    let before = f64::from(lvm.thin_usage(VG, POOL).done("asking how full it is")?.data);
+    let before = f64::from(thin.status(VG, POOL).done("asking how full it is")?.data);
     bench.machine.write(&target, "file", Bytes::mib(160))?;
-    let after = f64::from(lvm.thin_usage(VG, POOL).done("asking again")?.data);
+    let after = f64::from(thin.status(VG, POOL).done("asking again")?.data);
     // 160 MiB of 800 are 20 %; XFS writes a little beside.
     holds(
         &format!("a fifth of it was written: {before} to {after}"),
@@ -101,7 +100,7 @@ fn how_full_a_pool_is_is_told_while_it_is_active(bench: &Bench<'_>) -> Result<()
     )?;
     bench.host.filesystems.unmount(&target).done("unmounting")?;
     lvm.deactivate_vg(VG).done("deactivating")?;
-    lvm.thin_usage(VG, POOL)
+    thin.status(VG, POOL)
         .refused("of an inactive pool", HostErrorKind::Failed)
 }
 
@@ -149,15 +148,15 @@ fn a_volume_that_is_open_is_not_removed(bench: &Bench<'_>) -> Result<(), Broken>
 }
 
 fn a_removed_volume_gives_its_space_back(bench: &Bench<'_>) -> Result<(), Broken> {
-    let lvm = &bench.host.lvm;
+    let (lvm, thin) = (&bench.host.lvm, &bench.host.thin);
     bench.pool(&[0], 200)?;
     let target = bench.mounted("v", SIZE)?;
     bench.machine.write(&target, "file", Bytes::mib(160))?;
     bench.thin("w", SIZE)?;
-    let full = f64::from(lvm.thin_usage(VG, POOL).done("asking how full it is")?.data);
+    let full = f64::from(thin.status(VG, POOL).done("asking how full it is")?.data);
     bench.host.filesystems.unmount(&target).done("unmounting")?;
     lvm.remove_lv(VG, "v").done("removing it")?;
-    let left = f64::from(lvm.thin_usage(VG, POOL).done("asking again")?.data);
+    let left = f64::from(thin.status(VG, POOL).done("asking again")?.data);
     holds(
         &format!("it is empty again: {full} to {left}"),
         full > 20.0 && left < 2.0,

@@ -16,7 +16,6 @@ pub(super) struct TrimRange {
     minlen: u64,
 }
 
-#[allow(unreachable_pub, missing_docs)]
 mod raw {
     use super::TrimRange;
 

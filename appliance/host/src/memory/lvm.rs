@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use cistern_model::{Bytes, Percent};
 
 use super::Running;
+use super::allocation::allocate;
+use super::lvm_report::report;
 use super::raid;
-use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, Segment, State, Vg, Xfs, busy, failed};
+use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, State, Vg, Xfs, busy, failed};
 use crate::linux::lvm::args;
-use crate::{
-    Activation, HostError, LogicalVolume, LvAttributes, Lvm, LvmState, LvmStep, PhysicalVolume, RaidLevel, TagChange,
-    ThinSize, ThinUsage, VolumeGroup,
-};
+use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize};
 
 impl Lvm for Running {
     fn system_id(&self) -> Result<String, HostError> {
@@ -375,20 +374,6 @@ impl Lvm for Running {
         })
     }
 
-    fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError> {
-        self.look("lvm.thin_usage", &format!("{vg}/{pool}"), |state| {
-            let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
-            let active = lv.is_some_and(|lv| lv.active && matches!(lv.kind, Kind::Pool { .. }));
-            if !active {
-                return Err(failed("thin_usage", "no such active pool"));
-            }
-            Ok(ThinUsage {
-                data: Percent::of(state.written(vg), state.pool_size(vg)),
-                metadata: state.metadata_percent,
-            })
-        })
-    }
-
     fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError> {
         self.look("lvm.thin_sizes", &format!("{vg}/{pool}"), |state| {
             let lvs = state.vgs.get(vg).into_iter().flat_map(|vg| &vg.lvs);
@@ -447,7 +432,7 @@ pub(super) fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Resu
     ours(state, operation, vg)
 }
 
-fn belongs_here(vg: &Vg) -> bool {
+pub(super) fn belongs_here(vg: &Vg) -> bool {
     (vg.system_id.is_empty() || vg.system_id == SYSTEM_ID) && !vg.exported
 }
 
@@ -457,55 +442,6 @@ fn check_tags(operation: &str, tags: &[String]) -> Result<(), HostError> {
     match tags.iter().find(|tag| !good(tag)) {
         None => Ok(()),
         Some(tag) => Err(failed(operation, &format!("Invalid tag: {tag:?}"))),
-    }
-}
-
-/// Finds the extents for a volume or for more of it: on one disk after the other, or on each of those given.
-fn allocate(
-    state: &State,
-    operation: &str,
-    vg: &str,
-    level: RaidLevel,
-    extents: u64,
-    raid: u64,
-    disks: &[usize],
-) -> Result<Vec<Segment>, HostError> {
-    let members = state.members(vg);
-    if extents == 0 || disks.iter().any(|disk| !members.contains(disk)) {
-        return Err(failed(operation, "no extents, or a device that is not in the group"));
-    }
-    let short = || failed(operation, "Insufficient suitable allocatable extents");
-    match level {
-        RaidLevel::Mirror { .. }
-        | RaidLevel::StripeMirror { .. }
-        | RaidLevel::Parity { .. }
-        | RaidLevel::DoubleParity { .. } => {
-            // LVM rounds what is no multiple up, and would then find no room.
-            let extents = extents.div_ceil(u64::from(level.data_images()));
-            let different: BTreeSet<usize> = disks.iter().copied().collect();
-            let room = |disk: &usize| state.free_extents_of(*disk) >= extents + raid;
-            if different.len() != level.images() as usize || different.len() != disks.len() || !disks.iter().all(room) {
-                return Err(short());
-            }
-            Ok(vec![Segment {
-                disks: disks.to_vec(),
-                extents,
-            }])
-        }
-        RaidLevel::Linear => {
-            let (mut left, mut segments) = (extents, Vec::new());
-            for disk in disks {
-                let extents = left.min(state.free_extents_of(*disk));
-                if extents > 0 {
-                    segments.push(Segment {
-                        disks: vec![*disk],
-                        extents,
-                    });
-                    left -= extents;
-                }
-            }
-            if left > 0 { Err(short()) } else { Ok(segments) }
-        }
     }
 }
 
@@ -547,92 +483,4 @@ fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<b
         }
     }
     Ok(true)
-}
-
-fn report(state: &State) -> LvmState {
-    let mut report = LvmState::default();
-    let visible = |vg: &str| {
-        let members = state.members(vg);
-        members.is_empty() || members.iter().any(|n| state.readable(*n))
-    };
-    for (number, disk) in state.disks.iter().enumerate() {
-        let Some(pv) = &disk.pv else { continue };
-        if pv.vg.as_ref().map_or(!state.readable(number), |vg| !visible(vg)) {
-            continue;
-        }
-        report.pvs.push(PhysicalVolume {
-            uuid: pv.uuid.clone(),
-            node: state.there(number).then(|| state.lvm_node(number)),
-            returned: (state.readable(number) && pv.missing).then(|| state.lvm_node(number)),
-            vg: pv.vg.clone(),
-            size: EXTENT.saturating_mul(state.extents_of(number)),
-            free: EXTENT.saturating_mul(state.free_extents_of(number)),
-        });
-    }
-    for (name, vg) in state.vgs.iter().filter(|(name, _)| visible(name)) {
-        let free = state
-            .members(name)
-            .into_iter()
-            .map(|disk| state.free_extents_of(disk))
-            .sum();
-        report.vgs.push(VolumeGroup {
-            name: name.clone(),
-            tags: vg.tags.iter().cloned().collect(),
-            system_id: vg.system_id.clone(),
-            ours: belongs_here(vg),
-            exported: vg.exported,
-            extent: EXTENT,
-            free: EXTENT.saturating_mul(free),
-            missing: state.missing(name),
-        });
-        if belongs_here(vg) {
-            for (lv_name, lv) in &vg.lvs {
-                if let Kind::Pool { data, metadata } = &lv.kind {
-                    report.raids.extend(raid::volumes(state, name, lv_name, data, metadata));
-                }
-            }
-            report.lvs.extend(
-                vg.lvs
-                    .iter()
-                    .map(|(lv_name, lv)| logical_volume(state, name, lv_name, lv)),
-            );
-        }
-    }
-    report
-}
-
-fn logical_volume(state: &State, vg: &str, name: &str, lv: &Lv) -> LogicalVolume {
-    let pool = matches!(lv.kind, Kind::Pool { .. });
-    let thin_pool = state.vgs.get(vg).and_then(|vg| {
-        let mut pools = vg.lvs.iter().filter(|(_, lv)| matches!(lv.kind, Kind::Pool { .. }));
-        pools.next().map(|(name, _)| name.clone())
-    });
-    let (size, thin, written) = match &lv.kind {
-        Kind::Plain(plain) => (EXTENT.saturating_mul(plain.extents()), false, None),
-        Kind::Pool { data, .. } => {
-            let size = EXTENT.saturating_mul(data.extents());
-            (size, false, Some(Percent::of(state.written(vg), size)))
-        }
-        Kind::Thin { size, xfs } => {
-            let used = xfs.as_ref().map_or(Bytes::ZERO, super::state::Xfs::used);
-            (*size, true, Some(Percent::of(used, *size)))
-        }
-    };
-    LogicalVolume {
-        vg: vg.to_owned(),
-        name: name.to_owned(),
-        tags: lv.tags.iter().cloned().collect(),
-        size,
-        attributes: LvAttributes {
-            thin_pool: pool,
-            thin_volume: thin,
-            active: lv.active,
-            partial: state.partial(vg, lv),
-            unhealthy: lv.plains().iter().any(|plain| !plain.dead.is_empty()),
-        },
-        thin_pool: thin_pool.filter(|_| thin),
-        data_percent: written.filter(|_| lv.active),
-        metadata_percent: (pool && lv.active).then_some(state.metadata_percent),
-        sync_percent: (!thin && lv.active).then_some(state.filling.unwrap_or(Percent::FULL)),
-    }
 }

@@ -58,25 +58,6 @@ impl Takeover for Running {
         })
     }
 
-    fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError> {
-        self.change("takeover.rename_lv", &format!("{vg}/{from} {to}"), |state| {
-            if state.missing(vg) > 0 {
-                return Err(failed("rename_lv", "Cannot change VG while PVs are missing"));
-            }
-            let group = state.vgs.get_mut(vg).filter(|group| !group.exported);
-            let group = group.ok_or_else(|| failed("rename_lv", "no such group"))?;
-            if group.lvs.contains_key(to) {
-                return Err(failed("rename_lv", "the name is in use"));
-            }
-            let lv = group
-                .lvs
-                .remove(from)
-                .ok_or_else(|| failed("rename_lv", "no such volume"))?;
-            group.lvs.insert(to.to_owned(), lv);
-            Ok(())
-        })
-    }
-
     fn xfs_on(&self, node: &Path) -> Result<Option<XfsFound>, HostError> {
         self.look("takeover.xfs_on", &node.display().to_string(), |state| {
             let missing = || failed("xfs_on", "no such device");

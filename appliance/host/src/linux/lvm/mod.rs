@@ -22,7 +22,7 @@ use self::args::LvmCommand;
 use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
-use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize, ThinUsage};
+use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize};
 
 /// A command waits for disks that spin up and for groups that another command has locked.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -261,13 +261,6 @@ impl Lvm for LinuxLvm {
             Err(HostError::Failed { .. }) => self.run_thin(&operation, &command, vg).map(|_| ()),
             outcome => outcome,
         }
-    }
-
-    fn thin_usage(&self, vg: &str, pool: &str) -> Result<ThinUsage, HostError> {
-        let operation = format!("ask how full {vg}/{pool} is");
-        let output = self.run(&operation, &args::thin_status())?;
-        report::thin_usage(&output.stdout, &args::dm_name(vg, pool))
-            .ok_or_else(|| unexpected(&operation, format!("no such pool in {:?}", output.stdout.trim())))
     }
 
     fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError> {

@@ -9,7 +9,7 @@ use cistern_model::{Bytes, Percent};
 use serde::Deserialize;
 
 use super::raid_report;
-use crate::{LogicalVolume, LvAttributes, LvmState, PhysicalVolume, ThinSize, ThinUsage, VolumeGroup};
+use crate::{LogicalVolume, LvAttributes, LvmState, PhysicalVolume, ThinSize, VolumeGroup};
 
 #[derive(Deserialize)]
 struct Report<T> {
@@ -169,31 +169,6 @@ pub(crate) fn thin_ls(text: &str) -> Result<BTreeMap<u64, ThinSize>, String> {
         sizes.insert(number(id)?, size);
     }
     Ok(sizes)
-}
-
-/// How full a thin pool is, from the kernel's lines about all of them, metadata blocks before data blocks:
-/// `NAME: START LENGTH thin-pool TRANSACTION USED/TOTAL USED/TOTAL ...`
-///
-/// `name` is the pool's in device mapper. With volumes it has a layer of its own, whose name ends in `-tpool`; without
-/// any it goes by its plain name.
-pub(crate) fn thin_usage(status: &str, name: &str) -> Option<ThinUsage> {
-    status.lines().find_map(|line| {
-        let (line_name, fields) = line.split_once(": ")?;
-        (line_name.strip_suffix("-tpool").unwrap_or(line_name) == name).then_some(())?;
-        let mut fields = fields
-            .split_whitespace()
-            .skip_while(|field| *field != "thin-pool")
-            .skip(2);
-        let mut share = || {
-            let (used, total) = fields.next()?.split_once('/')?;
-            Some(Percent::of(
-                Bytes::new(used.parse().ok()?),
-                Bytes::new(total.parse().ok()?),
-            ))
-        };
-        let (metadata, data) = (share()?, share()?);
-        Some(ThinUsage { data, metadata })
-    })
 }
 
 fn volumes(vg: &str, rows: Vec<LvRow>) -> Result<Vec<LogicalVolume>, String> {

@@ -26,11 +26,6 @@ impl Takeover for LinuxLvm {
         self.run_on(&format!("give up {vg}"), &plain("vgexport", &[vg]), vg, None)
     }
 
-    fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError> {
-        let operation = format!("rename {vg}/{from} to {to}");
-        self.run(&operation, &plain("lvrename", &[vg, from, to])).map(|_| ())
-    }
-
     fn xfs_on(&self, node: &Path) -> Result<Option<XfsFound>, HostError> {
         let mut sector = [0; 512];
         match File::open(node).and_then(|mut device| device.read_exact(&mut sector)) {

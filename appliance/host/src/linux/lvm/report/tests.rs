@@ -129,19 +129,6 @@ fn health_is_read_from_the_attributes() {
 }
 
 #[test]
-fn a_pool_is_found_among_the_kernels_lines_with_and_without_volumes() {
-    let status = fixture(include_str!("../../fixtures/dmsetup-status.txt"));
-    let usage = |data, metadata| ThinUsage {
-        data: Percent::of(Bytes::new(data), Bytes::new(64000)),
-        metadata: Percent::of(Bytes::new(metadata), Bytes::new(16384)),
-    };
-    assert_eq!(thin_usage(status, "tank-pool"), Some(usage(3093, 1670)));
-    assert_eq!(thin_usage(status, "solo-pool"), Some(usage(0, 1649)));
-    assert_eq!(thin_usage(status, "tank"), None);
-    assert_eq!(thin_usage("", "tank-pool"), None);
-}
-
-#[test]
 fn open_volumes_are_found() {
     let json = fixture(include_str!("../../fixtures/lvs-open.json"));
     assert_eq!(any_open(json, None), Ok(true));
