@@ -5,7 +5,7 @@
 pub(crate) mod args;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,30 @@ fn node_of(partition: &Path) -> PathBuf {
     Path::new("/dev").join(partition.file_name().unwrap_or_default())
 }
 
+/// Waits for the partition that was just made on a disk, and opens it.
+///
+/// Whenever somebody has written to a disk, udev has the kernel read its table anew, and for a moment its partitions are not
+/// there (seen: `Device /dev/vdb1 does not exist` right after it was made). udev does so with a lock on the disk, and the
+/// kernel does not while a partition is open.
+fn hold_new_partition(operation: &str, disk: &Path) -> Result<(PathBuf, File), HostError> {
+    let locked = File::open(disk).map_err(|source| file::io(operation, disk, source))?;
+    let since = Instant::now();
+    while since.elapsed() < APPEARS {
+        if locked.try_lock().is_ok() {
+            let node = partition_of(disk).map(|partition| node_of(&partition));
+            if let Some((node, opened)) = node.and_then(|node| Some((node.clone(), File::open(&node).ok()?))) {
+                return Ok((node, opened));
+            }
+            locked.unlock().map_err(|source| file::io(operation, disk, source))?;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Err(HostError::Unexpected {
+        operation: operation.to_owned(),
+        detail: "its partition does not appear".to_owned(),
+    })
+}
+
 fn run(operation: &str, (program, args): &args::Line) -> Result<String, HostError> {
     let run = Run {
         operation,
@@ -160,26 +184,14 @@ impl Layers for LinuxLayers {
             return Err(HostError::Unexpected { operation, detail });
         }
         run(&operation, &args::partition(spec.stack, &spec.node))?;
-        let since = Instant::now();
-        let partition = loop {
-            let node = partition_of(&spec.node).map(|partition| node_of(&partition));
-            match node.filter(|node| node.exists()) {
-                Some(node) => break node,
-                None if since.elapsed() < APPEARS => thread::sleep(Duration::from_millis(20)),
-                None => {
-                    return Err(HostError::Unexpected {
-                        operation,
-                        detail: "its partition does not appear".to_owned(),
-                    });
-                }
-            }
-        };
+        let (partition, held) = hold_new_partition(&operation, &spec.node)?;
         with_key(&operation, key, || {
             for line in args::laying(spec, &partition) {
                 run(&operation, &line)?;
             }
             Ok(())
         })?;
+        drop(held);
         disks::refresh(&operation, &partition)
     }
 
