@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cistern_host::{LvmStep, TagChange};
+use cistern_host::TagChange;
 use cistern_model::{Bytes, DiskId, DrainRequest, EventKind, Job, JobKind, PoolId, PoolState, Principal, Severity};
 
 use crate::EngineError;
@@ -192,9 +192,8 @@ impl Engine {
         let doing = || format!("empty disk {disk} of pool {}", id);
         if let Some(node) = self.node_in(&pool, &disk) {
             progress.step(0, TOTAL, "looking how large the others are");
-            for (_, grown, _) in self.grown_disks(&pool) {
-                let vg = vg.clone();
-                self.perform(id, doing, &LvmStep::ResizePv { vg, node: grown })?;
+            for (grown, node, by) in self.grown_disks(&pool) {
+                self.take_up_disk(&pool, &grown, node, by)?;
             }
             progress.step(1, TOTAL, "moving the metadata");
             let (_, metadata) = self.lies_on(&pool, &disk);

@@ -112,9 +112,13 @@ impl Engine {
         self.refuse_busy(&pool)?;
         let growth = self.judge_growth(&pool)?;
         let vg = pool.vg();
-        let grown = self.grown_disks(&pool).into_iter();
-        let resize = grown.map(|(_, node, _)| LvmStep::ResizePv { vg: vg.clone(), node });
-        self.describe_growth(&pool, &growth, |_| true, resize.collect(), Vec::new())
+        let grown = self.grown_disks(&pool);
+        let disks: Vec<DiskId> = grown.iter().map(|(disk, ..)| disk.clone()).collect();
+        let resize = grown.into_iter();
+        let resize = resize.map(|(_, node, _)| LvmStep::ResizePv { vg: vg.clone(), node });
+        let mut plan = self.describe_growth(&pool, &growth, |_| true, resize.collect(), Vec::new())?;
+        plan.commands.splice(0..0, self.growth_lines(pool.id, &disks));
+        Ok(plan)
     }
 
     /// Begins to take up what a pool's disks have grown by. Asked again while it is under way it is the same job; if there
@@ -310,13 +314,24 @@ impl Engine {
         let total = grown.len() + pool.tags.groups.len();
         for (done, (disk, node, by)) in grown.into_iter().enumerate() {
             progress.step(done, total, "looking how large the disks are");
-            let doing = || format!("take up the {by} that disk {disk} has grown by");
-            let vg = pool.vg();
-            self.perform(id, doing, &LvmStep::ResizePv { vg, node })?;
+            self.take_up_disk(&pool, &disk, node, by)?;
         }
         progress.step(total - pool.tags.groups.len(), total, "laying the data on them");
         self.lay_on(id, Which::All, progress)?;
         self.fresh(id).map(drop)
+    }
+
+    /// Lets a disk's layers know by how much it has grown, and then LVM.
+    pub(crate) fn take_up_disk(
+        &self,
+        pool: &PoolView,
+        disk: &DiskId,
+        node: PathBuf,
+        by: Bytes,
+    ) -> Result<(), EngineError> {
+        self.grow_layers(pool.id, disk)?;
+        let doing = || format!("take up the {by} that disk {disk} has grown by");
+        self.perform(pool.id, doing, &LvmStep::ResizePv { vg: pool.vg(), node })
     }
 
     /// Lays a pool's data on what its groups can give, one after the other.

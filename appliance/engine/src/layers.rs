@@ -51,10 +51,9 @@ impl Drop for Busy<'_> {
 
 /// What LVM finds of a disk with these layers, laid already or not.
 pub(crate) fn size_in(device: &BlockDevice, layers: Layers) -> Bytes {
-    let open = device.layers.as_ref().and_then(|found| found.open.as_ref());
-    match (LayerStack::of(layers), open) {
-        (None, _) | (_, Some(_)) => device.lvm_size(),
+    match (LayerStack::of(layers), &device.layers) {
         (Some(stack), None) => stack.rest_of(device.size),
+        (None, _) | (Some(_), Some(_)) => device.lvm_size(),
     }
 }
 
@@ -101,6 +100,36 @@ impl Engine {
             .iter()
             .map(|device| self.0.host.layers.command_lines(&spec_of(id, device, stack)));
         lines.flatten().collect()
+    }
+
+    /// The commands by which these disks' layers, as far as they have any, would take up what the disks have grown by.
+    pub(crate) fn growth_lines(&self, id: PoolId, disks: &[DiskId]) -> Vec<Vec<String>> {
+        let devices = locked(&self.0.devices);
+        let lines = devices
+            .iter()
+            .filter(|device| disks.contains(&device.id))
+            .filter_map(|device| {
+                let spec = spec_of(id, device, device.layers.as_ref()?.stack);
+                Some(self.0.host.layers.growth_lines(&spec, device.size))
+            });
+        lines.flatten().collect()
+    }
+
+    /// Takes up in a disk's layers, if it has any, what the disk has grown by.
+    pub(crate) fn grow_layers(&self, id: PoolId, disk: &DiskId) -> Result<(), EngineError> {
+        let found = self.devices()?.into_iter().find(|device| device.id == *disk);
+        let device = found.ok_or_else(|| EngineError::Unavailable(format!("disk {disk} cannot be found")))?;
+        let Some(found) = &device.layers else { return Ok(()) };
+        let key = match found.stack.encrypted() {
+            true => Some(self.key_of(id)?),
+            false => None,
+        };
+        let grown = self
+            .0
+            .host
+            .layers
+            .grow(&spec_of(id, &device, found.stack), key.as_ref());
+        grown.doing(|| format!("take up in its layers what disk {disk} has grown by"))
     }
 
     /// Gives blank disks the layers of a pool, then joins them to it. If that fails they are blank again.

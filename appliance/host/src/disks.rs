@@ -74,11 +74,12 @@ impl BlockDevice {
         open.map_or(&self.node, |open| &open.node)
     }
 
-    /// The size of what LVM finds.
+    /// What LVM is sure to find of it: all of it, or what its layers leave of all of it. If it has grown, that is what there
+    /// will be once [`Layers::grow`](crate::Layers::grow) has taken that up.
     pub fn lvm_size(&self) -> Bytes {
         match &self.layers {
             None => self.size,
-            Some(layers) => layers.open.as_ref().map_or(Bytes::ZERO, |open| open.size),
+            Some(found) => found.stack.rest_of(self.size),
         }
     }
 }

@@ -173,6 +173,13 @@ pub trait Layers: Send + Sync {
     /// Opens the layers of a disk. No error if they are open. Fails if the key is not the right one.
     fn open(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError>;
 
+    /// The programs and the arguments by which layers take up what their disk has grown by. Runs nothing.
+    fn growth_lines(&self, spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>>;
+
+    /// Takes up what a disk has grown by in its layers, from the disk up, while they are open and in use. No error if it has
+    /// not grown. An interruption leaves each of them as large as it was or as it will be; asked again it goes on.
+    fn grow(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError>;
+
     /// Closes the layers of a disk, as far as they are open. Fails `Busy` if what lies on them is in use.
     fn close(&self, node: &Path) -> Result<(), HostError>;
 

@@ -148,3 +148,92 @@ fn until_no_alert(lab: &Lab, kind: &str) -> Result<()> {
         std::thread::sleep(Duration::from_secs(1));
     }
 }
+
+/// An encrypted mirror with checksums under fio: its disks become larger and are taken up, layers first; nothing of what is
+/// new fails its checksum while the copies of it are made. The power goes while that is done a second time.
+pub(super) fn layers_grow_with_their_disks(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 2)?;
+    lab.cli.ok(&[
+        "pools",
+        "create",
+        "tank",
+        "--layout",
+        "mirror",
+        "--trash",
+        "0",
+        "--encryption",
+        "key",
+        "--checksums",
+        "--disk",
+        &ids[0],
+        "--disk",
+        &ids[1],
+    ])?;
+    let whole = |pool: &Pool| pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL;
+    until(lab, "the copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    let shell = lab.appliance.root_shell()?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    let enlarge = |size: Bytes, by: Bytes| -> Result<Pool> {
+        for disk in ["pull1", "pull2"] {
+            lab.appliance.vm().resize(disk, size)?;
+        }
+        until(lab, "what could be gained to be shown", |pool| pool.growable > by)
+    };
+    let before = enlarge(Bytes::gib(2), Bytes::mib(700))?;
+    let plan = lab.cli.ok(&["pools", "grow", "tank", "--plan"])?;
+    for command in [
+        "sfdisk",
+        "cryptsetup resize",
+        "dmsetup reload",
+        "blkdiscard",
+        "pvresize",
+        "lvextend",
+    ] {
+        ensure!(
+            plan.contains(command),
+            "{command} is not in what would be done:\n{plan}"
+        );
+    }
+    lab.cli.ok(&["pools", "grow", "tank"])?;
+    let grown = until(lab, "the copies of what is new to be made", whole)?;
+    ensure!(
+        grown.size == before.size.saturating_add(before.growable) && grown.growable == Bytes::ZERO,
+        "before {before:?}\nafter {grown:?}"
+    );
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+    // All of it is read, and not only what the copies were made from.
+    shell.run_for(
+        "for leg in 0 1; do dd if=/dev/mapper/*-data_tdata_rimage_$leg of=/dev/null bs=1M iflag=direct; done",
+        Duration::from_secs(300),
+    )?;
+    let failed = shell.run("dmsetup status --target integrity | awk '{ sum += $5 } END { print sum }'")?;
+    ensure!(failed.trim() == "0", "what failed its checksum: {failed}");
+    drop(shell);
+
+    enlarge(Bytes::gib(3), Bytes::mib(900))?;
+    lab.cli.ok(&["pools", "grow", "tank", "--no-wait"])?;
+    lab.power_cut_and_start()?;
+    until(lab, "the pool to be served again", |pool| {
+        pool.state == PoolState::Ready
+    })?;
+    lab.cli.ok(&["pools", "grow", "tank"])?;
+    let again = until(lab, "the copies of what is new to be made", whole)?;
+    ensure!(
+        again.size > grown.size.saturating_add(Bytes::mib(900)) && again.growable == Bytes::ZERO,
+        "before {grown:?}\nafter {again:?}"
+    );
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "the file after the power cut",
+        "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1",
+    )?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("checksum"), "an alert:\n{alerts}");
+    Ok(())
+}

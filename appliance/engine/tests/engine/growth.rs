@@ -2,11 +2,12 @@
 
 use cistern_host::memory::{MemoryHost, disk};
 use cistern_model::{
-    AddDisksRequest, Bytes, DiskState, ErrorKind, GrowthPlan, Job, JobKind, JobState, Layout, Percent, Pool, PoolState,
-    ReplaceRequest,
+    AddDisksRequest, Bytes, DiskState, ErrorKind, GrowthPlan, Job, JobKind, JobState, Layers, Layout, Percent, Pool,
+    PoolState, ReplaceRequest,
 };
 
 use crate::crashes::everywhere_until;
+use crate::layers::{BOTH, CHECKSUMS, ENCRYPTED};
 use crate::support::{Rig, by, path, refused, serial};
 
 const LAYOUTS: [(Layout, usize); 5] = [
@@ -448,6 +449,79 @@ fn taking_up_what_disks_have_grown_by_can_be_asked_for_again_wherever_the_power_
             let pool = tank(rig);
             assert!(!done || (pool.growable == Bytes::ZERO && pool.size > Bytes::gib(44)));
             assert!(pool.size.saturating_add(pool.growable) > Bytes::gib(44), "{pool:?}");
+        },
+    );
+}
+
+/// A mirror with these layers, of disks that have grown since.
+fn grown_in(layers: Layers) -> Rig {
+    let rig = crate::layers::with(layers, Layout::Mirror, &["a", "b"]);
+    enlarge(&rig, &["a", "b"], Bytes::gib(15));
+    rig
+}
+
+#[test]
+fn layers_take_up_what_their_disk_has_grown_by_before_lvm_does() {
+    for layers in [CHECKSUMS, ENCRYPTED, BOTH] {
+        let mut rig = grown_in(layers);
+        let before = tank(&rig);
+        assert!(before.growable > Bytes::gib(4), "{before:?}");
+        assert_eq!(told(&rig, "`pools grow tank` takes that up"), 1);
+        let plan = rig.engine.plan_growth(&by(), "tank").unwrap();
+        let programs: Vec<&str> = plan.commands.iter().map(|line| line[0].as_str()).collect();
+        let of_layers = |program: &str| programs.iter().filter(|shown| **shown == program).count();
+        assert_eq!(of_layers("sfdisk"), 2);
+        assert_eq!(of_layers("cryptsetup"), if layers == CHECKSUMS { 0 } else { 2 });
+        assert_eq!(of_layers("blkdiscard"), if layers == ENCRYPTED { 0 } else { 2 });
+        assert!(
+            programs.ends_with(&["pvresize", "pvresize", "lvextend"]),
+            "{programs:?}"
+        );
+        assert_eq!(tank(&rig), before, "a plan touches nothing");
+        assert_eq!(grow(&rig).state, JobState::Succeeded);
+        rig.check();
+        let after = tank(&rig);
+        assert_eq!((after.size, after.growable), (plan.size_after, Bytes::ZERO));
+        assert!(rig.engine.disks().unwrap().iter().all(|disk| disk.grown_by.is_none()));
+        rig.restart();
+        rig.check();
+        assert_eq!((tank(&rig).size, tank(&rig).growable), (after.size, Bytes::ZERO));
+        assert!(rig.engine.alerts(false).is_empty(), "{:?}", rig.engine.alerts(false));
+    }
+}
+
+#[test]
+fn layers_that_cannot_be_made_larger_leave_the_pool_as_it_was() {
+    let rig = grown_in(BOTH);
+    let before = tank(&rig);
+    rig.machine.fail_next("layers.grow", MemoryHost::failure("grow"));
+    let JobState::Failed { problem } = grow(&rig).state else {
+        panic!("it succeeded");
+    };
+    assert!(problem.detail.contains("serial-a"), "{problem:?}");
+    assert_eq!(tank(&rig), before);
+    assert_eq!(grow(&rig).state, JobState::Succeeded);
+    rig.check();
+}
+
+#[test]
+fn taking_up_in_layers_can_be_asked_for_again_wherever_the_power_goes() {
+    let act = |rig: &Rig| match rig.engine.grow_pool(&by(), "tank") {
+        Ok(job) => rig.wait(&job).state == JobState::Succeeded,
+        Err(_) => false,
+    };
+    everywhere_until(
+        || grown_in(BOTH),
+        act,
+        |_| true,
+        |rig, done| {
+            file_is_there(rig);
+            let pool = tank(rig);
+            assert!(
+                !done || (pool.growable == Bytes::ZERO && pool.size > Bytes::gib(14)),
+                "{pool:?}"
+            );
+            assert!(pool.size.saturating_add(pool.growable) > Bytes::gib(14), "{pool:?}");
         },
     );
 }

@@ -11,11 +11,11 @@ use crate::crashes::{everywhere, everywhere_until};
 use crate::keys::with_a_tpm;
 use crate::support::{Rig, by, machine, path, pool_request, refused, serial};
 
-const CHECKSUMS: Layers = Layers {
+pub(crate) const CHECKSUMS: Layers = Layers {
     checksums: true,
     encryption: Encryption::None,
 };
-const ENCRYPTED: Layers = Layers {
+pub(crate) const ENCRYPTED: Layers = Layers {
     checksums: false,
     encryption: Encryption::Key,
 };

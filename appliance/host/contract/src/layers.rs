@@ -1,5 +1,7 @@
 //! Layers between disks and LVM.
 
+use std::path::PathBuf;
+
 use cistern_host::{BlockDevice, FoundLayers, HostErrorKind, LayerKey, LayerSpec, LayerStack, RaidLevel};
 use cistern_model::Bytes;
 
@@ -11,6 +13,7 @@ contracts! {
     an_encrypted_disk_opens_with_its_key_and_no_other,
     both_layers_lie_on_one_another_and_are_opened_and_closed_together,
     layers_under_active_volumes_are_not_closed,
+    layers_of_a_disk_that_has_not_grown_keep_what_lies_in_them,
     a_disk_that_carries_something_is_given_no_layers,
     a_disk_is_blank_once_its_layers_are_closed_and_wiped,
 }
@@ -112,10 +115,8 @@ fn both_layers_lie_on_one_another_and_are_opened_and_closed_together(bench: &Ben
     same("what failed so far", counted.get(&node), Some(&0))
 }
 
-fn layers_under_active_volumes_are_not_closed(bench: &Bench<'_>) -> Result<(), Broken> {
-    let layers = &bench.host.layers;
-    let spec = made(bench, 0, LayerStack::Integrity, None)?;
-    let node = layers.node(&spec.disk, spec.stack);
+/// A thin pool on this device, active.
+fn pool_on(bench: &Bench<'_>, node: PathBuf) -> Result<(), Broken> {
     let lvm = &bench.host.lvm;
     lvm.create_vg(VG, std::slice::from_ref(&node), &["contract=1".to_owned()])
         .done("making a group on it")?;
@@ -125,12 +126,46 @@ fn layers_under_active_volumes_are_not_closed(bench: &Bench<'_>) -> Result<(), B
     lvm.create_lv(VG, "meta", level, 2, &nodes, &[])
         .done("making the metadata")?;
     lvm.convert_to_thin_pool(VG, POOL, "meta", Bytes::new(64 << 10))
-        .done("making the thin pool")?;
+        .done("making the thin pool")
+}
+
+fn layers_under_active_volumes_are_not_closed(bench: &Bench<'_>) -> Result<(), Broken> {
+    let layers = &bench.host.layers;
+    let spec = made(bench, 0, LayerStack::Integrity, None)?;
+    pool_on(bench, layers.node(&spec.disk, spec.stack))?;
     bench.thin("v", Bytes::mib(300))?;
     layers
         .close(&spec.node)
         .refused("closing under an active volume", HostErrorKind::Busy)?;
     holds("it is open", is_open(bench, 0)?)
+}
+
+fn layers_of_a_disk_that_has_not_grown_keep_what_lies_in_them(bench: &Bench<'_>) -> Result<(), Broken> {
+    let layers = &bench.host.layers;
+    let right = key("MZXW6YTBOI-of-what-grows");
+    let spec = made(bench, 0, LayerStack::Luks2Integrity, Some(&right))?;
+    let node = layers.node(&spec.disk, spec.stack);
+    layers
+        .grow(&spec, Some(&right))
+        .refused("growing what LVM does not use", HostErrorKind::Failed)?;
+    pool_on(bench, node.clone())?;
+    let mounted = bench.mounted("v", Bytes::mib(300))?;
+    let before = device(bench, 0)?;
+    layers.grow(&spec, Some(&right)).done("growing what has not grown")?;
+    same("the disk", device(bench, 0)?, before)?;
+    let counted = layers.mismatches().done("counting what failed")?;
+    same("what failed", counted.get(&node), Some(&0))?;
+    let (lvm, filesystems) = (&bench.host.lvm, &bench.host.filesystems);
+    filesystems.unmount(&mounted).done("unmounting")?;
+    filesystems
+        .mount(&lvm.node(VG, "v"), &mounted)
+        .done("mounting what lay in them")?;
+    filesystems.unmount(&mounted).done("unmounting")?;
+    lvm.deactivate_vg(VG).done("deactivating the group")?;
+    layers.close(&spec.node).done("closing")?;
+    layers
+        .grow(&spec, Some(&right))
+        .refused("growing what is closed", HostErrorKind::Failed)
 }
 
 fn a_disk_that_carries_something_is_given_no_layers(bench: &Bench<'_>) -> Result<(), Broken> {

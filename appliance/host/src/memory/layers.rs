@@ -23,6 +23,10 @@ pub(super) struct Laid {
     /// The partition is there and nothing is in it.
     bare: bool,
     pub(super) open: bool,
+    /// The disk's size when they were laid, or took up what it had grown by.
+    took: Bytes,
+    /// What came by that has no checksums.
+    unsummed: bool,
     /// Since they were opened.
     mismatches: u64,
     /// Blocks that somebody wrote below them.
@@ -70,7 +74,7 @@ impl State {
         let disk = &self.disks[disk];
         match &disk.layers {
             None => disk.device.size,
-            Some(laid) => laid.stack.rest_of(disk.device.size),
+            Some(laid) => laid.stack.rest_of(laid.took),
         }
     }
 
@@ -93,6 +97,11 @@ impl State {
             None => self.signatures(disk),
             Some(_) => self.label(disk).into_iter().collect(),
         }
+    }
+
+    /// Whether LVM would be given what reads as an error.
+    pub(super) fn unsummed(&self, disk: usize) -> bool {
+        self.disks[disk].layers.as_ref().is_some_and(|laid| laid.unsummed)
     }
 
     fn held_by_lvm(&self, disk: usize) -> bool {
@@ -149,6 +158,7 @@ impl Layers for Running {
             }
             let bare = state.midway;
             let disk = &mut state.disks[at];
+            let took = disk.device.size;
             disk.writes.push(format!("layers {}", spec.stack));
             disk.layers = Some(Laid {
                 stack: spec.stack,
@@ -156,6 +166,8 @@ impl Layers for Running {
                 key: key.map(|key| key.reveal().to_owned()),
                 bare,
                 open: !bare,
+                took,
+                unsummed: false,
                 mismatches: 0,
                 garbage: 0,
                 remembered: 0,
@@ -167,6 +179,29 @@ impl Layers for Running {
 
     fn open(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
         self.change("layers.open", spec.disk.as_str(), |state| state.open_layers(spec, key))
+    }
+
+    fn growth_lines(&self, spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>> {
+        args::growth_lines(spec, size)
+    }
+
+    fn grow(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
+        self.change("layers.grow", spec.disk.as_str(), |state| {
+            let operation = "grow_layers";
+            let at = state.raw_at(operation, &spec.node)?;
+            let used = state.disks[at].pv.as_ref().is_some_and(|pv| pv.vg.is_some());
+            let (midway, size) = (state.midway, state.disks[at].device.size);
+            let laid = state.disks[at].layers.as_mut();
+            let laid = laid.filter(|laid| laid.open && laid.stack == spec.stack && used);
+            let laid = laid.ok_or_else(|| failed(operation, "no such layers are open, or LVM does not use them"))?;
+            if laid.key.as_deref() != key.map(LayerKey::reveal) {
+                return Err(failed(operation, "No key available with this passphrase."));
+            }
+            // A kernel that loads a table anew counts anew.
+            (laid.took, laid.mismatches) = (size.max(laid.took), 0);
+            laid.unsummed = midway && laid.stack.checksums();
+            Ok(())
+        })
     }
 
     fn close(&self, node: &Path) -> Result<(), HostError> {

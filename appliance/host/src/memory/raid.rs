@@ -72,6 +72,12 @@ impl Raids for Running {
                 state.lvm_size(disk),
                 state.extents_of(disk) - state.free_extents_of(disk),
             );
+            if state.unsummed(disk) {
+                let id = state.disks[disk].device.id.clone();
+                state
+                    .violations
+                    .push(format!("resize_pv on {id}, which has no checksums behind"));
+            }
             match &mut state.disks[disk].pv {
                 Some(pv) if pv.vg.as_deref() == Some(vg) => {
                     if size < EXTENT.saturating_mul(taken) {

@@ -193,7 +193,7 @@ impl State {
 
     /// Whether a disk is there, and its group counts it as such.
     pub(super) fn there(&self, disk: usize) -> bool {
-        self.readable(disk) && !self.disks[disk].pv.as_ref().is_some_and(|pv| pv.missing)
+        self.readable(disk) && self.disks[disk].pv.as_ref().is_some_and(|pv| !pv.missing)
     }
 
     /// A group's metadata is written: disks that are not there are marked in it.

@@ -17,7 +17,7 @@ use cistern_model::{Bytes, DiskId};
 
 pub(super) use self::args::{is_ours, mapper};
 use super::run::Run;
-use super::{disks, file, signatures};
+use super::{disks, file, lvm, signatures};
 use crate::{HostError, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 
 /// New checksums take a thousandth of the disk, in pieces 16 MiB apart: on large turning disks that is a million seeks.
@@ -68,11 +68,20 @@ pub(super) fn open_on(partition: &Path, stack: LayerStack) -> Option<OpenLayers>
     for _ in 0..depth {
         top = above(&top.1).into_iter().next()?;
     }
-    let sectors: u64 = fs::read_to_string(top.1.join("size")).ok()?.trim().parse().ok()?;
     Some(OpenLayers {
+        size: size_of("measure open layers", &top.1).ok()?,
         node: mapper(&top.0),
-        size: Bytes::new(sectors.saturating_mul(SECTOR)),
     })
+}
+
+/// The size of a block device, by its folder in sysfs.
+fn size_of(operation: &str, syspath: &Path) -> Result<Bytes, HostError> {
+    let text = file::read(operation, syspath.join("size"))?;
+    let sectors: u64 = text.trim().parse().map_err(|_| HostError::Unexpected {
+        operation: operation.to_owned(),
+        detail: format!("its size is {:?}", text.trim()),
+    })?;
+    Ok(Bytes::new(sectors.saturating_mul(SECTOR)))
 }
 
 /// A disk's only partition, by its folder in sysfs.
@@ -111,14 +120,18 @@ fn hold_new_partition(operation: &str, disk: &Path) -> Result<(PathBuf, File), H
     })
 }
 
-fn run(operation: &str, (program, args): &args::Line) -> Result<String, HostError> {
+fn run(operation: &str, line: &args::Line) -> Result<String, HostError> {
+    run_with(operation, line, "")
+}
+
+fn run_with(operation: &str, (program, args): &args::Line, input: &str) -> Result<String, HostError> {
     let run = Run {
         operation,
         program,
         args,
         limit: LIMIT,
     };
-    Ok(run.checked()?.stdout)
+    Ok(run.checked_with(input)?.stdout)
 }
 
 /// Does something while the key is in its file.
@@ -152,6 +165,36 @@ impl LinuxLayers {
         run(operation, &line(&["remove", "--deferred", &aside]))?;
         Ok(())
     }
+}
+
+/// Makes open checksums as large as what they lie on can have.
+///
+/// The kernel reckons how large that is when it is given a table, and does not when the disk grows. What is new has no
+/// checksums, whatever lies there: all that LVM does not use yet is noted as never written, also what an interrupted growth
+/// left so.
+fn grow_checksums(operation: &str, name: &str) -> Result<(), HostError> {
+    let unexpected = |what: &str, said: &str| HostError::Unexpected {
+        operation: operation.to_owned(),
+        detail: format!("{what} of {name} is {said:?}"),
+    };
+    let exchange = |table: &str| {
+        let lines = args::exchange(name, table);
+        lines.iter().try_for_each(|line| run(operation, line).map(drop))
+    };
+    let table = run(operation, &args::table(name))?;
+    exchange(table.trim())?;
+    let status = run(operation, &args::status(name))?;
+    let (is, could_be) = args::lengths(&table, &status).ok_or_else(|| unexpected("the state", &status))?;
+    if could_be > is {
+        let longer = args::of_length(&table, could_be).ok_or_else(|| unexpected("the table", &table))?;
+        exchange(&longer)?;
+    }
+    let node = mapper(name);
+    let used = lvm::used(operation, &node)?;
+    if used >= size_of(operation, &sysfs(&node))? {
+        return Ok(());
+    }
+    run(operation, &args::forget_behind(&node, used)).map(drop)
 }
 
 /// The folder in sysfs of the device that has this name.
@@ -219,6 +262,32 @@ impl Layers for LinuxLayers {
             }
             Ok(())
         })
+    }
+
+    fn growth_lines(&self, spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>> {
+        args::growth_lines(spec, size)
+    }
+
+    fn grow(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
+        let operation = format!("take up what disk {} has grown by", spec.disk);
+        let partition = partition_of(&spec.node).filter(|partition| open_on(partition, spec.stack).is_some());
+        let Some(partition) = partition else {
+            let detail = "its layers are not open".to_owned();
+            return Err(HostError::Unexpected { operation, detail });
+        };
+        let size = size_of(&operation, &sysfs(&spec.node))?;
+        if size_of(&operation, &partition)? < args::partition_size(size) {
+            let (line, script) = args::lengthen(&spec.node, size);
+            run_with(&operation, &line, &script)?;
+            run(&operation, &args::tell_length(&spec.node))?;
+        }
+        with_key(&operation, key, || {
+            args::growing(spec).iter().try_for_each(|layer| match layer {
+                args::Growing::Encryption(line) => run(&operation, line).map(drop),
+                args::Growing::Checksums(name) => grow_checksums(&operation, name),
+            })
+        })?;
+        disks::refresh(&operation, &node_of(&partition))
     }
 
     fn close(&self, node: &Path) -> Result<(), HostError> {

@@ -119,6 +119,12 @@ pub(crate) fn report() -> LvmCommand {
     command
 }
 
+/// Where the extents of a device begin, and how much they are.
+pub(crate) fn used(node: &Path) -> LvmCommand {
+    let args = ["--noheadings", "--units", "b", "--nosuffix", "-o", "pe_start,pv_size"];
+    LvmCommand::new("pvs", args).with([node.to_string_lossy().into_owned()])
+}
+
 /// The command of a step.
 pub(crate) fn step(step: &LvmStep, system_id: &str) -> LvmCommand {
     match step {

@@ -88,6 +88,12 @@ impl LinuxLvm {
     }
 }
 
+/// Where what LVM uses of a device ends.
+pub(super) fn used(operation: &str, node: &Path) -> Result<Bytes, HostError> {
+    let output = LinuxLvm::prepared(operation, &args::used(node)).checked()?;
+    report::used(&output.stdout).map_err(|detail| unexpected(operation, detail))
+}
+
 fn busy(operation: &str, object: &str) -> HostError {
     HostError::Busy {
         operation: operation.to_owned(),

@@ -171,6 +171,16 @@ pub(crate) fn thin_ls(text: &str) -> Result<BTreeMap<u64, ThinSize>, String> {
     Ok(sizes)
 }
 
+/// Where what LVM uses of a device ends: where its extents begin, and behind all of them.
+pub(crate) fn used(text: &str) -> Result<Bytes, String> {
+    let mut fields = text.split_whitespace().map(bytes);
+    match (fields.next(), fields.next(), fields.next()) {
+        // One that is in no group has no extents, and LVM says the device's size.
+        (Some(Ok(begin)), Some(Ok(size)), None) if begin > Bytes::ZERO => Ok(begin.saturating_add(size)),
+        _ => Err(format!("where LVM's extents lie is {text:?}")),
+    }
+}
+
 fn volumes(vg: &str, rows: Vec<LvRow>) -> Result<Vec<LogicalVolume>, String> {
     let (hidden, shown): (Vec<LvRow>, Vec<LvRow>) = rows.into_iter().partition(|row| row.lv_name.starts_with('['));
     let hidden: HashMap<&str, &LvRow> = hidden.iter().map(|row| (row.lv_name.as_str(), row)).collect();
