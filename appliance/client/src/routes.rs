@@ -75,10 +75,12 @@ impl Client {
         self.get(&["v1", "disks", id.as_str()]).await
     }
 
-    /// Wipes a disk. `confirm` must be its id once more; the appliance compares them.
-    pub async fn wipe_disk(&self, id: &DiskId, confirm: &str) -> Result<Disk, ClientError> {
+    /// Wipes a disk. `confirm` must be its id once more; the appliance compares them. A part of a pool that lacks other disks
+    /// for good is wiped only if that pool is named in `give_up`.
+    pub async fn wipe_disk(&self, id: &DiskId, confirm: &str, give_up: Option<&str>) -> Result<Disk, ClientError> {
         let path = ["v1", "disks", id.as_str(), "wipe"];
-        Ok(self.post(&path, &json!({ "confirm": confirm })).await?.1)
+        let body = json!({ "confirm": confirm, "give_up": give_up });
+        Ok(self.post(&path, &body).await?.1)
     }
 
     /// All pools that may be seen.

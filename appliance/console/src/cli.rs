@@ -198,6 +198,7 @@ mod tests {
             "disks list -o json",
             "-o json disks list",
             "disks wipe serial-1 --confirm serial-1",
+            "disks wipe serial-1 --confirm serial-1 --give-up tank",
             "pools plan tank --layout mirror --disk a --disk b",
             "pools create tank --layout mirror --all-blank-disks --no-wait",
             "orphans list -o json",

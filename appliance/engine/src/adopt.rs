@@ -143,23 +143,7 @@ impl Engine {
                 pool.tags.name
             )));
         }
-        let releasing = |now: bool| {
-            self.change_view(|view| {
-                if let Some(pool) = view.pools.get_mut(&pool.id) {
-                    pool.releasing = now;
-                }
-            });
-        };
-        releasing(true);
-        if let Err(error) = self.give_up(&pool) {
-            releasing(false);
-            if !crate::pools::power_lost(&error)
-                && let Err(again) = self.reconcile()
-            {
-                tracing::error!(%again, "a pool that could not be released is not wholly served");
-            }
-            return Err(error);
-        }
+        self.parting_with(&pool, || self.release(&pool))?;
         self.0.lvm.forget(pool.id);
         self.devices()?;
         let message = format!("pool {} was released; another appliance can import it", pool.tags.name);
@@ -169,7 +153,33 @@ impl Engine {
         self.released(&pool.vg())?.ok_or_else(|| no_pool(name_or_id))
     }
 
-    fn give_up(&self, pool: &PoolView) -> Result<(), EngineError> {
+    /// Does what ends with a pool that is served no more. If it fails the pool is served again.
+    pub(crate) fn parting_with<T>(
+        &self,
+        pool: &PoolView,
+        part: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let releasing = |now: bool| {
+            self.change_view(|view| {
+                if let Some(pool) = view.pools.get_mut(&pool.id) {
+                    pool.releasing = now;
+                }
+            });
+        };
+        releasing(true);
+        let outcome = self.stop_serving(pool).and_then(|()| part());
+        releasing(false);
+        if let Err(error) = &outcome
+            && !crate::pools::power_lost(error)
+            && let Err(again) = self.reconcile()
+        {
+            tracing::error!(%again, "a pool that was not parted with is not wholly served");
+        }
+        outcome
+    }
+
+    /// Takes a pool from its clients and lets go of it, as far as it is in use.
+    fn stop_serving(&self, pool: &PoolView) -> Result<(), EngineError> {
         let vg = pool.vg();
         let name = &pool.tags.name;
         self.publish()?;
@@ -200,11 +210,14 @@ impl Engine {
                     pool.volumes.values_mut().for_each(|volume| volume.active = false);
                 }
             },
-        )?;
+        )
+    }
+
+    fn release(&self, pool: &PoolView) -> Result<(), EngineError> {
         let released = self.change_lvm(
             pool.id,
-            || format!("release pool {name}"),
-            || self.0.host.takeover.export_group(&vg),
+            || format!("release pool {}", pool.tags.name),
+            || self.0.host.takeover.export_group(&pool.vg()),
             |view| {
                 view.pools.remove(&pool.id);
             },

@@ -37,8 +37,9 @@ impl Engine {
     }
 
     /// Removes everything from a disk that is neither in use nor in a pool nor the one that the system started from.
-    /// Wiping a blank one does nothing.
-    pub fn wipe_disk(&self, by: &Principal, id: &DiskId) -> Result<Disk, EngineError> {
+    /// Wiping a blank one does nothing. A part of a pool that lacks other disks is wiped if that pool is named in `give_up`: by
+    /// its id, if it holds volumes and could be served.
+    pub fn wipe_disk(&self, by: &Principal, id: &DiskId, give_up: Option<&str>) -> Result<Disk, EngineError> {
         let _operation = self.0.operations.begin(Duration::from_secs(900));
         let _disks = self.0.names.hold(DISKS.to_owned())?;
         self.read_lvm()?;
@@ -52,23 +53,16 @@ impl Engine {
         match &before.state {
             DiskState::Available => return Ok(before),
             DiskState::HasData => {}
-            DiskState::Boot | DiskState::InPool { .. } | DiskState::Busy | DiskState::Unusable { .. } => {
-                return Err(refusal(&before));
+            DiskState::InPool { pool } => {
+                self.refuse_pending(id)?;
+                return self.give_up(by, &before, *pool, give_up);
             }
+            DiskState::Boot | DiskState::Busy | DiskState::Unusable { .. } => return Err(refusal(&before)),
         }
         self.refuse_pending(id)?;
-        if let Err(error) = self.wipe_whole(&device) {
-            if error.kind() == HostErrorKind::Busy {
-                return Err(EngineError::DiskInUse {
-                    disk: id.clone(),
-                    why: "something on the appliance holds it open".to_owned(),
-                });
-            }
-            return Err(error).doing(|| format!("wipe disk {id}"));
-        }
+        self.wipe_now(&device)?;
         self.forgive(id);
-        let found = kinds(&before.signatures);
-        let message = format!("disk {id} was wiped; it had carried {found}");
+        let message = format!("disk {id} was wiped; it had carried {}", kinds(&before.signatures));
         self.record(
             EventKind::DiskWiped,
             Severity::Warning,
@@ -76,6 +70,26 @@ impl Engine {
             Some(by),
             message,
         );
+        self.disk_now(id)
+    }
+
+    /// Removes all that is on a device, if nothing holds it.
+    pub(crate) fn wipe_now(&self, device: &BlockDevice) -> Result<(), EngineError> {
+        let wiped = self.wipe_whole(device);
+        wiped.map_err(|error| match error.kind() {
+            HostErrorKind::Busy => EngineError::DiskInUse {
+                disk: device.id.clone(),
+                why: "something on the appliance holds it open".to_owned(),
+            },
+            HostErrorKind::Failed | HostErrorKind::TimedOut | HostErrorKind::PowerLost => EngineError::Host {
+                doing: format!("wipe disk {}", device.id),
+                source: error,
+            },
+        })
+    }
+
+    /// A disk as it is now.
+    pub(crate) fn disk_now(&self, id: &DiskId) -> Result<Disk, EngineError> {
         Ok(describe(&self.device(id)?, &self.pools_by_node()))
     }
 
@@ -88,7 +102,7 @@ impl Engine {
         Ok(devices)
     }
 
-    fn device(&self, id: &DiskId) -> Result<BlockDevice, EngineError> {
+    pub(crate) fn device(&self, id: &DiskId) -> Result<BlockDevice, EngineError> {
         let found = self.devices()?.into_iter().find(|device| device.id == *id);
         found.ok_or_else(|| EngineError::NotFound {
             what: "disk",

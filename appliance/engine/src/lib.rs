@@ -91,6 +91,7 @@ mod failure;
 mod fencing;
 mod fill;
 mod free_part;
+mod giving_up;
 mod grow_pool;
 mod growing;
 mod growth;

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Disk, DiskState, Layout, Percent, Pool, PoolState, Snapshot, Volume, VolumeState};
+use cistern_model::{
+    Bytes, Disk, DiskState, ErrorKind, Layout, Percent, Pool, PoolState, Snapshot, Volume, VolumeState,
+};
 use cistern_qemu::{Bus, Disk as Medium};
 
 use crate::lab::{Lab, Machine};
@@ -279,4 +281,66 @@ fn goes_on(lab: &Lab) -> Result<()> {
         "more from the writer",
         "[ $(cat /tmp/count) -gt $(($(cat /tmp/mark) + 2)) ] && [ ! -e /tmp/failed ]",
     )
+}
+
+/// A disk that was replaced comes back after its pool was deleted. Nothing on it says so: it is the rest of a pool that lost
+/// its other disk, and is given up as such, by the id of that pool because all of its data is there.
+pub(super) fn a_ghost_is_given_up(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let disks: Vec<Disk> = lab.available_disks()?;
+    let numbered = |n: usize| {
+        let serial = format!("PULL{n}");
+        let found = disks.iter().find(|d| d.id.as_str().contains(&serial));
+        Ok::<_, anyhow::Error>(
+            found
+                .with_context(|| format!("no disk {serial} in {disks:?}"))?
+                .id
+                .as_str(),
+        )
+    };
+    let (first, second, third) = (numbered(1)?, numbered(2)?, numbered(3)?);
+    let create = |name| {
+        let mirror = ["pools", "create", name, "--layout", "mirror", "--trash", "0"];
+        let args = mirror.into_iter().chain(["--disk", first, "--disk", second]);
+        lab.cli.ok(&args.collect::<Vec<_>>())
+    };
+    let whole = |pool: &Pool| pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL;
+    create("tank")?;
+    until(lab, "its copies to be made", whole)?;
+    lab.create_volume("photos", "300MiB")?;
+    let pulled = lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    lab.cli
+        .ok(&["pools", "replace", "tank", "--old", second, "--new", third, "--yes"])?;
+    until(lab, "it to be whole again", |pool| {
+        whole(pool) && pool.missing_disks == 0
+    })?;
+    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
+    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
+
+    lab.appliance.vm().plug(pulled)?;
+    let began = Instant::now();
+    let ghost = loop {
+        let pools: Vec<Pool> = lab.cli.json(&["pools", "list"])?;
+        if let Some(ghost) = pools.into_iter().next() {
+            break ghost;
+        }
+        ensure!(began.elapsed() < LIMIT, "what came back is shown as no pool");
+        std::thread::sleep(Duration::from_secs(1));
+    };
+    ensure!(ghost.missing_disks == 1 && ghost.volumes == 1, "{ghost:?}");
+    let wipe = ["disks", "wipe", second, "--confirm", second];
+    let said = lab.cli.refused(ErrorKind::DiskInUse, &wipe)?;
+    ensure!(said.contains("--give-up tank"), "it does not say the way out: {said}");
+    let by = |named| wipe.into_iter().chain(["--give-up", named]).collect::<Vec<_>>();
+    let said = lab.cli.refused(ErrorKind::Conflict, &by("tank"))?;
+    ensure!(said.contains(&ghost.id.to_string()), "it does not say the id: {said}");
+    // Whether it is served by then or not.
+    lab.cli.ok(&by(&ghost.id.to_string()))?;
+    let pools: Vec<Pool> = lab.cli.json(&["pools", "list"])?;
+    ensure!(pools.is_empty(), "{pools:?}");
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("tank"), "an alert is left:\n{alerts}");
+    create("tank")?;
+    until(lab, "a new pool to be whole", whole).map(drop)
 }

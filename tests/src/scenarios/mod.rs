@@ -177,6 +177,7 @@ const LONG: &[Scenario] = &[
     from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
     from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
     pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
+    pair("a-ghost-is-given-up", failure::pullable, failure::a_ghost_is_given_up),
     pair(
         "disks-replaced-under-fio",
         failure::many_pullable,
@@ -193,6 +194,11 @@ const LONG: &[Scenario] = &[
         "grown-and-drained-under-fio",
         failure::pullable,
         growth::grown_and_drained_under_fio,
+    ),
+    pair(
+        "layers-grow-with-their-disks",
+        failure::pullable,
+        growth::layers_grow_with_their_disks,
     ),
     pair(
         "pool-on-the-boot-disk",

@@ -17,6 +17,9 @@ use crate::problem::Refusal;
 pub(crate) struct WipeRequest {
     /// The disk's id once more, so that a slip in a path wipes nothing.
     confirm: DiskId,
+    /// The name or the id of the pool that the disk is a part of, if that pool lacks other disks for good and what this one
+    /// has of it is given up.
+    give_up: Option<String>,
 }
 
 /// All disks, with what is on them.
@@ -56,7 +59,9 @@ pub(crate) async fn wipe(
         return Err(Refusal::new(ErrorKind::Invalid, detail));
     }
     let what = format!("wiping the disk {id}");
-    app.call(&what, move |engine| engine.wipe_disk(&by, &id))
-        .await
-        .map(Json)
+    app.call(&what, move |engine| {
+        engine.wipe_disk(&by, &id, request.give_up.as_deref())
+    })
+    .await
+    .map(Json)
 }

@@ -23,6 +23,9 @@ pub(crate) enum Disks {
         /// Its id once more
         #[arg(long, value_name = "DISK")]
         confirm: Option<String>,
+        /// For a part of a pool that lacks other disks for good: that pool's name or id. What this disk has of it is lost
+        #[arg(long, value_name = "POOL")]
+        give_up: Option<String>,
     },
 }
 

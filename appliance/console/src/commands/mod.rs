@@ -73,7 +73,7 @@ async fn disks(context: &Context, command: Disks) -> Result<(), CliError> {
             "There are no disks.",
         ),
         Disks::Show { disk } => one(client.disk(&disk.parse()?).await?),
-        Disks::Wipe { disk, confirm } => {
+        Disks::Wipe { disk, confirm, give_up } => {
             let id = disk.parse()?;
             let confirm = match confirm {
                 Some(confirm) => confirm,
@@ -90,7 +90,7 @@ async fn disks(context: &Context, command: Disks) -> Result<(), CliError> {
                     });
                 }
             };
-            one(client.wipe_disk(&id, &confirm).await?)
+            one(client.wipe_disk(&id, &confirm, give_up.as_deref()).await?)
         }
     }
 }

@@ -429,10 +429,10 @@ fn wiping_a_disk() {
     for cut in CUTS {
         let mut rig = Rig::with_pool();
         rig.machine.cut_power_at(1, cut);
-        assert!(rig.engine.wipe_disk(&by(), &serial("full")).is_err());
+        assert!(rig.engine.wipe_disk(&by(), &serial("full"), None).is_err());
         rig.restart();
         assert_eq!(
-            rig.engine.wipe_disk(&by(), &serial("full")).unwrap().state,
+            rig.engine.wipe_disk(&by(), &serial("full"), None).unwrap().state,
             DiskState::Available
         );
     }

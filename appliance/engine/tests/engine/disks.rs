@@ -55,7 +55,7 @@ fn each_disk_says_what_can_be_done_with_it() {
 #[test]
 fn a_wiped_disk_is_blank_and_can_be_used() {
     let rig = Rig::new();
-    let wiped = rig.engine.wipe_disk(&by(), &serial("full")).unwrap();
+    let wiped = rig.engine.wipe_disk(&by(), &serial("full"), None).unwrap();
     assert_eq!((wiped.state, wiped.signatures.len()), (DiskState::Available, 0));
     assert_eq!(rig.machine.writes(&serial("full")), ["wipe"]);
     assert!(
@@ -70,7 +70,7 @@ fn a_wiped_disk_is_blank_and_can_be_used() {
 #[test]
 fn wiping_a_blank_disk_does_nothing() {
     let rig = Rig::new();
-    rig.engine.wipe_disk(&by(), &serial("a")).unwrap();
+    rig.engine.wipe_disk(&by(), &serial("a"), None).unwrap();
     assert_eq!(rig.machine.writes(&serial("a")), Vec::<String>::new());
 }
 
@@ -80,9 +80,12 @@ fn a_disk_in_use_is_not_wiped() {
     rig.machine.change_device(&serial("c"), |device| device.busy = true);
     let before = rig.snapshot();
     for name in ["a", "c", "boot"] {
-        refused(rig.engine.wipe_disk(&by(), &serial(name)), ErrorKind::DiskInUse);
+        refused(rig.engine.wipe_disk(&by(), &serial(name), None), ErrorKind::DiskInUse);
     }
-    refused(rig.engine.wipe_disk(&by(), &serial("nowhere")), ErrorKind::NotFound);
+    refused(
+        rig.engine.wipe_disk(&by(), &serial("nowhere"), None),
+        ErrorKind::NotFound,
+    );
     assert_eq!(rig.snapshot(), before);
 }
 
@@ -94,6 +97,6 @@ fn a_disk_that_something_takes_up_just_before_the_wipe_is_in_use() {
         object: "/dev/vdf".into(),
     };
     rig.machine.fail_next("disks.wipe", busy);
-    refused(rig.engine.wipe_disk(&by(), &serial("full")), ErrorKind::DiskInUse);
+    refused(rig.engine.wipe_disk(&by(), &serial("full"), None), ErrorKind::DiskInUse);
     assert_eq!(rig.machine.writes(&serial("full")), Vec::<String>::new());
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use cistern_engine::{Config, Engine};
 use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Bytes, EventKind, Layout, PoolState, VolumeState};
+use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, VolumeState};
 
-use crate::support::{Rig, by, path, serial};
+use crate::support::{Rig, by, path, refused, serial};
 
 /// A pool of this layout with a volume that holds a file.
 fn with(layout: Layout, disks: &[&str]) -> (Rig, cistern_model::Volume) {
@@ -181,4 +181,61 @@ fn until(rig: &Rig, reached: impl Fn(&Rig) -> bool) {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn give_up(rig: &Rig, disk: &str, named: Option<&str>) -> Result<cistern_model::Disk, cistern_engine::EngineError> {
+    rig.engine.wipe_disk(&by(), &serial(disk), named)
+}
+
+#[test]
+fn what_is_left_of_a_pool_that_lost_its_other_disks_for_good_is_given_up_by_name() {
+    let (mut rig, _) = with(Layout::Single, &["a", "b", "c"]);
+    rig.machine.detach(&serial("c"));
+    rig.restart();
+    assert_eq!(states(&rig), INCOMPLETE);
+    rig.make_pool("other", Layout::Single, &["d"]);
+    let before = rig.snapshot();
+    let said = refused(give_up(&rig, "a", None), ErrorKind::DiskInUse);
+    assert!(
+        said.contains("lacks 1 of its disks") && said.contains("--give-up tank"),
+        "{said}"
+    );
+    let said = refused(give_up(&rig, "a", Some("other")), ErrorKind::Invalid);
+    assert!(said.contains("belongs to pool tank"), "{said}");
+    refused(give_up(&rig, "d", Some("other")), ErrorKind::DiskInUse);
+    assert_eq!(rig.snapshot(), before);
+    assert_eq!(give_up(&rig, "a", Some("tank")).unwrap().state, DiskState::Available);
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().missing_disks, 2);
+    assert_eq!(give_up(&rig, "b", Some("tank")).unwrap().state, DiskState::Available);
+    refused(rig.engine.pool(&by(), "tank"), ErrorKind::NotFound);
+    assert!(rig.engine.alerts(false).is_empty(), "{:?}", rig.engine.alerts(false));
+    // What comes back after all is such a pool by itself.
+    rig.machine.attach(&serial("c"));
+    rig.engine.reconcile().unwrap();
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().missing_disks, 2);
+    give_up(&rig, "c", Some("tank")).unwrap();
+    rig.make_pool("tank", Layout::Single, &["a", "b", "c"]);
+    rig.check();
+}
+
+#[test]
+fn a_pool_that_could_be_served_is_given_up_by_its_id_and_not_by_its_name() {
+    let (rig, volume) = with(Layout::Mirror, &["a", "b"]);
+    refused(give_up(&rig, "a", Some("tank")), ErrorKind::DiskInUse);
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    assert_eq!(states(&rig), DEGRADED);
+    let id = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
+    let said = refused(give_up(&rig, "a", Some("tank")), ErrorKind::Conflict);
+    assert!(said.contains("1 volume(s)") && said.contains(&id), "{said}");
+    assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 1, "it is served");
+    // Somebody works in it on the appliance itself: it goes on being served.
+    rig.machine.pin(&path(volume.id), true);
+    refused(give_up(&rig, "a", Some(&id)), ErrorKind::Conflict);
+    assert_eq!((states(&rig), rig.machine.exports().len()), (DEGRADED, 1));
+    rig.machine.pin(&path(volume.id), false);
+    assert_eq!(give_up(&rig, "a", Some(&id)).unwrap().state, DiskState::Available);
+    assert_eq!(rig.machine.exports().len(), 0);
+    refused(rig.engine.pool(&by(), "tank"), ErrorKind::NotFound);
+    assert_eq!(rig.machine.violations(), Vec::<String>::new());
 }

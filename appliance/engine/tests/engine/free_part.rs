@@ -120,7 +120,7 @@ fn a_pool_on_it_is_like_any_other_and_leaves_the_partition_behind() {
     // The same request is the same pool.
     let again = rig.engine.create_pool(&by(), &request()).unwrap();
     assert!(matches!(again, PoolCreation::Exists(there) if there.id == pool.id));
-    refused(rig.engine.wipe_disk(&by(), &free()), ErrorKind::DiskInUse);
+    refused(rig.engine.wipe_disk(&by(), &free(), None), ErrorKind::DiskInUse);
     rig.engine.delete_volume(&by(), volume.id).unwrap();
     delete(&rig);
     assert_eq!(listed(&rig).state, DiskState::Available);
@@ -147,7 +147,7 @@ fn what_lay_there_is_found_once_the_partition_is_made_and_stays_until_it_is_wipe
     // From now on it is refused at once.
     refused(rig.try_pool(&request()), ErrorKind::DiskInUse);
     refused(rig.engine.plan_pool(&request()), ErrorKind::DiskInUse);
-    let wiped = rig.engine.wipe_disk(&by(), &free()).unwrap();
+    let wiped = rig.engine.wipe_disk(&by(), &free(), None).unwrap();
     assert_eq!(wiped.state, DiskState::Available);
     rig.check_boot();
     make(&rig);
@@ -157,10 +157,10 @@ fn what_lay_there_is_found_once_the_partition_is_made_and_stays_until_it_is_wipe
 #[test]
 fn there_is_nothing_to_wipe_before_its_partition_is_there() {
     let rig = with_room(Bytes::gib(4), |room| room.signatures.push(signature("xfs")));
-    let said = refused(rig.engine.wipe_disk(&by(), &free()), ErrorKind::Conflict);
+    let said = refused(rig.engine.wipe_disk(&by(), &free(), None), ErrorKind::Conflict);
     assert!(said.contains("nothing to wipe"), "{said}");
     assert_eq!(rig.machine.writes(&free()), Vec::<String>::new());
-    refused(rig.engine.wipe_disk(&by(), &serial("boot")), ErrorKind::DiskInUse);
+    refused(rig.engine.wipe_disk(&by(), &serial("boot"), None), ErrorKind::DiskInUse);
     rig.check_boot();
 }
 

@@ -86,7 +86,7 @@ fn a_missing_disk_is_replaced_while_the_pool_is_served_and_is_to_be_wiped_if_it_
         rig.machine.attach(&serial(lost));
         rig.engine.reconcile().unwrap();
         assert_eq!(disk_state(&rig, lost), DiskState::HasData, "{layout}");
-        rig.engine.wipe_disk(&by(), &serial(lost)).unwrap();
+        rig.engine.wipe_disk(&by(), &serial(lost), None).unwrap();
         rig.check();
     }
 }

@@ -228,7 +228,7 @@ impl History {
             let label = disk.signatures.iter().any(|s| s.kind == "LVM2_member");
             let precious = [serial("full"), serial("boot")].contains(&disk.id);
             if disk.state == DiskState::HasData && label && !precious && !self.worlds.iter().any(|world| world.away) {
-                self.rig.engine.wipe_disk(&by(), &disk.id).unwrap();
+                self.rig.engine.wipe_disk(&by(), &disk.id, None).unwrap();
             }
         }
     }

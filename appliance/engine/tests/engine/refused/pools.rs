@@ -150,8 +150,11 @@ pub(super) fn pools() -> Vec<Call> {
 
 pub(super) fn disks_and_what_is_found() -> Vec<Call> {
     use ErrorKind::{Conflict, DiskInUse, Invalid, NotFound};
-    let wipe =
-        |what, kind, disk: &'static str| call(what, kind, move |f: &Full| f.rig.engine.wipe_disk(&by(), &serial(disk)));
+    let wipe = |what, kind, disk: &'static str| {
+        call(what, kind, move |f: &Full| {
+            f.rig.engine.wipe_disk(&by(), &serial(disk), None)
+        })
+    };
     let remove = |object: &str, confirm: &str| RemoveOrphanRequest {
         object: object.to_owned(),
         confirm: confirm.to_owned(),
