@@ -18,7 +18,7 @@ use cistern_model::{Bytes, DiskId, Signature};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use udev::{Device, Enumerator, MonitorBuilder};
+use udev::{Device, MonitorBuilder};
 
 use self::boot::Piece;
 use self::identity::Source;
@@ -37,6 +37,8 @@ const QUEUE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a new partition may take to appear.
 const APPEARS: Duration = Duration::from_secs(20);
 const SECTOR: u64 = 512;
+/// A link for each block device.
+const BLOCK_DEVICES: &str = "/sys/class/block";
 
 /// This machine's disks.
 #[derive(Debug, Default)]
@@ -108,14 +110,28 @@ fn holder(syspath: &Path) -> Holder {
     found
 }
 
-fn devices(operation: &str, kind: &str) -> Result<Vec<Device>, HostError> {
-    let scan = || {
-        let mut all = Enumerator::new()?;
-        all.match_subsystem("block")?;
-        all.match_property("DEVTYPE", kind)?;
-        Ok(all.scan_devices()?.collect::<Vec<_>>())
-    };
-    scan().map_err(|source| file::io(operation, "udev", source))
+/// The disks and the partitions that there are, by what udev knows of them.
+///
+/// Not by an enumeration of udev's, which would look at every volume of a pool as well: each write of LVM's makes udev tell
+/// of a change of the disk, and with hundreds of volumes looking at them was most of what making another one took.
+fn devices(operation: &str) -> Result<(Vec<Device>, Vec<Device>), HostError> {
+    let names = fs::read_dir(BLOCK_DEVICES).map_err(|source| file::io(operation, BLOCK_DEVICES, source))?;
+    let (mut disks, mut partitions) = (Vec::new(), Vec::new());
+    for entry in names.flatten() {
+        if !identity::is_disk(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        // One that goes meanwhile is not there.
+        let Ok(device) = Device::from_syspath(&entry.path()) else {
+            continue;
+        };
+        match device.devtype().and_then(|kind| kind.to_str()) {
+            Some("disk") => disks.push(device),
+            Some("partition") => partitions.push(device),
+            Some(_) | None => {}
+        }
+    }
+    Ok((disks, partitions))
 }
 
 fn wait_for_udev() {
@@ -280,8 +296,7 @@ impl Disks for LinuxDisks {
     fn list(&self) -> Result<Vec<BlockDevice>, HostError> {
         let operation = "list disks";
         wait_for_udev();
-        let disks = devices(operation, "disk")?;
-        let partitions = devices(operation, "partition")?;
+        let (disks, partitions) = devices(operation)?;
         let InUse { numbers, nodes } = in_use(operation)?;
         let mut pieces: Vec<Piece> = disks.iter().map(|disk| piece(disk, sysname(disk))).collect();
         let mut mounted_disks = Vec::new();
@@ -403,7 +418,7 @@ impl Disks for LinuxDisks {
             });
         }
         // Inside out: what a partition holds would be found again once the same partition is made again.
-        for partition in devices(&operation, "partition")? {
+        for partition in devices(&operation)?.1 {
             let of = partition.parent().and_then(|disk| disk.devnode().map(Path::to_owned));
             if let (Some(of), Some(part)) = (of, partition.devnode())
                 && of == node
