@@ -58,12 +58,13 @@ impl Engine {
                 return;
             }
         };
+        let busy = self.0.layers.busy();
         let disks: Vec<(DiskId, u64)> = {
             let devices = locked(&self.0.devices);
             let of = |device: &cistern_host::BlockDevice| Some((device.id.clone(), *counts.get(device.lvm_node())?));
             devices.iter().filter_map(of).collect()
         };
-        for (disk, count) in disks {
+        for (disk, count) in disks.into_iter().filter(|(disk, _)| !busy.contains(disk)) {
             let before = locked(&self.0.layers.counts).last.insert(disk.clone(), count);
             // Counted anew since they were opened.
             let more = count.checked_sub(before.unwrap_or(0)).unwrap_or(count);

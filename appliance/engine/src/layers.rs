@@ -33,6 +33,13 @@ pub(crate) struct LayersKnown {
     pub(crate) keys: crate::layer_keys::KeysKnown,
 }
 
+impl LayersKnown {
+    /// The disks at which somebody is.
+    pub(crate) fn busy(&self) -> BTreeSet<DiskId> {
+        locked(&self.busy).clone()
+    }
+}
+
 /// A disk at which somebody is, until this is dropped.
 struct Busy<'a>(&'a LayersKnown, &'a [DiskId]);
 
@@ -124,6 +131,8 @@ impl Engine {
             true => Some(self.key_of(id)?),
             false => None,
         };
+        // What is read of the new space before it has checksums is not counted.
+        let _busy = Busy::with(&self.0.layers, std::slice::from_ref(disk));
         let grown = self
             .0
             .host
@@ -218,7 +227,7 @@ impl Engine {
     /// Opens the layers of all disks that have any, as far as that can be done. Fails only if the machine is gone.
     pub(crate) fn open_layers(&self) -> Result<(), EngineError> {
         let devices = locked(&self.0.devices).clone();
-        let busy = locked(&self.0.layers.busy).clone();
+        let busy = self.0.layers.busy();
         let (mut closed, mut opened) = (BTreeMap::new(), false);
         for device in devices.iter().filter(|device| !busy.contains(&device.id)) {
             let Some(found) = device.layers.as_ref().filter(|found| found.open.is_none()) else {
@@ -325,7 +334,7 @@ impl Engine {
 
     /// Finishes what was interrupted: disks that were to get or to lose layers, and are in no group, become blank.
     pub(crate) fn tidy_layers(&self) -> Result<(), EngineError> {
-        let busy = locked(&self.0.layers.busy).clone();
+        let busy = self.0.layers.busy();
         let unfinished: Vec<DiskId> = match self.unfinished() {
             Ok(all) => all.into_iter().filter(|disk| !busy.contains(disk)).collect(),
             Err(error) if error.kind() == HostErrorKind::PowerLost => {

@@ -275,6 +275,7 @@ pub(crate) fn growth_lines(spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>> {
                 let (program, mut args) = forget_behind(&mapper(&name), Bytes::ZERO);
                 args[2] = "<the end of what LVM uses>".to_owned();
                 lines.push((program, args));
+                lines.extend(exchange(&name, "<the same>"));
             }
         }
     }
@@ -433,6 +434,8 @@ mod tests {
                 "dmsetup reload cistern-integrity-serial-D0 --table <its table, as long as it can be>",
                 "dmsetup resume cistern-integrity-serial-D0",
                 "blkdiscard --force --offset <the end of what LVM uses> /dev/mapper/cistern-integrity-serial-D0",
+                "dmsetup reload cistern-integrity-serial-D0 --table <the same>",
+                "dmsetup resume cistern-integrity-serial-D0",
             ]
         );
     }

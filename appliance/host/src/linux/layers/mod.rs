@@ -181,20 +181,23 @@ fn grow_checksums(operation: &str, name: &str) -> Result<(), HostError> {
         let lines = args::exchange(name, table);
         lines.iter().try_for_each(|line| run(operation, line).map(drop))
     };
+    let node = mapper(name);
+    // Before there is anything new: LVM looks at the end of each device that it reads.
+    let used = lvm::used(operation, &node)?;
     let table = run(operation, &args::table(name))?;
     exchange(table.trim())?;
     let status = run(operation, &args::status(name))?;
     let (is, could_be) = args::lengths(&table, &status).ok_or_else(|| unexpected("the state", &status))?;
+    let longer = args::of_length(&table, could_be.max(is)).ok_or_else(|| unexpected("the table", &table))?;
     if could_be > is {
-        let longer = args::of_length(&table, could_be).ok_or_else(|| unexpected("the table", &table))?;
         exchange(&longer)?;
     }
-    let node = mapper(name);
-    let used = lvm::used(operation, &node)?;
-    if used >= size_of(operation, &sysfs(&node))? {
-        return Ok(());
+    if used < size_of(operation, &sysfs(&node))? {
+        run(operation, &args::forget_behind(&node, used))?;
+        // Who read there meanwhile was counted; the kernel counts anew with each table.
+        exchange(&longer)?;
     }
-    run(operation, &args::forget_behind(&node, used)).map(drop)
+    Ok(())
 }
 
 /// The folder in sysfs of the device that has this name.
