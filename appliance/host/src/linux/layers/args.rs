@@ -211,8 +211,8 @@ pub(super) fn status(name: &str) -> Line {
     line("dmsetup", &["status", name])
 }
 
-/// Gives open checksums another table. `integritysetup resize` would compute all checksums anew from what is there, and so
-/// take whatever a disk has got wrong for right.
+/// Gives open checksums another table. `integritysetup resize` fails on ours (2.7.5: EINVAL, with the device grown), and a
+/// table that asks for checksums to be computed anew begins at the first sector: it would take for right what a disk got wrong.
 pub(super) fn exchange(name: &str, table: &str) -> [Line; 2] {
     [
         line("dmsetup", &["reload", name, "--table", table]),
