@@ -53,7 +53,12 @@ impl Engine {
             self.set_alert(AlertKind::PoolDegraded, &subject, degraded);
             self.set_alert(AlertKind::PoolIncomplete, &subject, incomplete);
         }
-        for kind in [AlertKind::PoolDegraded, AlertKind::PoolIncomplete] {
+        // What a scrub found lasts until another one finds nothing; a pool that was deleted or released has no other one.
+        for kind in [
+            AlertKind::PoolDegraded,
+            AlertKind::PoolIncomplete,
+            AlertKind::ScrubMismatches,
+        ] {
             self.clear_alerts_but(kind, |pool| known.contains(pool));
         }
         for (disk, pool) in &missing {

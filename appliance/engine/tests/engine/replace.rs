@@ -318,3 +318,19 @@ fn a_scrub_tells_what_differs_until_a_later_one_finds_nothing() {
         ErrorKind::Invalid,
     );
 }
+
+#[test]
+fn what_a_scrub_found_is_over_when_its_pool_is_gone() {
+    let rig = with(Layout::Mirror, &["a", "b"]);
+    let vg = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
+    rig.machine.let_images_differ(&vg, "data_tdata", 128);
+    let job = rig.engine.scrub_pool(&by(), "tank", &ScrubRequest::default()).unwrap();
+    rig.wait(&job);
+    let alerts = rig.engine.alerts(false);
+    assert!(
+        alerts.iter().any(|alert| alert.kind == AlertKind::ScrubMismatches),
+        "{alerts:?}"
+    );
+    rig.engine.release_pool(&by(), "tank").unwrap();
+    assert_eq!(rig.engine.alerts(false), Vec::new());
+}
