@@ -106,7 +106,9 @@ impl Engine {
                 message,
             );
         }
-        for snapshot in surplus(&self.scheduled_of(pool, id), schedule) {
+        // Asked anew: what was made just now is not from the future.
+        let now = self.0.host.machine.now();
+        for snapshot in surplus(&self.scheduled_of(pool, id), schedule, now) {
             let Some(_name) = self.0.names.try_hold(snapshot_lock(snapshot)) else {
                 continue;
             };
@@ -191,12 +193,13 @@ impl Engine {
     }
 }
 
-/// The periods for which a snapshot is to be made now.
+/// The periods for which a snapshot is to be made now. One from the future, made while the clock was ahead, is none of this
+/// period: the schedule would stand still until then.
 fn due(snapshots: &BTreeMap<SnapshotId, SnapshotView>, schedule: Schedule, now: Timestamp) -> BTreeSet<Period> {
     let made = |period: Period| {
         snapshots
             .values()
-            .any(|s| s.tags.scheduled.contains(&period) && period.number(s.tags.created) >= period.number(now))
+            .any(|s| s.tags.scheduled.contains(&period) && period.number(s.tags.created) == period.number(now))
     };
     Period::ALL
         .into_iter()
@@ -205,23 +208,25 @@ fn due(snapshots: &BTreeMap<SnapshotId, SnapshotView>, schedule: Schedule, now: 
 }
 
 /// The snapshots that the schedule no longer keeps for any of the periods that they were made for. What somebody reads
-/// is left.
-fn surplus(snapshots: &BTreeMap<SnapshotId, SnapshotView>, schedule: Schedule) -> Vec<SnapshotId> {
+/// is left. Those from the future, made while the clock was ahead, count as the oldest: else each that is made now would be
+/// one too many.
+fn surplus(snapshots: &BTreeMap<SnapshotId, SnapshotView>, schedule: Schedule, now: Timestamp) -> Vec<SnapshotId> {
+    let age = |s: &SnapshotView| (s.tags.created <= now, s.tags.created);
     let mut kept: BTreeSet<SnapshotId> = BTreeSet::new();
     for period in Period::ALL {
-        let mut of_period: Vec<(Timestamp, SnapshotId)> = snapshots
+        let mut of_period: Vec<_> = snapshots
             .iter()
             .filter(|(_, s)| s.tags.scheduled.contains(&period))
-            .map(|(id, s)| (s.tags.created, *id))
+            .map(|(id, s)| (age(s), *id))
             .collect();
         of_period.sort();
         let count = usize::try_from(schedule.kept(period)).unwrap_or(usize::MAX);
         kept.extend(of_period.iter().rev().take(count).map(|(_, id)| *id));
     }
-    let mut rest: Vec<(Timestamp, SnapshotId)> = snapshots
+    let mut rest: Vec<_> = snapshots
         .iter()
         .filter(|(id, s)| !kept.contains(id) && s.tags.clients.is_empty() && s.tags.state == Stage::Ready)
-        .map(|(id, s)| (s.tags.created, *id))
+        .map(|(id, s)| (age(s), *id))
         .collect();
     rest.sort();
     rest.into_iter().map(|(_, id)| id).collect()

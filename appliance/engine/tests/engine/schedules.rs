@@ -178,3 +178,26 @@ fn the_oldest_scheduled_snapshot_is_shed_first_and_none_made_by_hand() {
     assert_eq!(rig.snapshots().len(), 1);
     rig.check();
 }
+
+#[test]
+fn a_clock_that_was_ahead_for_a_while_does_not_keep_a_schedule_from_being_kept() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    keep(&rig, volume.id, "hourly=3,daily=0,weekly=0");
+    let ahead = SignedDuration::from_hours(24 * 30);
+    rig.machine.pass(ahead);
+    for _ in 0..4 {
+        rig.machine.pass(SignedDuration::from_hours(1));
+        rig.engine.tick();
+    }
+    assert_eq!(count(&rig, Period::Hourly), 3);
+    let future = rig.snapshots().iter().map(|s| s.created).min().unwrap();
+    rig.machine.pass(-ahead);
+    for _ in 0..3 {
+        rig.machine.pass(SignedDuration::from_hours(1));
+        rig.engine.tick();
+    }
+    let all = rig.snapshots();
+    assert!(all.len() == 3 && all.iter().all(|s| s.created < future), "{all:?}");
+    rig.check();
+}

@@ -126,6 +126,22 @@ fn after_its_time_it_is_gone_and_so_is_what_was_promised_to_nobody() {
 }
 
 #[test]
+fn a_clock_that_nothing_keeps_right_empties_no_trash() {
+    let rig = with_trash();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.engine.delete_volume(&by(), volume.id).unwrap();
+    rig.machine.let_clock_drift(true);
+    rig.machine.pass(SignedDuration::from_hours(24 * 3650));
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()).len(), 1);
+    rig.machine.pass(SignedDuration::from_hours(-24 * 3650));
+    rig.machine.let_clock_drift(false);
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()).len(), 1);
+    rig.check();
+}
+
+#[test]
 fn how_long_a_pool_keeps_its_trash_can_be_changed_and_holds_for_what_is_in_it() {
     let mut rig = with_trash();
     let volume = rig.make_volume("v", Bytes::gib(1));
