@@ -1,30 +1,28 @@
 //! Layers between a pool's disks and LVM: laid on blank disks, opened before LVM looks, taken off disks that leave.
 //!
 //! Invariant: a disk that is given layers, or is to lose them, stands in a record on the state partition before it is
-//! written to, and until it is in a group of LVM's or blank. Nothing else is ever taken off a disk by itself, and this
-//! only from one that is in no group. A disk of another appliance is opened if it can be, and left as it is.
+//! written to, and until it is in a group of LVM's or blank (`layer_record`). Nothing else is ever taken off a disk by itself.
+//! A disk of another appliance is opened if it can be, and left as it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use cistern_host::{BlockDevice, HostError, HostErrorKind, LayerKey, LayerSpec, LayerStack};
+use cistern_host::{BlockDevice, HostErrorKind, LayerKey, LayerSpec, LayerStack};
 use cistern_model::{Bytes, DiskId, EventKind, Layers, Orphan, OrphanKind, PoolId, PoolRequest, Severity};
 
 use crate::EngineError;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::layer_record::{Phase, Unfinished};
 use crate::pools::{no_pool, power_lost};
 use crate::view::PoolView;
-
-/// The record of disks that carry layers of ours and are in no group, or are about to.
-const RECORD: &str = "layers.json";
 
 /// What is known of layers until the next start.
 #[derive(Debug, Default)]
 pub(crate) struct LayersKnown {
     /// What the record says, once it was read.
-    unfinished: Mutex<Option<BTreeSet<DiskId>>>,
+    pub(crate) unfinished: Mutex<Option<Unfinished>>,
     /// Disks at which a request or a job is.
     busy: Mutex<BTreeSet<DiskId>>,
     /// Why disks cannot be opened.
@@ -158,7 +156,7 @@ impl Engine {
             true => Some(self.key_of(id)?),
             false => None,
         };
-        self.note_unfinished(&disks)?;
+        self.note_unfinished(&disks, Phase::Making)?;
         let outcome = devices.iter().try_for_each(|device| {
             let spec = spec_of(id, device, stack);
             let made = self.0.host.layers.make(&spec, key.as_ref());
@@ -167,6 +165,8 @@ impl Engine {
         let outcome = outcome.and_then(|()| {
             let all = self.devices()?;
             let laid = all.into_iter().filter(|device| disks.contains(&device.id));
+            // From here on something may lie on them.
+            self.note_unfinished(&disks, Phase::Parting)?;
             join(&laid.collect::<Vec<_>>())
         });
         // In a group or blank: then it is forgotten.
@@ -191,7 +191,7 @@ impl Engine {
             return part();
         }
         let _busy = Busy::with(&self.0.layers, disks);
-        self.note_unfinished(disks)?;
+        self.note_unfinished(disks, Phase::Parting)?;
         part()?;
         match self.tidy(disks) {
             Err(error) if power_lost(&error) => Err(error),
@@ -330,108 +330,6 @@ impl Engine {
             .filter_map(|disk| Some(format!("disk {disk} cannot be opened: {}", closed.get(disk)?)))
             .collect();
         (!words.is_empty()).then(|| words.join("; "))
-    }
-
-    /// Finishes what was interrupted: disks that were to get or to lose layers, and are in no group, become blank.
-    pub(crate) fn tidy_layers(&self) -> Result<(), EngineError> {
-        let busy = self.0.layers.busy();
-        let unfinished: Vec<DiskId> = match self.unfinished() {
-            Ok(all) => all.into_iter().filter(|disk| !busy.contains(disk)).collect(),
-            Err(error) if error.kind() == HostErrorKind::PowerLost => {
-                return Err(error).doing(|| "read which disks are unfinished".to_owned());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "which disks are unfinished is not known");
-                return Ok(());
-            }
-        };
-        match self.tidy(&unfinished) {
-            Err(error) if power_lost(&error) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "not all unfinished disks could be tidied up");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Of these disks, those that are in the record and in no group become blank; then they are forgotten.
-    fn tidy(&self, disks: &[DiskId]) -> Result<(), EngineError> {
-        let doing = || "read which disks are unfinished".to_owned();
-        let unfinished = self.unfinished().doing(doing)?;
-        let disks: Vec<&DiskId> = disks.iter().filter(|disk| unfinished.contains(*disk)).collect();
-        if disks.is_empty() {
-            return Ok(());
-        }
-        let state = self.0.host.lvm.state().doing(|| "read the pools' state".to_owned())?;
-        let joined = |device: &BlockDevice| {
-            let mut pvs = state.pvs.iter().filter(|pv| pv.vg.is_some());
-            pvs.any(|pv| {
-                [&pv.node, &pv.returned]
-                    .iter()
-                    .any(|node| node.as_deref() == Some(device.lvm_node()))
-            })
-        };
-        let mut done = Vec::new();
-        for device in self.devices()?.iter().filter(|device| disks.contains(&&device.id)) {
-            let bare = device.layers.as_ref().is_none_or(|found| {
-                // What cannot be opened for want of its key may be another's.
-                found.open.is_none() && found.label.as_ref().is_some_and(|label| !self.has_key(label))
-            });
-            if !bare && !joined(device) {
-                self.wipe_whole(device)
-                    .doing(|| format!("take the layers off disk {}", device.id))?;
-            }
-            done.push(device.id.clone());
-        }
-        self.forget_unfinished(&done)
-    }
-
-    /// Removes all that is on a disk, its layers too.
-    pub(crate) fn wipe_whole(&self, device: &BlockDevice) -> Result<(), HostError> {
-        if device.layers.is_some() {
-            self.0.host.layers.close(&device.node)?;
-        }
-        self.0.host.disks.wipe(&device.node)
-    }
-
-    fn unfinished(&self) -> Result<BTreeSet<DiskId>, HostError> {
-        let mut known = locked(&self.0.layers.unfinished);
-        if let Some(known) = known.as_ref() {
-            return Ok(known.clone());
-        }
-        let text = self.0.host.records.read(RECORD)?;
-        let read: BTreeSet<DiskId> = text
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
-        *known = Some(read.clone());
-        Ok(read)
-    }
-
-    fn note_unfinished(&self, disks: &[DiskId]) -> Result<(), EngineError> {
-        self.change_unfinished(|all| all.extend(disks.iter().cloned()))
-    }
-
-    fn forget_unfinished(&self, disks: &[DiskId]) -> Result<(), EngineError> {
-        self.change_unfinished(|all| all.retain(|disk| !disks.contains(disk)))
-    }
-
-    fn change_unfinished(&self, change: impl FnOnce(&mut BTreeSet<DiskId>)) -> Result<(), EngineError> {
-        let doing = || "note which disks are unfinished".to_owned();
-        let mut all = self.unfinished().doing(doing)?;
-        let mut known = locked(&self.0.layers.unfinished);
-        if let Some(known) = known.as_ref() {
-            all.clone_from(known);
-        }
-        change(&mut all);
-        if known.as_ref() == Some(&all) {
-            return Ok(());
-        }
-        // Ids are plain text: their JSON cannot fail.
-        let text = serde_json::to_string(&all).unwrap_or_default();
-        self.0.host.records.replace(RECORD, &text).doing(doing)?;
-        *known = Some(all);
-        Ok(())
     }
 }
 

@@ -98,6 +98,7 @@ mod growth;
 mod jobs;
 mod keeping;
 mod layer_keys;
+mod layer_record;
 mod layers;
 mod layout;
 mod locks;

@@ -1,7 +1,7 @@
 //! Layers below a pool: what lies in them is there after a restart, disks that leave are blank, and garbage is healed.
 
 use cistern_engine::PoolCreation;
-use cistern_host::memory::AllRead;
+use cistern_host::memory::{AllRead, MemoryHost};
 use cistern_model::{
     AddDisksRequest, AlertKind, Bytes, DiskState, Encryption, ErrorKind, EventKind, JobState, Layers, Layout,
     PoolRequest, PoolState, ReplaceRequest, Severity,
@@ -94,7 +94,7 @@ fn a_pool_s_disks_are_blank_once_it_is_deleted_and_can_be_used_again_without_lay
         let job = rig.engine.delete_pool(&by(), "tank").unwrap();
         assert_eq!(rig.wait(&job).state, JobState::Succeeded);
         assert!(["a", "b", "c", "d"].into_iter().all(|disk| is_blank(&rig, disk)));
-        assert_eq!(rig.machine.record("layers.json").as_deref(), Some("[]"));
+        assert_eq!(rig.machine.record("layers.json").as_deref(), Some("{}"));
         rig.make_pool("tank", Layout::Mirror, &["a", "b"]);
         rig.check();
     }
@@ -365,4 +365,22 @@ fn nothing_of_this_is_done_for_pools_without_layers() {
     rig.engine.tick();
     let calls = rig.machine.calls();
     assert!(!calls.iter().any(|call| call.starts_with("layers.")), "{calls:?}");
+}
+
+#[test]
+fn a_disk_that_may_be_a_pool_s_and_cannot_be_opened_is_not_wiped() {
+    for (layers, record) in [(CHECKSUMS, r#"["serial-a"]"#), (BOTH, r#"{"serial-a":"parting"}"#)] {
+        let mut rig = with(layers, Layout::Single, &["a"]);
+        // What was interrupted before it could forget the disk.
+        rig.machine.host().records.replace("layers.json", record).unwrap();
+        rig.power_cycle();
+        rig.machine
+            .fail_next("layers.open", MemoryHost::failure("integritysetup"));
+        rig.engine.start().unwrap();
+        assert!(rig.volumes().is_empty());
+        rig.restart();
+        file_is_there(&rig);
+        assert_eq!(rig.machine.record("layers.json").as_deref(), Some("{}"));
+        rig.check();
+    }
 }
