@@ -138,7 +138,8 @@ fn mount_xfs(node: &Path, target: &Path, more: MsFlags) -> Result<(), HostError>
     fs::create_dir_all(target).map_err(|source| file::io("make the mount point", target, source))?;
     // Nothing in a volume is run or opened as a device here; clients are not concerned by these.
     let flags = MsFlags::MS_NOATIME | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some(node), target, Some("xfs"), flags | more, Some(OPTIONS)).map_err(|errno| match errno {
+    let source = mounts::source(node).map_err(|source| file::io(&operation, node, source))?;
+    mount(Some(&source), target, Some("xfs"), flags | more, Some(OPTIONS)).map_err(|errno| match errno {
         Errno::EBUSY => busy(operation.clone(), node),
         errno => failed(operation.clone(), errno),
     })

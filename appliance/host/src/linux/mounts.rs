@@ -1,11 +1,43 @@
 //! Reads /proc/self/mountinfo, proc_pid_mountinfo(5). Pure but for the reading.
 
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use super::file;
 use crate::{HostError, MountEntry};
+
+/// Another name of /dev, by which volumes are mounted. At each change of any mount systemd looks at the device of every mount
+/// whose source is below /dev, which with hundreds of volumes takes longer than all else that making one more needs; what has
+/// its source elsewhere it leaves alone.
+const DEVICES: &str = "/run/cistern/dev";
+
+/// A node by the name by which it is mounted.
+pub(super) fn source(node: &Path) -> io::Result<PathBuf> {
+    let Ok(below) = node.strip_prefix("/dev") else {
+        return Ok(node.to_owned());
+    };
+    let devices = Path::new(DEVICES);
+    if !devices.is_symlink() {
+        devices.parent().map_or(Ok(()), fs::create_dir_all)?;
+        match symlink("/dev", devices) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(devices.join(below))
+}
+
+/// A node by its own name, whatever it was mounted by.
+fn node(source: PathBuf) -> PathBuf {
+    match source.strip_prefix(DEVICES) {
+        Ok(below) => Path::new("/dev").join(below),
+        Err(_) => source,
+    }
+}
 
 /// A mount with the device number that it lies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +74,7 @@ fn mount(line: &str) -> Option<Mount> {
     Some(Mount {
         device: device.to_owned(),
         entry: MountEntry {
-            source: unescape(source),
+            source: node(unescape(source)),
             target: unescape(target),
             kind: kind.to_owned(),
         },
@@ -97,6 +129,12 @@ mod tests {
                 ("253:64", "/dev/vde", "/volumes/with space\tand\\", "xfs"),
             ]
         );
+    }
+
+    #[test]
+    fn what_was_mounted_by_another_name_is_told_by_its_own() {
+        let mounts = parse("9 1 254:12 / /volumes/v rw - xfs /run/cistern/dev/tankvg/v rw\n").unwrap();
+        assert_eq!(mounts[0].entry.source, Path::new("/dev/tankvg/v"));
     }
 
     #[test]
