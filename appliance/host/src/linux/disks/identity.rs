@@ -40,16 +40,33 @@ pub(super) fn serial(disk: &dyn Source) -> Option<String> {
         .or_else(|| disk.attribute("serial"))
 }
 
-/// What it is known by.
-pub(super) fn id(sysname: &str, disk: &dyn Source) -> DiskId {
+/// What each of these disks is known by. Two of one world wide name are two paths to one disk. A serial number that two have
+/// is no proof of that, there are USB bridges that give all disks the same: each is known by its place then, so that what is
+/// asked for the one is never done to the other.
+pub(super) fn ids(disks: &[(String, &dyn Source)]) -> Vec<DiskId> {
+    let ids: Vec<DiskId> = disks.iter().map(|(sysname, disk)| id(sysname, *disk)).collect();
+    let shared = |found: &DiskId| ids.iter().filter(|id| *id == found).count() > 1;
+    let each = disks.iter().zip(&ids);
+    each.map(|((sysname, disk), id)| match wwn(*disk).is_none() && shared(id) {
+        true => place(sysname, *disk),
+        false => id.clone(),
+    })
+    .collect()
+}
+
+fn id(sysname: &str, disk: &dyn Source) -> DiskId {
     if let Some(wwn) = wwn(disk) {
         DiskId::from_wwn(&wwn)
     } else if let Some(serial) = serial(disk) {
         DiskId::from_serial(&serial)
     } else {
-        let path = disk.property("ID_PATH").unwrap_or_else(|| format!("kernel-{sysname}"));
-        DiskId::from_path(&path)
+        place(sysname, disk)
     }
+}
+
+fn place(sysname: &str, disk: &dyn Source) -> DiskId {
+    let path = disk.property("ID_PATH").unwrap_or_else(|| format!("kernel-{sysname}"));
+    DiskId::from_path(&path)
 }
 
 /// Vendor and model, as people write them.
@@ -154,6 +171,32 @@ mod tests {
         }
         let expected = include_str!("../fixtures/udev-disks.expected");
         assert_eq!(seen.join("\n"), expected.trim_end(), "{}", seen.join("\n"));
+    }
+
+    #[test]
+    fn two_disks_of_one_serial_number_are_two_disks_and_two_of_one_world_wide_name_are_one() {
+        let of = |text: &'static str| Fixture(text);
+        let (a, b) = (
+            of("E: ID_SERIAL_SHORT=123456789\nE: ID_PATH=pci-0000:00:14.0-usb-0:1:1.0-scsi-0:0:0:0"),
+            of("E: ID_SERIAL_SHORT=123456789\nE: ID_PATH=pci-0000:00:14.0-usb-0:2:1.0-scsi-0:0:0:0"),
+        );
+        let (c, d) = (
+            of("E: ID_SERIAL_SHORT=7\nE: ID_WWN=0x5000c500a1b2c3d4"),
+            of("E: ID_SERIAL_SHORT=7\nE: ID_WWN=0x5000c500a1b2c3d4"),
+        );
+        let alone = of("E: ID_SERIAL_SHORT=8");
+        let disks: Vec<(String, &dyn Source)> = [&a, &b, &c, &d, &alone]
+            .into_iter()
+            .enumerate()
+            .map(|(n, disk)| (format!("sd{n}"), disk as &dyn Source))
+            .collect();
+        let found = ids(&disks);
+        assert!(
+            found[0].is_place() && found[1].is_place() && found[0] != found[1],
+            "{found:?}"
+        );
+        assert!(found[2] == found[3] && !found[2].is_place(), "{found:?}");
+        assert_eq!(found[4], DiskId::from_serial("8"));
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn layers_of(partition: &Device) -> Option<FoundLayers> {
     })
 }
 
-fn describe(device: &Device, node: PathBuf, boot: bool, mounted: bool) -> BlockDevice {
+fn describe(device: &Device, id: DiskId, node: PathBuf, boot: bool, mounted: bool) -> BlockDevice {
     let name = sysname(device);
     let sectors = device
         .attribute("size")
@@ -185,7 +185,7 @@ fn describe(device: &Device, node: PathBuf, boot: bool, mounted: bool) -> BlockD
             Holder::Other => true,
         };
     BlockDevice {
-        id: identity::id(&name, device),
+        id,
         size: Bytes::new(sectors.saturating_mul(SECTOR)),
         model: identity::model(device),
         serial: identity::serial(device),
@@ -322,20 +322,22 @@ impl Disks for LinuxDisks {
         }
         let boot = boot::disks(&pieces, boot::loader_partition().as_deref(), &numbers);
         let mut listed: BTreeMap<_, BlockDevice> = BTreeMap::new();
-        for disk in &disks {
-            let name = sysname(disk);
-            let Some(node) = disk.devnode().filter(|_| identity::is_disk(&name)) else {
+        let named = disks.iter().map(|disk| (sysname(disk), disk));
+        let named: Vec<(String, &Device)> = named.filter(|(name, _)| identity::is_disk(name)).collect();
+        let sources: Vec<(String, &dyn Source)> = named.iter().map(|(name, disk)| (name.clone(), *disk as _)).collect();
+        for ((name, disk), id) in named.iter().zip(identity::ids(&sources)) {
+            let Some(node) = disk.devnode() else {
                 continue;
             };
-            let busy = mounted(disk) || mounted_disks.contains(&name);
-            let mut found = describe(disk, node.to_owned(), boot.contains(&name), busy);
-            let partitions = of_disk.get(&name).map_or(&[][..], Vec::as_slice);
+            let busy = mounted(disk) || mounted_disks.contains(name);
+            let mut found = describe(disk, id, node.to_owned(), boot.contains(name), busy);
+            let partitions = of_disk.get(name).map_or(&[][..], Vec::as_slice);
             // Ours is the only one.
             if let [partition] = partitions {
                 found.layers = layers_of(partition);
             }
             if found.boot
-                && let Some(free) = free_part(disk, &found, partitions, installed.contains(&name), &mounted)
+                && let Some(free) = free_part(disk, &found, partitions, installed.contains(name), &mounted)
             {
                 listed.entry(free.id.clone()).or_insert(free);
             }
