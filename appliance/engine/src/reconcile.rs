@@ -200,15 +200,45 @@ impl Engine {
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
                     pool.active = true;
-                    let volumes = pool.volumes.values_mut().chain(pool.trash.values_mut());
-                    volumes.for_each(|volume| volume.active = true);
                 }
             },
         );
         match outcome {
             Err(error) if mode == Activation::Partial && !power_lost(&error) => Err(self.not_without(&pool, error)),
-            outcome => outcome,
+            Err(error) => Err(error),
+            Ok(()) => self.activate_skipped(id, mode),
         }
+    }
+
+    /// Activates volumes that LVM passes by when it activates their group: one that was made by hand as a snapshot carries a
+    /// flag for that. What is active is asked, not assumed. Fails only if that cannot be done.
+    fn activate_skipped(&self, id: PoolId, mode: Activation) -> Result<(), EngineError> {
+        self.read_lvm()?;
+        let skipped: Vec<VolumeId> = {
+            let view = self.view();
+            let volumes = view.pools.get(&id).map(|pool| &pool.volumes);
+            let inactive = volumes.into_iter().flatten().filter(|(_, volume)| !volume.active);
+            inactive.map(|(volume, _)| *volume).collect()
+        };
+        for volume in skipped {
+            let activated = self.change_lvm(
+                id,
+                || format!("activate volume {volume}"),
+                || self.0.host.lvm.activate_lv(&id.to_string(), &volume.to_string(), mode),
+                |view| {
+                    if let Some(volume) = view.volume_mut(volume) {
+                        volume.active = true;
+                    }
+                },
+            );
+            match activated {
+                Err(error) if power_lost(&error) => return Err(error),
+                // The volume says so.
+                Err(error) => tracing::warn!(error = error.problem().detail, "a volume could not be activated"),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
     }
 
     fn note_pool(&self, id: PoolId, failure: Option<String>) {

@@ -4,6 +4,7 @@ use cistern_host::memory::{Cut, MemoryHost};
 use cistern_model::{
     AdoptRequest, AlertKind, Bytes, ErrorKind, EventKind, ImportRequest, Layout, OrphanKind, Pool, PoolRequest,
     PoolState, RemoveOrphanRequest, Topology, TopologyCluster, TopologyDevice, TopologyNode, TopologyRequest,
+    VolumeState,
 };
 
 use crate::support::{Rig, by, path, pool_request, refused, serial, volume_request};
@@ -222,6 +223,31 @@ fn a_strange_volume_with_an_xfs_becomes_a_volume_with_all_that_is_in_it() {
     rig.restart();
     whole(&rig);
     assert!(rig.machine.violations().is_empty());
+}
+
+#[test]
+fn a_snapshot_that_was_made_by_hand_and_adopted_is_served_after_a_restart_too() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let (vg, lv) = (volume.pool.to_string(), volume.id.to_string());
+    // LVM gives it the flag by which it is passed by when its group is activated.
+    rig.machine
+        .host()
+        .lvm
+        .create_thin_snapshot(&vg, &lv, "byhand", &[], false)
+        .unwrap();
+    rig.engine.reconcile().unwrap();
+    let request = AdoptRequest {
+        object: format!("{vg}/byhand"),
+        name: "copy".parse().unwrap(),
+        clients: Vec::new(),
+    };
+    let adopted = rig.engine.adopt_volume(&by(), &request).unwrap();
+    rig.power_cycle();
+    rig.engine.start().unwrap();
+    let now = rig.engine.volume(&by(), adopted.id).unwrap();
+    assert_eq!((now.state, now.reason), (VolumeState::Ready, None));
+    assert_eq!(rig.machine.violations(), Vec::<String>::new());
 }
 
 #[test]
