@@ -77,6 +77,9 @@ impl Engine {
             }
             return Ok(());
         }
+        if pool.missing == 0 && !self.was_asked_back(&pool) {
+            return Ok(());
+        }
         let pool = self.without_erring(pool)?;
         let Some(old) = self.disk_to_replace(&pool) else {
             return Ok(());
