@@ -170,6 +170,16 @@ impl Engine {
                 return Err(EngineError::Invalid(format!("disk {disk} is named twice")));
             }
         }
+        // One that was noted and not joined yet would be both.
+        if let Some(spare) = request.disks.iter().find(|disk| pool.tags.spares.contains(disk)) {
+            return Err(EngineError::DiskInUse {
+                disk: spare.clone(),
+                why: format!(
+                    "it is noted as a spare of pool {}; `pools remove-spare` takes it out",
+                    pool.tags.name
+                ),
+            });
+        }
         let all = self.devices()?;
         let mut members = Vec::new();
         for disk in &request.disks {
