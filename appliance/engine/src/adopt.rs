@@ -12,9 +12,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cistern_host::{HostErrorKind, LvmState, TagChange};
+use cistern_host::{HostErrorKind, LvmState, TagChange, XfsFound};
 use cistern_model::{
-    AdoptRequest, EventKind, ImportRequest, Orphan, Pool, PoolId, PoolName, Principal, Severity, Volume, VolumeId,
+    AdoptRequest, Bytes, EventKind, ImportRequest, Orphan, Pool, PoolId, PoolName, Principal, Severity, Volume,
+    VolumeId,
 };
 use uuid::Uuid;
 
@@ -239,38 +240,13 @@ impl Engine {
             .find(|orphan| released(orphan) && called(orphan)))
     }
 
-    /// Takes a thin volume of one of our pools that holds an XFS as a volume.
-    pub fn adopt_volume(&self, by: &Principal, request: &AdoptRequest) -> Result<Volume, EngineError> {
-        let _operation = self.0.operations.begin(LIMIT);
-        refuse_twice(&request.clients)?;
-        let (pool, lv) = self.orphan_volume(&request.object)?;
-        let name = self.0.names.hold(volume_lock(pool, &request.name))?;
-        let _one = self.0.names.hold(format!("the adoption of {}", request.object))?;
-        let vg = pool.to_string();
-        let state = self.0.host.lvm.state().doing(|| "read the pools' state".to_owned())?;
-        let found = state.lvs.iter().find(|found| found.vg == vg && found.name == lv);
-        let found = found.filter(|lv| lv.attributes.thin_volume).ok_or_else(|| {
-            EngineError::Conflict(format!(
-                "{} is no thin volume; only those can be adopted",
-                request.object
-            ))
-        })?;
-        let node = self.0.host.lvm.node(&vg, &lv);
-        self.change_lvm(
-            pool,
-            || format!("activate {}", request.object),
-            || {
-                self.0
-                    .host
-                    .lvm
-                    .activate_lv(&vg, &lv, cistern_host::Activation::Complete)
-            },
-            |_| {},
-        )?;
-        let xfs = self.0.host.takeover.xfs_on(&node);
+    /// The filesystem of a volume that can be adopted, which is active.
+    fn judge_adoption(&self, pool: PoolId, request: &AdoptRequest, size: Bytes) -> Result<XfsFound, EngineError> {
+        let (vg, lv) = (pool.to_string(), request.object.rsplit('/').next().unwrap_or_default());
+        let xfs = self.0.host.takeover.xfs_on(&self.0.host.lvm.node(&vg, lv));
         let xfs = xfs.doing(|| format!("look at what is on {}", request.object))?;
         let xfs = xfs
-            .filter(|xfs| xfs.size <= found.size)
+            .filter(|xfs| xfs.size <= size)
             .ok_or_else(|| EngineError::Conflict(format!("{} holds no XFS that lies wholly on it", request.object)))?;
         {
             let view = self.view();
@@ -290,6 +266,43 @@ impl Engine {
                 )));
             }
         }
+        Ok(xfs)
+    }
+
+    /// Takes a thin volume of one of our pools that holds an XFS as a volume.
+    pub fn adopt_volume(&self, by: &Principal, request: &AdoptRequest) -> Result<Volume, EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        refuse_twice(&request.clients)?;
+        let (pool, lv) = self.orphan_volume(&request.object)?;
+        let name = self.0.names.hold(volume_lock(pool, &request.name))?;
+        let _one = self.0.names.hold(format!("the adoption of {}", request.object))?;
+        let vg = pool.to_string();
+        let state = self.0.host.lvm.state().doing(|| "read the pools' state".to_owned())?;
+        let found = state.lvs.iter().find(|found| found.vg == vg && found.name == lv);
+        let found = found.filter(|lv| lv.attributes.thin_volume).ok_or_else(|| {
+            EngineError::Conflict(format!(
+                "{} is no thin volume; only those can be adopted",
+                request.object
+            ))
+        })?;
+        self.change_lvm(
+            pool,
+            || format!("activate {}", request.object),
+            || {
+                self.0
+                    .host
+                    .lvm
+                    .activate_lv(&vg, &lv, cistern_host::Activation::Complete)
+            },
+            |_| {},
+        )?;
+        let judged = self.judge_adoption(pool, request, found.size);
+        if judged.is_err() && !found.attributes.active {
+            // As it was; if that cannot be done it is in nobody's way.
+            let deactivate = || self.0.host.lvm.deactivate_lv(&vg, &lv);
+            let _ = self.change_lvm(pool, || format!("deactivate {}", request.object), deactivate, |_| {});
+        }
+        let xfs = judged?;
         // One whose name was changed already, and no more.
         let id = lv.parse().unwrap_or_else(|_| VolumeId::from_uuid(Uuid::new_v4()));
         let tags = VolumeTags {

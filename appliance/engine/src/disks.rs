@@ -51,7 +51,12 @@ impl Engine {
             )));
         }
         match &before.state {
-            DiskState::Available => return Ok(before),
+            DiskState::Available => {
+                if let Some(named) = give_up {
+                    self.forget_given_up(by, named)?;
+                }
+                return Ok(before);
+            }
             DiskState::HasData => {}
             DiskState::InPool { pool } => {
                 self.refuse_pending(id)?;

@@ -210,9 +210,12 @@ impl Engine {
             pool = self.fresh(id)?;
             self.move_data_off(&pool, &node, &disk)?;
             progress.step(3, TOTAL, "taking the disk out");
+            self.remove_replaced_images(&pool)?;
             self.strip_after(pool.tags.layers, std::slice::from_ref(&disk), || {
                 self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})
             })?;
+        } else {
+            self.take_label_off_left(id, &disk)?;
         }
         let without = pool.tags.without(&disk);
         self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &without), |_| {})?;
@@ -273,10 +276,11 @@ impl Engine {
             self.change_lvm(id, doing, || raids.forget_missing(&vg), |_| {})?;
         }
         for disk in given_up.iter().flatten() {
-            if let Some(node) = self.node_in(&pool, disk) {
-                self.strip_after(pool.tags.layers, std::slice::from_ref(disk), || {
+            match self.node_in(&pool, disk) {
+                Some(node) => self.strip_after(pool.tags.layers, std::slice::from_ref(disk), || {
                     self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})
-                })?;
+                })?,
+                None => self.take_label_off_left(id, disk)?,
             }
         }
         progress.step(1, 2, "noting it");

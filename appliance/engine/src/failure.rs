@@ -156,8 +156,18 @@ impl Engine {
         if failed.is_empty() {
             return Ok(());
         }
-        if self.fill_garbled_anew(&pool, &failed)? {
-            return Ok(());
+        match self.fill_garbled_anew(&pool, &failed) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => {
+                // Nothing was tried: else the next look would take a good disk for one that errs again.
+                let mut refreshed = locked(&self.0.failures.refreshed);
+                match tried {
+                    Some(tried) => drop(refreshed.insert(id, tried)),
+                    None => drop(refreshed.remove(&id)),
+                }
+                return Err(error);
+            }
         }
         if tried.is_some_and(|tried| failed.is_subset(&tried)) {
             return self.shun(&pool, &failed);
@@ -179,6 +189,14 @@ impl Engine {
             message,
         );
         self.read_lvm()
+    }
+
+    /// Whether the kernel was asked to use again all that it uses no image of: something else may have failed before it came to
+    /// that, and then a disk that is back is not one that gives errors.
+    pub(crate) fn was_asked_back(&self, pool: &PoolView) -> bool {
+        let refreshed = locked(&self.0.failures.refreshed);
+        let failed = pool.failed_nodes();
+        failed.is_empty() || refreshed.get(&pool.id).is_some_and(|tried| failed.is_subset(tried))
     }
 
     /// What was tried for a pool before may be tried again.

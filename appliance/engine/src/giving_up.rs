@@ -12,6 +12,18 @@ use crate::pending::busy_with;
 use crate::pools::refuse_volumes;
 
 impl Engine {
+    /// The last wipe may have been done and told to have failed: asked for again, the pool of which no disk is here any more is
+    /// not waited for.
+    pub(crate) fn forget_given_up(&self, by: &Principal, named: &str) -> Result<(), EngineError> {
+        let gone = self.visible_pool(by, named).ok();
+        let Some(pool) = gone.filter(|pool| pool.nodes.is_empty() && self.pending_on(pool.id).is_none()) else {
+            return Ok(());
+        };
+        self.change_view(|view| drop(view.pools.remove(&pool.id)));
+        self.0.lvm.forget(pool.id);
+        self.reconcile()
+    }
+
     /// Wipes a disk of a pool that lacks others, and that is given up by this name.
     pub(crate) fn give_up(
         &self,

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cistern_host::LvmStep;
+use cistern_host::{BlockDevice, LvmStep};
 use cistern_model::{
     AddDisksRequest, Bytes, DiskId, EventKind, GrowthPlan, Job, JobKind, PoolId, Principal, Severity, Signature,
 };
@@ -170,6 +170,16 @@ impl Engine {
                 return Err(EngineError::Invalid(format!("disk {disk} is named twice")));
             }
         }
+        // One that was noted and not joined yet would be both.
+        if let Some(spare) = request.disks.iter().find(|disk| pool.tags.spares.contains(disk)) {
+            return Err(EngineError::DiskInUse {
+                disk: spare.clone(),
+                why: format!(
+                    "it is noted as a spare of pool {}; `pools remove-spare` takes it out",
+                    pool.tags.name
+                ),
+            });
+        }
         let all = self.devices()?;
         let mut members = Vec::new();
         for disk in &request.disks {
@@ -288,23 +298,40 @@ impl Engine {
             return self.join_layered(pool, device);
         }
         let doing = || format!("add disk {disk} to pool {}", pool.tags.name);
-        // LVM writes its label before it joins the disk. If the power went between the two, the label is ours: that the
-        // disk comes to this pool was noted before.
-        let found = self.0.host.disks.signatures(&device.node).doing(doing)?;
-        if !found.is_empty() && found.iter().all(is_label) {
-            let state = self.0.host.lvm.state().doing(doing)?;
-            let mut bare = state.pvs.iter().filter(|pv| pv.vg.is_none());
-            if bare.any(|pv| pv.node.as_ref() == Some(&device.node)) {
-                let remove = || self.0.host.lvm.remove_pv(&device.node);
-                self.change_lvm(pool.id, doing, remove, |_| {})?;
-            }
-        }
+        self.take_label_off(pool.id, device)?;
         self.refuse_signatures(device)?;
         let step = LvmStep::ExtendVg {
             vg: pool.vg(),
             node: device.node.clone(),
         };
         self.perform(pool.id, doing, &step)
+    }
+
+    /// Takes LVM's label off a disk that comes to a pool or leaves it, as was noted before, and is in no group.
+    ///
+    /// LVM writes its label before it joins a disk, and takes it off after it parted one: if the power went between the two,
+    /// the label is ours. In layers it goes with them (`layers`).
+    pub(crate) fn take_label_off(&self, pool: PoolId, device: &BlockDevice) -> Result<(), EngineError> {
+        if device.layers.is_some() || device.is_unmade() {
+            return Ok(());
+        }
+        let doing = || format!("take LVM's label off disk {}", device.id);
+        let found = self.0.host.disks.signatures(&device.node).doing(doing)?;
+        if !found.is_empty() && found.iter().all(is_label) {
+            let state = self.0.host.lvm.state().doing(doing)?;
+            let mut bare = state.pvs.iter().filter(|pv| pv.vg.is_none());
+            if bare.any(|pv| pv.node.as_ref() == Some(&device.node)) {
+                let remove = || self.0.host.lvm.remove_pv(&device.node);
+                self.change_lvm(pool, doing, remove, |_| {})?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of one that has left, if it is there.
+    pub(crate) fn take_label_off_left(&self, pool: PoolId, disk: &DiskId) -> Result<(), EngineError> {
+        let found = self.devices()?.into_iter().find(|device| device.id == *disk);
+        found.map_or(Ok(()), |device| self.take_label_off(pool, &device))
     }
 
     /// Lets LVM know of each disk that has grown, and lays the data on what that gives.

@@ -77,6 +77,9 @@ impl Engine {
             }
             return Ok(());
         }
+        if pool.missing == 0 && !self.was_asked_back(&pool) {
+            return Ok(());
+        }
         let pool = self.without_erring(pool)?;
         let Some(old) = self.disk_to_replace(&pool) else {
             return Ok(());
@@ -316,6 +319,7 @@ impl Engine {
             progress.step(0, TOTAL, "moving the data");
             self.move_to(&pool, &going, std::slice::from_ref(&node), old)?;
         }
+        self.remove_replaced_images(&pool)?;
         match self.node_in(&pool, old) {
             Some(going) if pool.missing == 0 => {
                 self.strip_after(pool.tags.layers, std::slice::from_ref(old), || {
@@ -326,11 +330,23 @@ impl Engine {
             None if pool.missing > 0 && !pool.has_missing_image() => {
                 self.change_lvm(id, doing, || raids.forget_missing(&vg), |_| {})?;
             }
-            None => {}
+            None => self.take_label_off_left(id, old)?,
         }
         let replaced = pool.tags.replaced(old, new);
         self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &replaced), |_| {})?;
         self.fresh(id)?;
+        Ok(())
+    }
+
+    /// Removes what LVM left of images that it replaced. It takes such an image out of its volume with one commit and removes
+    /// it with another; if the power went between the two, the old disk would stay in use for good.
+    pub(crate) fn remove_replaced_images(&self, pool: &PoolView) -> Result<(), EngineError> {
+        let (vg, lvm) = (pool.vg(), &self.0.host.lvm);
+        let doing = || format!("remove what is left of a replaced image of pool {}", pool.tags.name);
+        let state = lvm.state().doing(doing)?;
+        for lv in state.lvs.iter().filter(|lv| lv.vg == vg && is_replaced_image(&lv.name)) {
+            self.change_lvm(pool.id, doing, || lvm.remove_lv(&vg, &lv.name), |_| {})?;
+        }
         Ok(())
     }
 
@@ -367,6 +383,40 @@ impl Engine {
                 SyncAction::Idle | SyncAction::Resync | SyncAction::Recover | SyncAction::Other => "filling",
             };
             progress.step(done.min(99), 100, &format!("{doing} the {what}, {}", status.done));
+        }
+    }
+}
+
+/// Whether LVM gave this name to a part of a thin pool's volume that it replaced: nobody else can give it (lvm(8)).
+fn is_replaced_image(name: &str) -> bool {
+    let part = ["data_tdata_", "data_tmeta_"]
+        .iter()
+        .find_map(|part| name.strip_prefix(part));
+    let number = part.and_then(|rest| {
+        let image = rest.strip_prefix("rimage_").or_else(|| rest.strip_prefix("rmeta_"))?;
+        image.strip_suffix("_extracted")
+    });
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_replaced_image;
+
+    #[test]
+    fn what_lvm_left_of_a_replaced_image_is_known_by_its_name() {
+        for name in ["data_tdata_rimage_1_extracted", "data_tmeta_rmeta_12_extracted"] {
+            assert!(is_replaced_image(name), "{name}");
+        }
+        for name in [
+            "data_tdata_rimage_1",
+            "data_tdata_rimage__extracted",
+            "data_tdata_rimage_1x_extracted",
+            "data_rimage_1_extracted",
+            "backup_extracted",
+            "data",
+        ] {
+            assert!(!is_replaced_image(name), "{name}");
         }
     }
 }

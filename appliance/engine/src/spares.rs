@@ -74,6 +74,10 @@ impl Engine {
                 pool.tags.name
             )));
         }
+        if pool.tags.spares.contains(disk) {
+            // It was to be one, and was not joined.
+            self.take_label_off_left(pool.id, disk)?;
+        }
         let device = self.further_device(&self.devices()?, disk)?;
         // Both volumes may have an image on one disk.
         fits(&device, pool.tags.layers, extents_for(pool.raids.iter(), pool.extent))?;
@@ -152,7 +156,7 @@ impl Engine {
                 })?;
             }
             // It was never joined, or has left.
-            None if pool.missing == 0 => {}
+            None if pool.missing == 0 => self.take_label_off_left(id, disk)?,
             None if pool.has_missing_image() => {
                 return Err(EngineError::Unavailable(format!(
                     "pool {} lacks another disk; replace that first",

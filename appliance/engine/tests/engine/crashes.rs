@@ -1,16 +1,17 @@
 //! A power cut at every step of every operation, and at every step of the start after it: what was answered is there, what
 //! was not is finished or gone, and nothing else was touched.
 
+use cistern_engine::EngineError;
 use cistern_host::memory::{Cut, MemoryHost};
 use cistern_model::{
-    Bytes, DiskState, EventKind, GroupSnapshotRequest, JobState, Layout, PoolState, ReplaceRequest, SnapshotRequest,
-    VolumeChange, VolumeSource,
+    Bytes, DiskId, DiskState, ErrorKind, EventKind, GroupSnapshotRequest, JobState, Layout, PoolState, ReplaceRequest,
+    SnapshotRequest, VolumeChange, VolumeSource,
 };
 
 use crate::changes::{labels, to_size};
 use crate::clones::of;
 use crate::rollback::to;
-use crate::support::{Rig, by, client, path, pool_request, serial, volume_request};
+use crate::support::{Rig, by, client, path, pool_request, refused, serial, volume_request};
 use crate::trash::{as_it_was, with_trash};
 
 const CUTS: [Cut; 3] = [Cut::Before, Cut::Midway, Cut::After];
@@ -120,15 +121,29 @@ fn pool_everywhere(layout: Layout, disks: &[&str]) {
         Ok(pool) => assert_eq!(pool.state, PoolState::Ready),
         Err(_) => {
             assert!(!done);
-            let disks = rig.engine.disks().unwrap();
-            let blank = |name: &str| {
-                disks
-                    .iter()
-                    .any(|d| d.id == serial(name) && d.state == DiskState::Available)
-            };
-            assert!(["a", "b", "c", "d", "small"].into_iter().all(blank));
+            for name in ["a", "b", "c", "d", "small"] {
+                wipe_bare_label(rig, &serial(name), || rig.engine.create_pool(&by(), &request).map(drop));
+            }
         }
     });
+}
+
+/// A disk is blank, or LVM wrote its label when the power went, and nothing says whose that is: then what is asked for is
+/// refused with the way out, which is taken.
+pub(crate) fn wipe_bare_label(rig: &Rig, disk: &DiskId, ask: impl Fn() -> Result<(), EngineError>) {
+    let disks = rig.engine.disks().unwrap();
+    let disk = disks.into_iter().find(|listed| listed.id == *disk).unwrap();
+    let found: Vec<&str> = disk.signatures.iter().map(|found| found.kind.as_str()).collect();
+    match (&disk.state, &found[..]) {
+        (DiskState::Available, []) => {}
+        (DiskState::HasData, ["LVM2_member"]) => {
+            let said = refused(ask(), ErrorKind::DiskInUse);
+            let way = format!("`cistern disks wipe {}`", disk.id);
+            assert!(said.contains("LVM2_member") && said.contains(&way), "{said}");
+            rig.engine.wipe_disk(&by(), &disk.id, None).unwrap();
+        }
+        _ => panic!("{disk:?}"),
+    }
 }
 
 #[test]
@@ -357,7 +372,7 @@ fn keeping_a_schedule_and_purging_the_trash() {
 fn deleting_a_pool() {
     let act = |rig: &Rig| match rig.engine.delete_pool(&by(), "tank") {
         Ok(job) => rig.wait(&job).state == JobState::Succeeded,
-        Err(error) => error.kind() == cistern_model::ErrorKind::NotFound,
+        Err(error) => error.kind() == ErrorKind::NotFound,
     };
     everywhere(Rig::with_pool, act, |rig, done| {
         let disks = rig.engine.disks().unwrap();
@@ -410,6 +425,9 @@ fn replacing_everywhere(layout: Layout, disks: &'static [&'static str], missing:
     everywhere_until(prepare, act, whole, |rig, was_done| {
         kept_is_whole(rig);
         assert!(!was_done || done(rig), "it was done and is not");
+        let disks = rig.engine.disks().unwrap();
+        let is = |state: DiskState| disks.iter().any(|d| d.id == old && d.state == state);
+        assert!(missing || !done(rig) || is(DiskState::Available), "{disks:?}");
     });
 }
 

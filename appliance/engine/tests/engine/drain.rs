@@ -229,6 +229,7 @@ fn replacing_a_disk_of_one_copy_is_finished_or_not_begun_wherever_the_power_goes
         |rig, was_done| {
             file_is_there(rig);
             assert!(!was_done || done(rig), "it was done and is not");
+            assert!(!done(rig) || state_of(rig, "a") == DiskState::Available);
         },
     );
 }

@@ -27,6 +27,7 @@ mod refused;
 mod replace;
 mod rollback;
 mod schedules;
+mod shedding;
 mod snapshots;
 mod status;
 mod support;

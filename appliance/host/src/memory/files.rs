@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cistern_model::{Bytes, Signature};
+use cistern_model::{Bytes, Mode, Signature};
 
 use super::Running;
 use super::state::{Kind, State, Xfs, busy, failed, lv_of_node};
@@ -127,8 +127,12 @@ impl Filesystems for Running {
         self.change("filesystems.trim", &target.display().to_string(), |state| {
             let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
             let (vg, lv) = source.ok_or_else(|| failed("trim", "nothing is mounted there"))?;
+            let midway = state.midway;
             let xfs = state.xfs_mut(&vg, &lv).ok_or_else(|| failed("trim", "no filesystem"))?;
-            xfs.deleted.clear();
+            match midway {
+                true => drop(xfs.deleted.pop_first()),
+                false => xfs.deleted.clear(),
+            }
             Ok(xfs.size.saturating_sub(xfs.used()))
         })
     }
@@ -211,8 +215,11 @@ impl Filesystems for Running {
         self.change("filesystems.set_root", &target.display().to_string(), |state| {
             let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
             let (vg, lv) = source.ok_or_else(|| failed("set_root", "nothing is mounted there"))?;
+            let midway = state.midway;
             if let Some(xfs) = state.xfs_mut(&vg, &lv) {
-                xfs.root = Some(*root);
+                let before = xfs.root.map_or(Mode::from_bits(0o755), |root| root.mode);
+                let mode = if midway { before } else { root.mode };
+                xfs.root = Some(RootSpec { mode, ..*root });
             }
             Ok(())
         })

@@ -153,6 +153,12 @@ impl Xfs {
 }
 
 impl State {
+    /// Whether LVM removes a volume while its group lacks a disk (lvremove(8) does): one of which no thin pool has to be told.
+    pub(super) fn is_plain(&self, vg: &str, lv: &str) -> bool {
+        let lv = self.vgs.get(vg).and_then(|group| group.lvs.get(lv));
+        lv.is_some_and(|lv| matches!(lv.kind, Kind::Plain(_)))
+    }
+
     pub(super) fn add_group(&mut self, vg: &str, system_id: &str, disks: &[DiskId], tags: &[&str]) {
         for id in disks {
             let uuid = self.fresh_uuid();

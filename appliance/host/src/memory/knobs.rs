@@ -57,6 +57,18 @@ impl MemoryHost {
         self.fail_images_on(disk);
     }
 
+    /// A disk that was pulled out never comes back; a blank one is put in its place, and says the same of itself.
+    pub fn lose(&self, disk: &DiskId) {
+        let mut state = self.lock();
+        let Some(record) = state.disk_mut(disk) else { return };
+        let vg = record.pv.take().and_then(|pv| pv.vg);
+        (record.layers, record.attached) = (None, true);
+        record.device.signatures.clear();
+        if let Some(group) = vg.and_then(|vg| state.vgs.get_mut(&vg)) {
+            group.lost += 1;
+        }
+    }
+
     /// From now on what is written to a disk fails: the kernel ceases to use the images on it, whenever it is asked to.
     pub fn let_writes_fail(&self, disk: &DiskId) {
         self.change_disk(disk, |disk| disk.errs = true);

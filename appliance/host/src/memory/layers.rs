@@ -41,6 +41,11 @@ impl Laid {
     pub(super) fn close(&mut self) {
         (self.open, self.mismatches) = (false, 0);
     }
+
+    /// What is in the partition is gone, and the partition is there.
+    pub(super) fn empty(&mut self) {
+        self.bare = true;
+    }
 }
 
 /// What came of reading all that is in a group.

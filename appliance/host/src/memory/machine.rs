@@ -61,9 +61,19 @@ impl Disks for Running {
             if let Some(group) = group {
                 group.lost += 1;
             }
+            let midway = state.midway;
             let disk = &mut state.disks[at];
-            (disk.pv, disk.layers) = (None, None);
-            disk.device.signatures.clear();
+            disk.pv = None;
+            match &mut disk.layers {
+                // What is in the partition goes first.
+                Some(laid) if midway => laid.empty(),
+                layers => *layers = None,
+            }
+            let found = &mut disk.device.signatures;
+            match midway && found.len() > 1 {
+                true => drop(found.remove(0)),
+                false => found.clear(),
+            }
             disk.writes.push("wipe".to_owned());
             if let Some(vg) = vg
                 && state.members(&vg).is_empty()

@@ -11,6 +11,7 @@ mod exports;
 mod faults;
 mod files;
 mod groups;
+mod halves;
 mod health;
 mod knobs;
 mod layers;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use cistern_model::{Bytes, DiskId, DiskTransport, Signature};
 
 pub use self::faults::Traced;
+use self::halves::Half;
 pub use self::layers::AllRead;
 use self::state::State;
 use crate::{BlockDevice, FreePart, Host, HostError};
@@ -41,8 +43,7 @@ use crate::{BlockDevice, FreePart, Host, HostError};
 pub enum Cut {
     /// Before it does anything.
     Before,
-    /// In its midst: a filesystem is half made; a disk that was to be joined has LVM's label and is in no group, or has a partition for layers and nothing in it; anything
-    /// else, being one commit, was not done.
+    /// In its midst: what is left of each call is in `halves`.
     Midway,
     /// After it was done, before the caller hears of it.
     After,
@@ -202,14 +203,23 @@ impl Running {
         if cut.is_some() {
             state.faults.hit = Some(call.to_owned());
         }
-        let in_parts = ["filesystems.make_xfs", "raids.extend_vg", "layers.make"].contains(&call);
-        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && !in_parts) {
+        let half = halves::half(call);
+        if half.is_none() {
+            state.violations.push(format!(
+                "what a power cut in the midst of {call} leaves was not decided"
+            ));
+        }
+        let nothing = match half {
+            Some(Half::Nothing | Half::Volatile) | None => true,
+            Some(Half::Own | Half::All) => false,
+        };
+        if cut == Some(Cut::Before) || (cut == Some(Cut::Midway) && nothing) {
             return Err(state.go_dark());
         }
         if let Some(error) = state.failure(call, false) {
             return Err(error);
         }
-        state.midway = cut == Some(Cut::Midway);
+        state.midway = cut == Some(Cut::Midway) && half == Some(Half::Own);
         let outcome = body(&mut state);
         state.midway = false;
         if cut.is_some() {

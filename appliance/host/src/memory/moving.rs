@@ -1,4 +1,5 @@
-//! Moving what lies on a disk to others, as it behaves: all of it or nothing; no disk holds two images afterwards.
+//! Moving what lies on a disk to others, as it behaves: stretch by stretch, all that can be moved or nothing; no disk holds two
+//! images afterwards.
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,20 @@ pub(super) fn move_off(state: &mut State, vg: &str, disk: usize, to: &[usize]) -
     if moved.is_empty() {
         return Err(failed("move_off", "No data to move"));
     }
+    if state.midway {
+        // The first stretch lies elsewhere, and the rest where it lay.
+        moved.truncate(moved.len().div_ceil(2));
+        let lvs = state.vgs.get(vg).map(|group| &group.lvs);
+        let before = |name: &str, at: usize| {
+            let lv = lvs.and_then(|lvs| lvs.get(name))?;
+            lv.plains().into_iter().nth(at).cloned()
+        };
+        if let [(name, at, segments)] = &mut moved[..]
+            && let Some(plain) = before(name, *at).filter(|plain| !plain.level.is_raid())
+        {
+            *segments = half_moved(&plain, disk, segments);
+        }
+    }
     let mut lvs = state.vgs.get_mut(vg);
     for (name, at, segments) in moved {
         let lv: Option<&mut Lv> = lvs.as_mut().and_then(|group| group.lvs.get_mut(&name));
@@ -36,6 +51,24 @@ pub(super) fn move_off(state: &mut State, vg: &str, disk: usize, to: &[usize]) -
         }
     }
     Ok(())
+}
+
+/// Of what is to be moved, half of the first stretch.
+fn half_moved(plain: &Plain, disk: usize, after: &[Segment]) -> Vec<Segment> {
+    let Some(at) = plain.segments.iter().position(|segment| segment.disks.contains(&disk)) else {
+        return after.to_vec();
+    };
+    let (Some(first), Some(target)) = (plain.segments.get(at), after.get(at)) else {
+        return after.to_vec();
+    };
+    let mut half = target.clone();
+    half.extents = first.extents.min(target.extents).div_ceil(2);
+    let mut rest = first.clone();
+    rest.extents -= half.extents;
+    let mut segments = plain.segments.clone();
+    segments.splice(at..=at, [half, rest]);
+    segments.retain(|segment| segment.extents > 0);
+    segments
 }
 
 fn moved_segments(plain: &Plain, disk: usize, to: &[usize], free: &mut BTreeMap<usize, u64>) -> Option<Vec<Segment>> {

@@ -2,13 +2,14 @@
 //! activation, even if the disk comes back; a group that was changed without a disk counts it as missing until it is
 //! taken back by name; a volume that is being filled takes no new images.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cistern_model::Percent;
 
 use super::lvm::{numbers, ours, whole};
-use super::state::{EXTENT, Kind, Plain, Pv, Segment, State, failed};
+use super::state::{EXTENT, Kind, Lv, Plain, Pv, Segment, State, failed};
 use super::{Running, layers, moving};
 use crate::{HostError, ImageHealth, RaidImage, RaidLevel, RaidStatus, RaidVolume, Raids, SyncAction};
 
@@ -107,8 +108,12 @@ impl Raids for Running {
             if !state.members(vg).contains(&disk) || state.free_extents_of(disk) < state.extents_of(disk) {
                 return Err(failed("reduce_vg", "Physical volume still in use"));
             }
-            state.disks[disk].pv = None;
             state.disks[disk].writes.push("reduce_vg".to_owned());
+            match &mut state.disks[disk].pv {
+                // The label is taken off last.
+                Some(pv) if state.midway => pv.vg = None,
+                pv => *pv = None,
+            }
             Ok(())
         })
     }
@@ -299,6 +304,7 @@ fn put(state: &mut State, operation: &str, vg: &str, lv: &str, image: usize, dis
     if !members.contains(&disk) || taken || free < extents + u64::from(plain.level.is_raid()) {
         return Err(short());
     }
+    let before = plain.segments.clone();
     for segment in &mut plain.segments {
         if let Some(at) = segment.disks.get_mut(image) {
             *at = disk;
@@ -306,10 +312,38 @@ fn put(state: &mut State, operation: &str, vg: &str, lv: &str, image: usize, dis
     }
     plain.dead.remove(&image);
     state.note_missing(vg);
+    if state.midway {
+        leave_extracted(state, vg, lv, image, &before);
+    }
     if state.slow {
         state.filling = Some(Percent::from(0.0));
     }
     Ok(())
+}
+
+/// LVM takes an image that it replaced out of its volume with one commit, and removes it with another: between the two, what
+/// it lay on is a volume of its own (`_lv_raid_rebuild_or_replace` in raid_manip.c).
+fn leave_extracted(state: &mut State, vg: &str, lv: &str, image: usize, before: &[Segment]) {
+    let on = |extents: u64, segment: &Segment| Segment {
+        disks: segment.disks.get(image).copied().into_iter().collect(),
+        extents,
+    };
+    let data = before.iter().map(|segment| on(segment.extents, segment)).collect();
+    let metadata = before.iter().take(1).map(|segment| on(1, segment)).collect();
+    let Some(group) = state.vgs.get_mut(vg) else { return };
+    for (part, segments) in [("rimage", data), ("rmeta", metadata)] {
+        let left = Lv {
+            tags: BTreeSet::new(),
+            active: false,
+            skipped: false,
+            kind: Kind::Plain(Plain {
+                level: RaidLevel::Linear,
+                segments,
+                dead: BTreeSet::new(),
+            }),
+        };
+        group.lvs.insert(format!("{lv}_{part}_{image}_extracted"), left);
+    }
 }
 
 /// A disk that would hold two images, if these segments were added.

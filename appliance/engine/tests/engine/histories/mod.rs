@@ -7,8 +7,9 @@
 //! printed as a script for `found.rs`.
 
 mod apply;
-
+mod cases;
 mod found;
+mod pool_cases;
 mod pools;
 mod random;
 mod steps;
@@ -17,13 +18,13 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cistern_model::{Client, DiskId, DiskState, Layout, SnapshotId, VolumeId, VolumeSource};
+use cistern_model::{Client, DiskId, DiskState, Layout, PoolId, SnapshotId, VolumeId, VolumeSource};
 
 use self::apply::Outcome;
-use self::pools::disks_for;
+use self::pools::{MORE, disks_for};
 use self::steps::{Mend, Mishap, Step};
 use self::world::{STRAY, Scheduled, Settings, World};
-use crate::support::{Odd, Rig, by, serial};
+use crate::support::{Odd, Rig, by, machine_with, serial};
 
 /// A machine, and what is known of it.
 pub(crate) struct History {
@@ -34,6 +35,8 @@ pub(crate) struct History {
     detached: Option<DiskId>,
     /// The kernel could not be asked to use a disk again that is back: that is asked once for each time that it comes.
     refresh_failed: bool,
+    /// The pool is given up, disk by disk, until none is left.
+    giving_up: Option<PoolId>,
     /// Something went wrong, and the next step met what there was.
     met_unfinished: bool,
     rolled_back: BTreeSet<VolumeId>,
@@ -59,13 +62,10 @@ pub(crate) fn live(layout: Layout, steps: &[(Step, Mishap)]) {
 
 impl History {
     pub(crate) fn new(layout: Layout) -> History {
-        let rig = Rig::new();
+        let rig = Rig::on(machine_with(&MORE));
         rig.make_pool("tank", layout, disks_for(layout));
         let world = World {
-            pool: Some(Settings {
-                trash_seconds: 0,
-                overcommit: 100,
-            }),
+            pool: Some(Settings::of_new(layout)),
             ..World::default()
         };
         History {
@@ -73,6 +73,7 @@ impl History {
             worlds: vec![world],
             detached: None,
             refresh_failed: false,
+            giving_up: None,
             met_unfinished: false,
             rolled_back: BTreeSet::new(),
             scheduled: Scheduled::new(),
@@ -92,6 +93,7 @@ impl History {
             worlds: self.worlds.clone(),
             detached: self.detached.clone(),
             refresh_failed: false,
+            giving_up: self.giving_up,
             met_unfinished: false,
             rolled_back: self.rolled_back.clone(),
             scheduled: self.scheduled.clone(),
@@ -223,9 +225,24 @@ impl History {
                 break;
             }
         }
-        // Labels of a pool whose deletion was cut short, or on a disk that came back after another took its place.
+        // Of a pool that is given up no disk stays.
+        if let Some(pool) = self.giving_up.take() {
+            for disk in self.rig.engine.disks().unwrap() {
+                // One that is blank is asked for again: what had failed may have been done.
+                if [DiskState::InPool { pool }, DiskState::Available].contains(&disk.state) {
+                    let named = pool.to_string();
+                    self.rig.engine.wipe_disk(&by(), &disk.id, Some(&named)).unwrap();
+                }
+            }
+            self.rig.engine.reconcile().unwrap();
+        }
+        // Labels of a pool whose making or deletion was cut short, or what is on a disk that came back after another took its
+        // place.
         for disk in self.rig.engine.disks().unwrap() {
-            let label = disk.signatures.iter().any(|s| s.kind == "LVM2_member");
+            let label = disk
+                .signatures
+                .iter()
+                .any(|s| ["LVM2_member", "gpt"].contains(&s.kind.as_str()));
             let precious = [serial("full"), serial("boot")].contains(&disk.id);
             if disk.state == DiskState::HasData && label && !precious && !self.worlds.iter().any(|world| world.away) {
                 self.rig.engine.wipe_disk(&by(), &disk.id, None).unwrap();

@@ -1,16 +1,25 @@
 //! What is asked of a pool and its disks, what happens to a machine and is asked of nobody, and what is found on its disks.
 
 use cistern_engine::{EngineError, PoolCreation};
+use cistern_host::memory::signature;
 use cistern_model::{
-    AddDisksRequest, AdoptRequest, Bytes, DiskId, DiskState, DrainRequest, ImportRequest, Job, JobState, Layout,
-    PoolChange, PoolState, RemoveOrphanRequest, ReplaceRequest, ScrubRequest,
+    AddDisksRequest, AdoptRequest, Bytes, Disk, DiskId, DiskState, DrainRequest, HeldState, ImportRequest, Job,
+    JobState, Layers, Layout, Percent, PoolChange, PoolRequest, PoolState, RemoveOrphanRequest, ReplaceRequest,
+    ScrubEvery, ScrubRequest,
 };
 
 use super::History;
 use super::apply::{Outcome, fresh, outcome, peer};
 use super::steps::Step;
-use super::world::{STRAY, Settings, Vol, name_of};
+use super::world::{STRAY, Settings, Vol, World, name_of};
+use crate::layers::{BOTH, CHECKSUMS, ENCRYPTED};
 use crate::support::{by, path, pool_request, volume_request};
+
+/// Disks beside those that other tests have.
+pub(crate) const MORE: [&str; 3] = ["e", "f", "g"];
+
+const LAYERS: [Layers; 4] = [Layers::NONE, CHECKSUMS, ENCRYPTED, BOTH];
+const SCRUBS: [ScrubEvery; 3] = ScrubEvery::ALL;
 
 /// The disks of a pool of each layout; those with copies leave some to be spares, where there are enough.
 pub(crate) fn disks_for(layout: Layout) -> &'static [&'static str] {
@@ -86,25 +95,36 @@ impl History {
                 let done = self.rig.engine.change_pool(&by(), "tank", &change);
                 self.became(outcome(&done), |world| {
                     if let Some(pool) = &mut world.pool {
-                        pool.overcommit = overcommit.into();
+                        (pool.overcommit, pool.reserve) = (overcommit.into(), Some(reserve.into()));
+                    }
+                })
+            }
+            Step::ScrubEvery { which } => {
+                let every = SCRUBS[usize::from(which)];
+                let change = PoolChange {
+                    scrub: Some(every),
+                    ..PoolChange::default()
+                };
+                let done = self.rig.engine.change_pool(&by(), "tank", &change);
+                self.became(outcome(&done), |world| {
+                    if let Some(pool) = &mut world.pool {
+                        pool.scrub = every;
                     }
                 })
             }
             Step::MakePool { .. } if self.worlds.iter().any(|world| world.away) => Outcome::Idle,
-            Step::MakePool { layout } => {
-                let begun = self
-                    .rig
-                    .engine
-                    .create_pool(&by(), &pool_request("tank", layout, disks_for(layout)));
+            Step::MakePool { layout, layers } => {
+                let request = PoolRequest {
+                    layers: LAYERS[usize::from(layers)],
+                    ..pool_request("tank", layout, disks_for(layout))
+                };
+                let begun = self.rig.engine.create_pool(&by(), &request);
                 let done = match begun {
                     Ok(PoolCreation::Started(job)) => self.job(Ok(job)),
                     Ok(PoolCreation::Exists(_)) => Outcome::Done,
                     Err(error) => outcome::<()>(&Err(error)),
                 };
-                let made = Settings {
-                    trash_seconds: 0,
-                    overcommit: 100,
-                };
+                let made = Settings::of_new(layout);
                 self.became(done, |world| world.pool = world.pool.or(Some(made)))
             }
             Step::DeletePool => {
@@ -206,6 +226,8 @@ impl History {
                 }
                 done
             }
+            Step::Wipe { nth } => self.wipe(nth),
+            Step::GiveUp => self.give_up(),
             Step::Scrub { repair } => self.job(self.rig.engine.scrub_pool(&by(), "tank", &ScrubRequest { repair })),
             Step::Release => {
                 let done = outcome(&self.rig.engine.release_pool(&by(), "tank"));
@@ -252,6 +274,57 @@ impl History {
             }
             _ => self.befall(step),
         }
+    }
+
+    /// A disk on which something is found is wiped by its name.
+    fn wipe(&self, nth: u8) -> Outcome {
+        let Ok(disks) = self.rig.engine.disks() else {
+            return Outcome::Idle;
+        };
+        let full = |disk: &&Disk| disk.signatures.iter().any(|found| found.kind == "ext4");
+        let there = disks.iter().find(full).map(|disk| disk.id.clone());
+        let Some(disk) = there.or_else(|| self.blank_disk(nth)) else {
+            return Outcome::Idle;
+        };
+        self.rig.machine.change_device(&disk, |device| {
+            device.signatures = ["dos", "ext4"].map(signature).to_vec()
+        });
+        let wiped = self.rig.engine.wipe_disk(&by(), &disk, None);
+        if let Ok(wiped) = &wiped {
+            assert_eq!(wiped.state, DiskState::Available, "{wiped:?}");
+        }
+        // What is left on it by one that failed is wiped by the next.
+        outcome(&wiped)
+    }
+
+    /// The disk that is out is gone for good, and the pool with it: its other disks are wiped, one by one. What goes wrong at
+    /// that is gone on with (`settle`).
+    fn give_up(&mut self) -> Outcome {
+        let (Some(lost), Ok(pool)) = (self.detached.clone(), self.rig.engine.pool(&by(), "tank")) else {
+            return Outcome::Idle;
+        };
+        if pool.missing_disks == 0 {
+            return Outcome::Idle;
+        }
+        self.detached = None;
+        self.rig.machine.lose(&lost);
+        self.giving_up = Some(pool.id);
+        let named = pool.id.to_string();
+        let mut done = Outcome::Done;
+        for disk in &pool.disks {
+            done = outcome(&self.rig.engine.wipe_disk(&by(), disk, Some(&named)));
+            if done != Outcome::Done {
+                break;
+            }
+        }
+        let gone = self.worlds.clone().into_iter().map(|_| World::default());
+        match done {
+            Outcome::Done => self.worlds = gone.collect(),
+            // None of it stays: that is seen once all is wiped.
+            Outcome::Unknown | Outcome::Refused | Outcome::Idle => self.worlds.extend(gone.collect::<Vec<_>>()),
+        }
+        self.worlds.dedup();
+        Outcome::Done
     }
 
     pub(super) fn stray(&self) -> String {
@@ -323,6 +396,23 @@ impl History {
                     self.worlds.iter_mut().for_each(|world| world.stray = true);
                 }
             }
+            (Step::FillMetadata, Ok(_)) => {
+                self.rig.machine.set_metadata_percent(Percent::from(70.0));
+                return Outcome::Idle;
+            }
+            (Step::Lock { name, client }, Ok(_)) => {
+                let Some(volume) = self.find(*name) else {
+                    return Outcome::Idle;
+                };
+                let held = HeldState {
+                    opens: 1,
+                    locks: 1,
+                    delegations: 0,
+                };
+                let address = format!("10.0.0.{}", client + 1);
+                self.rig.machine.client_holds(&address, &path(volume.id), held);
+                return Outcome::Idle;
+            }
             (Step::Hold { name }, Ok(_)) => {
                 // A client has files open there.
                 let Some(volume) = self.find(*name) else {
@@ -333,8 +423,9 @@ impl History {
             }
             _ => return Outcome::Idle,
         }
-        // The kernel tells of it.
+        // The kernel tells of it, and what is done about it by itself is done.
         let _ = self.rig.engine.reconcile();
+        self.wait_for_jobs();
         Outcome::Idle
     }
 }

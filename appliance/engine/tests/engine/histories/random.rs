@@ -192,13 +192,22 @@ fn whatever_happens_what_was_answered_is_there_and_what_was_not_is_finished_or_g
         let counts: Vec<String> = row.iter().map(u64::to_string).collect();
         table += &format!("{step:<16}\t{}\n", counts.join("\t"));
         // What clients, people and disks do asks the engine for nothing, and is not said to be done.
-        let befalls =
-            ["Restart", "Detach", "Attach", "GrowDisk", "Erase", "Hold", "FindStray"].contains(&step.as_str());
+        let befalls = [
+            "Restart",
+            "Detach",
+            "Attach",
+            "GrowDisk",
+            "Erase",
+            "Hold",
+            "FindStray",
+            "FillMetadata",
+        ];
+        let befalls = befalls.contains(&step.as_str());
         if row[1] == 0 && !befalls {
             empty.push(format!("{step} was never done"));
         }
         // Which fault meets which call is the table's business; here each is to have met some.
-        let asks = !["Erase", "Hold", "Write", "MoveAway", "FindStray"].contains(&step.as_str());
+        let asks = !["Erase", "Hold", "Write", "MoveAway", "FindStray", "FillMetadata"].contains(&step.as_str());
         if asks && row[2..].iter().sum::<u64>() == 0 {
             empty.push(format!("nothing ever went wrong in {step}"));
         }

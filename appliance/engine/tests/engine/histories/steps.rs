@@ -16,6 +16,7 @@ pub(crate) enum Step {
     Purge { nth: u8 },
     KeepTrash { seconds: u32 },
     Settings { overcommit: u16, reserve: u8 },
+    ScrubEvery { which: u8 },
     Allow { name: u8, client: u8, read_only: bool },
     Forbid { name: u8, client: u8 },
     Options { name: u8, which: u8 },
@@ -26,6 +27,7 @@ pub(crate) enum Step {
     Write { name: u8, mib: u16 },
     Erase { name: u8 },
     Hold { name: u8 },
+    Lock { name: u8, client: u8 },
     Expand { name: u8, mib: u16 },
     Rename { name: u8, to: u8 },
     Snapshot { name: u8, number: u8 },
@@ -33,7 +35,7 @@ pub(crate) enum Step {
     DeleteSnapshot { nth: u8 },
     Serve { nth: u8, clients: u8 },
     RollBack { nth: u8, discard: bool },
-    MakePool { layout: Layout },
+    MakePool { layout: Layout, layers: u8 },
     DeletePool,
     AddSpare { nth: u8 },
     RemoveSpare,
@@ -45,6 +47,9 @@ pub(crate) enum Step {
     Drain { nth: u8 },
     Detach { nth: u8 },
     Attach,
+    Wipe { nth: u8 },
+    GiveUp,
+    FillMetadata,
     Scrub { repair: bool },
     Release,
     MoveAway,
@@ -105,6 +110,29 @@ impl Mishap {
 }
 
 impl Step {
+    /// Whether the engine is asked for something, or does something by itself: then the table of steps and faults has a case
+    /// of it. The others befall the machine.
+    pub(crate) fn asks(&self) -> bool {
+        use Step::*;
+        match self {
+            Create { .. } | Clone { .. } | CloneSnapshot { .. } | Delete { .. } | Undelete { .. } | Purge { .. } => {
+                true
+            }
+            KeepTrash { .. } | Settings { .. } | ScrubEvery { .. } | Allow { .. } | Forbid { .. } => true,
+            Options { .. } | Label { .. } | GiveTo { .. } | Schedule { .. } | Tick { .. } => true,
+            Expand { .. } | Rename { .. } | Snapshot { .. } | SnapshotAll { .. } | DeleteSnapshot { .. } => true,
+            Serve { .. } | RollBack { .. } | MakePool { .. } | DeletePool | AddSpare { .. } | RemoveSpare => true,
+            Replace { .. } | ReplaceMissing { .. } | AddDisks { .. } | Grow | Drain { .. } | Wipe { .. } | GiveUp => {
+                true
+            }
+            Scrub { .. } | Release | Import | Adopt { .. } | RemoveStray | Reconcile | Restart => true,
+            // A spare takes the place of what goes; what comes back is taken back.
+            Detach { .. } | Attach => true,
+            Write { .. } | Erase { .. } | Hold { .. } | Lock { .. } | GrowDisk { .. } | FillMetadata => false,
+            MoveAway | FindStray => false,
+        }
+    }
+
     /// What it is, without its numbers: `Create`.
     pub(crate) fn kind(&self) -> String {
         let shown = format!("{self:?}");
@@ -167,11 +195,12 @@ impl Dice {
         let layout = self.layout();
         let length = 20 + self.below(11);
         let mut steps = Vec::new();
-        if self.below(8) == 0 {
+        if self.below(4) == 0 {
             let layout = self.layout();
+            let layers = self.of(4);
             steps.push((Step::DeletePool, self.mishap()));
             steps.push((Step::DeletePool, self.mishap()));
-            steps.push((Step::MakePool { layout }, self.mishap()));
+            steps.push((Step::MakePool { layout, layers }, self.mishap()));
         }
         if self.coin() {
             steps.push((Step::KeepTrash { seconds: 3600 }, Mishap::Calm));
@@ -186,6 +215,7 @@ impl Dice {
                 Step::Release | Step::MoveAway => Step::Import,
                 Step::FindStray if self.coin() => Step::RemoveStray,
                 Step::FindStray => Step::Adopt { name: self.of(4) },
+                Step::Detach { .. } if self.below(4) == 0 => Step::GiveUp,
                 _ => continue,
             };
             steps.push((next, self.mishap()));
@@ -241,6 +271,7 @@ impl Dice {
             35..=37 => Step::KeepTrash {
                 seconds: if self.below(3) == 0 { 0 } else { 3600 },
             },
+            38 if self.coin() => Step::ScrubEvery { which: self.of(3) },
             38 => Step::Settings {
                 overcommit: [100, 150, 300][self.below(3) as usize],
                 reserve: self.of(3) * 5,
@@ -297,7 +328,10 @@ impl Dice {
                 nth: self.of(4),
                 discard: self.coin(),
             },
-            84..=85 => Step::MakePool { layout: self.layout() },
+            84..=85 => Step::MakePool {
+                layout: self.layout(),
+                layers: self.of(4),
+            },
             86 => Step::DeletePool,
             87 => Step::AddSpare { nth: self.of(3) },
             88 => Step::RemoveSpare,
@@ -307,12 +341,16 @@ impl Dice {
             },
             91 => Step::Detach { nth: self.of(5) },
             92 => Step::Attach,
-            93 => [Step::Attach, Step::ReplaceMissing { with: self.of(3) }][self.below(2) as usize],
+            93 => match self.below(3) {
+                0 => Step::Attach,
+                1 => Step::ReplaceMissing { with: self.of(3) },
+                _ => Step::Wipe { nth: self.of(3) },
+            },
             94 => Step::Scrub { repair: self.coin() },
             95 => [Step::Release, Step::MoveAway][self.below(2) as usize],
             96 => Step::Import,
             97 => [Step::FindStray, Step::Adopt { name }, Step::RemoveStray][self.below(3) as usize],
-            98 => Step::Reconcile,
+            98 => [Step::Reconcile, Step::FillMetadata][self.below(2) as usize],
             99 => Step::Restart,
             100..=101 => Step::AddDisks { nth: self.of(3) },
             102 => Step::GrowDisk { nth: self.of(5) },

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cistern_model::{Bytes, Client, Labels, Owner, Schedule, SnapshotId, VolumeId, VolumeOptions, VolumeSource};
+use cistern_model::{
+    Bytes, Client, Labels, Layout, Owner, Pool, Schedule, ScrubEvery, SnapshotId, VolumeId, VolumeOptions, VolumeSource,
+};
 
 use crate::support::{Rig, by, path};
 
@@ -40,6 +42,34 @@ pub(crate) struct Snap {
 pub(crate) struct Settings {
     pub(crate) trash_seconds: u32,
     pub(crate) overcommit: u32,
+    /// In percent; none if what is reserved is no such part of the pool as steps ask for.
+    pub(crate) reserve: Option<u32>,
+    pub(crate) scrub: ScrubEvery,
+}
+
+impl Settings {
+    /// Of a pool that was just made.
+    pub(crate) fn of_new(layout: Layout) -> Settings {
+        Settings {
+            trash_seconds: 0,
+            overcommit: 100,
+            reserve: Some(10),
+            scrub: match layout.survives() {
+                0 => ScrubEvery::None,
+                _ => ScrubEvery::default(),
+            },
+        }
+    }
+
+    fn of(pool: &Pool) -> Settings {
+        let part = |percent: &u32| Bytes::new(pool.size.get() / 100 * u64::from(*percent)).round_down(Bytes::mib(4));
+        Settings {
+            trash_seconds: pool.trash_seconds,
+            overcommit: pool.overcommit_percent,
+            reserve: [0, 5, 10].into_iter().find(|percent| part(percent) == pool.reserve),
+            scrub: pool.scrub,
+        }
+    }
 }
 
 /// One way in which all may be. Volumes go by the numbers of their names, trash by what it was.
@@ -91,10 +121,7 @@ impl World {
             world.away = !rig.machine.objects().is_empty();
             return (world, scheduled);
         };
-        world.pool = Some(Settings {
-            trash_seconds: pool.trash_seconds,
-            overcommit: pool.overcommit_percent,
-        });
+        world.pool = Some(Settings::of(&pool));
         let vg = pool.id.to_string();
         let files = |lv: String| -> Files { rig.machine.contents(&vg, &lv).unwrap_or_default().into_iter().collect() };
         for volume in rig.volumes() {

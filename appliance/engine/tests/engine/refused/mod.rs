@@ -1,6 +1,7 @@
 //! Every call of the engine that can be refused, and each way in which it is: the machine is as it was, its tags, mounts and
 //! exports compared before and after; and nothing is under way.
 
+mod growth;
 mod pools;
 mod volumes;
 
@@ -79,6 +80,26 @@ fn full() -> Full {
     }
 }
 
+/// All that is on the machine: what is mounted, exported and tagged, each disk and what is on it, and what LVM tells.
+fn whole(rig: &Rig) -> impl PartialEq + std::fmt::Debug + use<> {
+    let host = rig.machine.host();
+    let keys: Vec<_> = rig
+        .engine
+        .pools(&by())
+        .unwrap()
+        .into_iter()
+        .map(|pool| pool.id)
+        .collect();
+    let keys: Vec<_> = keys.iter().map(|id| rig.machine.record(&format!("key-{id}"))).collect();
+    let layers = rig.machine.record("layers.json");
+    (
+        rig.snapshot(),
+        host.disks.list().unwrap(),
+        host.lvm.state().unwrap(),
+        (keys, layers),
+    )
+}
+
 fn stranger() -> Principal {
     provisioner("stranger", &["tank", "other"])
 }
@@ -133,18 +154,20 @@ fn pair(old: &str, new: &str) -> ReplaceRequest {
 #[test]
 fn whatever_is_refused_leaves_the_machine_as_it_was() {
     let full = full();
-    let (before, jobs) = (full.rig.snapshot(), full.rig.engine.jobs(&by()).len());
+    let (before, jobs) = (whole(&full.rig), full.rig.engine.jobs(&by()).len());
     let calls = [
         volumes::volumes(),
         volumes::snapshots(),
         pools::pools(),
         pools::disks_and_what_is_found(),
+        growth::disks_that_come_and_go(),
+        growth::keys(),
     ];
     for (what, kind, call) in calls.into_iter().flatten() {
         let refused = call(&full);
         let got = refused.as_ref().err().map(EngineError::kind);
         assert_eq!(got, Some(kind), "{what}: {refused:?}");
-        assert_eq!(full.rig.snapshot(), before, "{what}");
+        assert_eq!(whole(&full.rig), before, "{what}");
         assert_eq!(full.rig.engine.jobs(&by()).len(), jobs, "{what}");
     }
 }

@@ -1,0 +1,202 @@
+//! What is given up when a pool runs short: the trash first, then what schedules made, each oldest first and told; never what
+//! somebody made by hand.
+
+use cistern_model::{
+    AlertKind, Bytes, ErrorKind, Event, EventKind, Overcommit, PoolChange, Reserve, Severity, Snapshot,
+    SnapshotRequest, Volume, VolumeChange,
+};
+use jiff::SignedDuration;
+
+use crate::support::{Rig, by, path, refused};
+use crate::trash::with_trash;
+
+fn set(rig: &Rig, overcommit: u32, reserve: u32) {
+    let change = PoolChange {
+        overcommit_percent: Some(Overcommit::new(overcommit).unwrap()),
+        reserve_percent: Some(Reserve::new(reserve).unwrap()),
+        ..PoolChange::default()
+    };
+    rig.engine.change_pool(&by(), "tank", &change).unwrap();
+}
+
+fn keep(rig: &Rig, volume: &Volume, schedule: &str) {
+    let change = VolumeChange {
+        schedule: Some(schedule.parse().unwrap()),
+        ..VolumeChange::default()
+    };
+    rig.engine.change_volume(&by(), volume.id, &change).unwrap();
+}
+
+/// A volume takes all that can still be promised.
+fn promise_the_rest(rig: &Rig, name: &str) {
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    rig.make_volume(name, pool.available.round_down(Bytes::mib(4)));
+}
+
+/// The volume holds this file and no other, and what it held before is held by its snapshots alone.
+fn holds_only(rig: &Rig, volume: &Volume, file: &str) {
+    for other in rig.files(volume.id) {
+        rig.machine.remove_file(&path(volume.id), &other);
+    }
+    rig.machine.host().filesystems.trim(&path(volume.id)).unwrap();
+    rig.machine.write_file(&path(volume.id), file, Bytes::mib(200)).unwrap();
+}
+
+fn trashed(rig: &Rig) -> Vec<String> {
+    let trash = rig.engine.trash(&by()).into_iter();
+    trash.map(|volume| volume.name.to_string()).collect()
+}
+
+fn scheduled(rig: &Rig) -> Vec<Snapshot> {
+    let mut all = rig.snapshots();
+    all.retain(|snapshot| !snapshot.scheduled.is_empty());
+    all.sort_by_key(|snapshot| snapshot.created);
+    all
+}
+
+/// What was told of things that were given up, from the first to the last.
+fn told(rig: &Rig) -> Vec<Event> {
+    let mut all = rig.engine.events(0, 10_000);
+    all.retain(|event| event.message.contains("early to make room"));
+    all
+}
+
+fn reserve_alerts(rig: &Rig) -> usize {
+    let alerts = rig.engine.alerts(false).into_iter();
+    alerts.filter(|alert| alert.kind == AlertKind::PoolReserve).count()
+}
+
+#[test]
+fn what_takes_more_than_its_share_is_given_up_in_order_and_each_time_told_and_never_what_was_made_by_hand() {
+    let rig = with_trash();
+    set(&rig, 100, 10);
+    let v = rig.make_volume("v", Bytes::gib(2));
+    keep(&rig, &v, "hourly=9");
+    for file in ["first", "second"] {
+        holds_only(&rig, &v, file);
+        rig.engine.tick();
+        rig.machine.pass(SignedDuration::from_hours(1));
+    }
+    keep(&rig, &v, "none");
+    holds_only(&rig, &v, "third");
+    let by_hand = rig.make_snapshot(v.id, "by-hand");
+    holds_only(&rig, &v, "fourth");
+    // Of two in the trash the one that was made later was deleted first.
+    let (t1, t2) = (
+        rig.make_volume("t1", Bytes::mib(400)),
+        rig.make_volume("t2", Bytes::mib(400)),
+    );
+    for volume in [&t2, &t1] {
+        rig.machine
+            .write_file(&path(volume.id), "file", Bytes::mib(250))
+            .unwrap();
+        rig.engine.delete_volume(&by(), volume.id).unwrap();
+    }
+    let made = scheduled(&rig);
+    assert_eq!(made.len(), 2);
+    rig.engine.tick();
+    assert_eq!(
+        (trashed(&rig).len(), scheduled(&rig).len()),
+        (2, 2),
+        "nothing is short yet"
+    );
+    assert_eq!(told(&rig), []);
+
+    // All is promised but the reserve, some 990 MiB; 636 MiB of trash and 600 MiB of snapshots are more.
+    promise_the_rest(&rig, "rest");
+    rig.engine.tick();
+    assert_eq!((trashed(&rig), scheduled(&rig).len()), (vec!["t1".to_owned()], 2));
+    // Half of it: the other one, and the older snapshot.
+    set(&rig, 100, 5);
+    promise_the_rest(&rig, "rest-2");
+    rig.engine.tick();
+    assert_eq!(trashed(&rig), Vec::<String>::new());
+    assert_eq!(scheduled(&rig), made[1..]);
+    assert_eq!(reserve_alerts(&rig), 0);
+    // Nothing: all that may be given up, and what was made by hand is told of.
+    set(&rig, 100, 0);
+    promise_the_rest(&rig, "rest-3");
+    rig.engine.tick();
+    assert_eq!(scheduled(&rig), []);
+    let left: Vec<_> = rig.snapshots().into_iter().map(|snapshot| snapshot.id).collect();
+    assert_eq!(left, [by_hand.id]);
+    assert_eq!(reserve_alerts(&rig), 1);
+
+    let told = told(&rig);
+    let kinds: Vec<EventKind> = told.iter().map(|event| event.kind).collect();
+    use EventKind::{SnapshotDeleted, VolumePurged};
+    assert_eq!(kinds, [VolumePurged, VolumePurged, SnapshotDeleted, SnapshotDeleted]);
+    let objects: Vec<&str> = told.iter().filter_map(|event| event.object.as_deref()).collect();
+    let ids = [
+        t2.id.to_string(),
+        t1.id.to_string(),
+        made[0].id.to_string(),
+        made[1].id.to_string(),
+    ];
+    assert_eq!(objects, ids.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = |event: &Event| event.severity == Severity::Warning && event.message.contains("may hold");
+    assert!(told.iter().all(said), "{told:?}");
+
+    // No more are made, by hand or by a schedule, until there is room.
+    let request = SnapshotRequest {
+        name: "more".parse().unwrap(),
+    };
+    let why = refused(rig.engine.create_snapshot(&by(), v.id, &request), ErrorKind::NoSpace);
+    assert!(
+        why.contains("snapshots and trash hold") && why.contains("delete some"),
+        "{why}"
+    );
+    keep(&rig, &v, "hourly=1");
+    rig.machine.pass(SignedDuration::from_hours(1));
+    rig.engine.tick();
+    assert_eq!(scheduled(&rig), []);
+    keep(&rig, &v, "none");
+    rig.engine.tick();
+    assert_eq!(reserve_alerts(&rig), 1, "it is raised once, and stays");
+    rig.engine.delete_snapshot(&by(), by_hand.id).unwrap();
+    rig.engine.tick();
+    assert_eq!(reserve_alerts(&rig), 0, "and ends by itself");
+    set(&rig, 100, 5);
+    rig.engine.create_snapshot(&by(), v.id, &request).unwrap();
+    assert_eq!(rig.files(v.id), ["fourth"]);
+    rig.check();
+}
+
+#[test]
+fn an_overcommitted_pool_that_is_nearly_full_gives_up_its_trash_before_its_volumes_suffer() {
+    let rig = with_trash();
+    set(&rig, 300, 50);
+    let v = rig.make_volume("v", Bytes::gib(12));
+    let gone = rig.make_volume("gone", Bytes::mib(400));
+    rig.machine.write_file(&path(gone.id), "file", Bytes::mib(250)).unwrap();
+    rig.engine.delete_volume(&by(), gone.id).unwrap();
+    let size = rig.engine.pool(&by(), "tank").unwrap().size;
+    let of_size = |percent: u64| Bytes::new(size.get() / 100 * percent);
+    // 68 MiB each is what an empty filesystem takes.
+    let beside = Bytes::mib(68 + 68 + 250);
+    let fill = |percent: u64| {
+        rig.machine.write_file(&path(v.id), "file", Bytes::ZERO).unwrap();
+        let most = of_size(percent).saturating_sub(beside);
+        rig.machine.write_file(&path(v.id), "file", most).unwrap();
+        rig.engine.tick();
+    };
+    fill(94);
+    assert_eq!(trashed(&rig), ["gone"]);
+    fill(96);
+    assert_eq!(trashed(&rig), Vec::<String>::new());
+    let told = told(&rig);
+    assert!(
+        told.len() == 1 && told[0].message.contains("its data is 95") && told[0].message.contains("gone"),
+        "{told:?}"
+    );
+    // While it is so full there is no room for a snapshot, and there is again once it is not.
+    fill(99);
+    let request = SnapshotRequest {
+        name: "s".parse().unwrap(),
+    };
+    let why = refused(rig.engine.create_snapshot(&by(), v.id, &request), ErrorKind::NoSpace);
+    assert!(why.contains("its data is"), "{why}");
+    fill(60);
+    rig.engine.create_snapshot(&by(), v.id, &request).unwrap();
+    rig.check();
+}
