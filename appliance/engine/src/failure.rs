@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cistern_host::{Activation, ImageHealth};
+use cistern_host::{Activation, ImageHealth, RaidStatus};
 use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity};
 
 use crate::EngineError;
@@ -145,27 +145,28 @@ impl Engine {
         if !pool.returned.is_empty() {
             self.read_lvm()?;
         }
-        let failed = {
+        let (failed, unused) = {
             let view = self.view();
             let Some(pool) = view.pools.get(&id).filter(|pool| pool.active && pool.missing == 0) else {
                 return Ok(());
             };
-            pool.failed_nodes()
+            (pool.failed_nodes(), pool.unused_nodes())
         };
-        let tried = locked(&self.0.failures.refreshed).insert(id, failed.clone());
-        if failed.is_empty() {
+        let tried = locked(&self.0.failures.refreshed).insert(id, unused.clone());
+        if unused.is_empty() {
             return Ok(());
         }
         if self.fill_garbled_anew(&pool, &failed)? {
             return Ok(());
         }
-        if tried.is_some_and(|tried| failed.is_subset(&tried)) {
+        if tried.is_some_and(|tried| unused.is_subset(&tried)) {
+            // One that is not filled to its end has done nothing wrong.
             return self.shun(&pool, &failed);
         }
         let refresh = || self.0.host.raids.refresh_lv(&vg, DATA);
         self.change_lvm(id, || format!("use the disks of {vg} again"), refresh, |_| {})?;
         self.note_taken_back(&pool);
-        let disks: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
+        let disks: Vec<String> = unused.iter().map(|node| self.name_of(node)).collect();
         let message = format!(
             "pool {}: what disk {} missed is brought up to date from the others",
             pool.tags.name,
@@ -208,7 +209,8 @@ impl Engine {
             for raid in &pool.raids {
                 let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
                 let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
-                news |= status.is_some_and(|status| status.images.contains(&ImageHealth::Failed));
+                let unused = |status: &RaidStatus| status.images.contains(&ImageHealth::Failed);
+                news |= status.is_some_and(|status| unused(&status) || status.has_stalled());
             }
         }
         if news { self.reconcile() } else { Ok(()) }
@@ -256,6 +258,14 @@ impl Engine {
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
             words.push(format!("disk {} gave errors and is not used", names.join(", ")));
+        }
+        let stalled = pool.stalled_nodes();
+        if !stalled.is_empty() {
+            let names: Vec<String> = stalled.iter().map(|node| self.name_of(node)).collect();
+            let names = names.join(", ");
+            words.push(format!(
+                "disk {names} is not filled to its end: something of the others cannot be read"
+            ));
         }
         (!words.is_empty()).then(|| words.join("; "))
     }

@@ -232,6 +232,20 @@ impl PoolView {
             .collect()
     }
 
+    /// The nodes of disks with an image that the kernel does not fill to its end.
+    pub(crate) fn stalled_nodes(&self) -> BTreeSet<PathBuf> {
+        let images = self.raids.iter().flat_map(|raid| &raid.images);
+        images
+            .filter(|image| image.stalled)
+            .flat_map(|image| image.nodes.clone())
+            .collect()
+    }
+
+    /// Both: whose images the kernel is to be asked to use, or to fill.
+    pub(crate) fn unused_nodes(&self) -> BTreeSet<PathBuf> {
+        self.failed_nodes().union(&self.stalled_nodes()).cloned().collect()
+    }
+
     /// Says which disks are missing, as far as that can be said by their number.
     pub(crate) fn missing_reason(&self) -> Option<String> {
         let disks = self.tags.all_groups().iter().map(Vec::len).sum::<usize>() + self.tags.spares.len();

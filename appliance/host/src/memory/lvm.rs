@@ -131,6 +131,7 @@ impl Lvm for Running {
                     level,
                     segments,
                     dead: BTreeSet::new(),
+                    stalled: BTreeSet::new(),
                 }),
             };
             whole(state, "create_lv", vg)?.lvs.insert(lv.to_owned(), made);
