@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::error::Doing as _;
 use crate::pools::power_lost;
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
+use crate::volumes::bare;
 
 /// What is remembered of failures until the next start.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(crate) struct Failures {
     refreshed: Mutex<BTreeMap<PoolId, BTreeSet<PathBuf>>>,
     /// Devices that came back and that LVM could not take back.
     not_restored: Mutex<BTreeSet<PathBuf>>,
+    /// Whether somebody wanted all reconciled and could not wait until it was his turn.
+    pub(crate) owed: AtomicBool,
 }
 
 /// How a pool can be activated now.
@@ -102,6 +106,44 @@ impl Engine {
         {
             tracing::warn!(error = error.problem().detail, "not all could be activated");
         }
+    }
+
+    /// Makes up for what was left to a job that has ended since, or could not be done while all was being reconciled: a
+    /// change of the disks is told only once.
+    pub(crate) fn reconcile_owed(&self) {
+        let pools: Vec<PoolView> = {
+            let view = self.view();
+            let as_it_lies = |pool: &PoolView| PoolView {
+                returned: pool.returned.clone(),
+                ..bare(pool)
+            };
+            view.pools.values().map(as_it_lies).collect()
+        };
+        let owed =
+            self.0.failures.owed.load(Ordering::SeqCst) || pools.iter().any(|pool| self.waits_to_be_taken_back(pool));
+        if owed && let Err(error) = self.reconcile() {
+            tracing::warn!(error = error.problem().detail, "what was owed could not be reconciled");
+        }
+    }
+
+    /// Whether a pool at which no job is has disks that came back, or images to be used again, and nobody has tried.
+    fn waits_to_be_taken_back(&self, pool: &PoolView) -> bool {
+        let idle = !locked(&self.0.pending).iter().any(|pending| pending.id == pool.id);
+        let replacing = |(_, new): &(DiskId, DiskId)| self.is_there(new);
+        if !idle
+            || pool.tags.state != Stage::Ready
+            || pool.releasing
+            || pool.tags.replacing.as_ref().is_some_and(replacing)
+        {
+            return false;
+        }
+        let not_restored = locked(&self.0.failures.not_restored);
+        if pool.returned.iter().any(|node| !not_restored.contains(node)) {
+            return true;
+        }
+        let (unused, refreshed) = (pool.unused_nodes(), locked(&self.0.failures.refreshed));
+        let tried = refreshed.get(&pool.id).is_some_and(|tried| unused.is_subset(tried));
+        pool.active && pool.missing == 0 && !unused.is_empty() && !tried
     }
 
     /// Takes back disks that are there again, and lets the kernel use images again that it had ceased to use: their data
