@@ -2,7 +2,7 @@
 //! the engine makes: it refuses first. What is given up to make room is announced, and nothing is given up while what was
 //! promised is not in danger.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use cistern_host::{ThinMode, ThinStatus};
@@ -152,17 +152,26 @@ impl Engine {
 
     /// Gives up what may be given up, in its order, until what was promised is out of danger.
     fn shed(&self, id: PoolId, mut status: ThinStatus) -> Result<ThinStatus, EngineError> {
-        let mut given_up = 0;
+        let (mut given_up, mut stuck) = (0, BTreeSet::new());
         loop {
             let pool = self.named(id)?;
+            // LVM removes nothing from a group that lacks a disk: each try would take long, and be in vain.
+            if pool.missing > 0 {
+                return Ok(status);
+            }
             let Some(why) = self.short_of(&pool, &status) else {
                 return Ok(status);
             };
             let candidates = fill::shedding_order(self.sheddable(id));
-            let Some(first) = candidates.first().filter(|_| given_up < SHED_AT_ONCE) else {
+            let first = candidates.iter().find(|one| !stuck.contains(&one.kind));
+            let Some(first) = first.filter(|_| given_up < SHED_AT_ONCE) else {
                 return Ok(status);
             };
-            self.shed_one(id, first, &why)?;
+            if !self.shed_one(id, first, &why)? {
+                // All of this kind was tried.
+                stuck.insert(first.kind);
+                continue;
+            }
             given_up += 1;
             status = self.measure(id)?;
         }
@@ -287,11 +296,11 @@ impl Engine {
         trash.chain(scheduled).collect()
     }
 
-    /// Gives the oldest of this kind up.
-    fn shed_one(&self, pool: PoolId, first: &Sheddable<()>, why: &str) -> Result<(), EngineError> {
+    /// Gives the oldest of this kind up that can be; false if none can.
+    fn shed_one(&self, pool: PoolId, first: &Sheddable<()>, why: &str) -> Result<bool, EngineError> {
         match first.kind {
-            ShedKind::Trash => self.purge_oldest(pool, why).map(drop),
-            ShedKind::Scheduled => self.shed_scheduled_snapshot(pool, why).map(drop),
+            ShedKind::Trash => Ok(self.purge_oldest(pool, why)?.is_some()),
+            ShedKind::Scheduled => Ok(self.shed_scheduled_snapshot(pool, why)?.is_some()),
         }
     }
 }
