@@ -51,8 +51,6 @@ pub(crate) struct PoolView {
     pub(crate) metadata: Percent,
     pub(crate) sync: Percent,
     pub(crate) settings: PoolSettings,
-    /// What is not allocated of the disks that hold something: a spare is no room.
-    pub(crate) free: Bytes,
     /// What only snapshots and trash hold, as last measured.
     pub(crate) beside: Bytes,
     /// Whether it is just being given up.

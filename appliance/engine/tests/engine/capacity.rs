@@ -284,3 +284,38 @@ fn trash_that_cannot_be_removed_is_tried_once_a_round_and_scheduled_snapshots_go
     rig.engine.tick();
     assert_eq!(rig.engine.trash(&by()).len(), 0);
 }
+
+#[test]
+fn metadata_grows_as_far_as_the_smaller_disk_has_room_and_is_alerted_beyond() {
+    let rig = Rig::new();
+    rig.make_pool("tank", cistern_model::Layout::Mirror, &["a", "small"]);
+    for _ in 0..20 {
+        rig.machine.set_metadata_percent(Percent::from(70.0));
+        rig.engine.tick();
+    }
+    let grown = rig.engine.events(0, 1000);
+    let grown = grown.iter().filter(|event| event.message.contains("enlarged")).count();
+    assert!(grown > 0);
+    assert_eq!(count(&rig, "thin.extend_metadata"), grown, "it was tried in vain");
+    rig.machine.set_metadata_percent(Percent::from(96.0));
+    rig.engine.tick();
+    let alerts = rig.engine.alerts(false);
+    assert!(
+        alerts.iter().any(|alert| alert.kind == AlertKind::PoolMetadataSpace),
+        "{alerts:?}"
+    );
+}
+
+#[test]
+fn a_growth_that_fails_hides_nothing_else_of_a_pool_s_space() {
+    let rig = Rig::with_pool();
+    rig.machine.set_metadata_percent(Percent::from(85.0));
+    rig.machine
+        .fail_next("thin.extend_metadata", MemoryHost::failure("extend"));
+    rig.engine.tick();
+    let alerts = rig.engine.alerts(false);
+    assert!(
+        alerts.iter().any(|alert| alert.kind == AlertKind::PoolMetadataSpace),
+        "{alerts:?}"
+    );
+}
