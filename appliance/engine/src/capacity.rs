@@ -2,7 +2,7 @@
 //! the engine makes: it refuses first. What is given up to make room is announced, and nothing is given up while what was
 //! promised is not in danger.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use cistern_host::{ThinMode, ThinStatus};
@@ -58,9 +58,18 @@ impl Engine {
 
     fn look_at_pool(&self, id: PoolId) -> Result<(), EngineError> {
         let status = self.measure(id)?;
-        let status = self.grow_metadata(id, status)?;
-        let status = self.trim_if_short(id, status)?;
-        let status = self.shed(id, status)?;
+        // What cannot be done about it is no reason to keep silent about it, nor to leave the rest undone.
+        let or_as_it_was = |before, outcome| match outcome {
+            Err(error) if power_lost(&error) => Err(error),
+            Err(error) => {
+                tracing::warn!(pool = %id, error = error.problem().detail, "room could not be made");
+                Ok(before)
+            }
+            Ok(after) => Ok(after),
+        };
+        let status = or_as_it_was(status, self.grow_metadata(id, status))?;
+        let status = or_as_it_was(status, self.trim_if_short(id, status))?;
+        let status = or_as_it_was(status, self.shed(id, status))?;
         self.alert_of_space(id, &status);
         Ok(())
     }
@@ -94,25 +103,22 @@ impl Engine {
         if pool.missing > 0 || status.mode == ThinMode::Failed {
             return Ok(status);
         }
-        let copies = pool.metadata_copies();
-        let Some(extents) = fill::metadata_growth(&status, pool.extent, pool.free, copies) else {
+        if !fill::metadata_is_short(&status) {
+            return Ok(status);
+        }
+        self.read_lvm()?;
+        let pool = self.named(id)?;
+        let Some((extents, nodes)) = pool.metadata_room(&status).filter(|_| pool.missing == 0) else {
             return Ok(status);
         };
-        // Only where something lies already: a spare disk stays whole.
-        let vg = pool.vg();
-        let state = self.0.host.lvm.state().doing(|| format!("read the state of {vg}"))?;
-        let members = state.pvs.into_iter().filter(|pv| pv.vg.as_ref() == Some(&vg));
-        let nodes: Vec<PathBuf> = members
-            .filter(|pv| pv.free < pv.size)
-            .filter_map(|pv| pv.node)
-            .collect();
         self.change_lvm(
             id,
             || format!("enlarge the metadata of pool {}", pool.tags.name),
-            || self.0.host.thin.extend_metadata(&vg, DATA, extents, &nodes),
+            || self.0.host.thin.extend_metadata(&pool.vg(), DATA, extents, &nodes),
             |_| {},
         )?;
         self.read_lvm()?;
+        self.look_whether_apart(id)?;
         let after = self.measure(id)?;
         let message = format!(
             "the metadata of pool {} was {} full; it was enlarged from {} to {}",
@@ -152,17 +158,26 @@ impl Engine {
 
     /// Gives up what may be given up, in its order, until what was promised is out of danger.
     fn shed(&self, id: PoolId, mut status: ThinStatus) -> Result<ThinStatus, EngineError> {
-        let mut given_up = 0;
+        let (mut given_up, mut stuck) = (0, BTreeSet::new());
         loop {
             let pool = self.named(id)?;
+            // LVM removes nothing from a group that lacks a disk: each try would take long, and be in vain.
+            if pool.missing > 0 {
+                return Ok(status);
+            }
             let Some(why) = self.short_of(&pool, &status) else {
                 return Ok(status);
             };
             let candidates = fill::shedding_order(self.sheddable(id));
-            let Some(first) = candidates.first().filter(|_| given_up < SHED_AT_ONCE) else {
+            let first = candidates.iter().find(|one| !stuck.contains(&one.kind));
+            let Some(first) = first.filter(|_| given_up < SHED_AT_ONCE) else {
                 return Ok(status);
             };
-            self.shed_one(id, first, &why)?;
+            if !self.shed_one(id, first, &why)? {
+                // All of this kind was tried.
+                stuck.insert(first.kind);
+                continue;
+            }
             given_up += 1;
             status = self.measure(id)?;
         }
@@ -287,21 +302,40 @@ impl Engine {
         trash.chain(scheduled).collect()
     }
 
-    /// Gives the oldest of this kind up.
-    fn shed_one(&self, pool: PoolId, first: &Sheddable<()>, why: &str) -> Result<(), EngineError> {
+    /// Gives the oldest of this kind up that can be; false if none can.
+    fn shed_one(&self, pool: PoolId, first: &Sheddable<()>, why: &str) -> Result<bool, EngineError> {
         match first.kind {
-            ShedKind::Trash => self.purge_oldest(pool, why).map(drop),
-            ShedKind::Scheduled => self.shed_scheduled_snapshot(pool, why).map(drop),
+            ShedKind::Trash => Ok(self.purge_oldest(pool, why)?.is_some()),
+            ShedKind::Scheduled => Ok(self.shed_scheduled_snapshot(pool, why)?.is_some()),
         }
     }
 }
 
 impl PoolView {
-    /// How many copies of its metadata it has.
-    fn metadata_copies(&self) -> u64 {
-        // One that began on a single disk stays at one copy, whatever was added.
-        let images = self.metadata_volume().map_or(0, |raid| raid.images.len());
-        images.max(1).try_into().unwrap_or(u64::MAX)
+    /// By how many extents each copy of its metadata is to grow now, and on which disks. Each copy goes on where it lies, or
+    /// all of them on disks that hold none: LVM is told disks and not which copy goes where, and is not to have a choice
+    /// by which two come to lie on one. Only where something lies already: a spare disk stays whole.
+    fn metadata_room(&self, status: &ThinStatus) -> Option<(u64, Vec<PathBuf>)> {
+        let images = &self.metadata_volume()?.images;
+        let taken = self.members.iter().filter(|pv| pv.free < pv.size);
+        let taken: Vec<(&PathBuf, Bytes)> = taken.filter_map(|pv| Some((pv.node.as_ref()?, pv.free))).collect();
+        let own = images.iter().filter_map(|image| {
+            let lies = taken.iter().filter(|(node, _)| image.nodes.contains(node));
+            lies.max_by_key(|(_, free)| *free).copied()
+        });
+        let holds = |node: &PathBuf| images.iter().any(|image| image.nodes.contains(node));
+        let mut others: Vec<_> = taken.iter().filter(|(node, _)| !holds(node)).copied().collect();
+        others.sort_by_key(|(_, free)| std::cmp::Reverse(*free));
+        others.truncate(images.len());
+        [own.collect(), others]
+            .into_iter()
+            .find_map(|disks: Vec<(&PathBuf, Bytes)>| {
+                let least = disks.iter().map(|(_, free)| *free).min()?;
+                let extents = fill::metadata_growth(status, self.extent, least)?;
+                let nodes = disks.into_iter().map(|(node, _)| node.clone());
+                let nodes: Vec<PathBuf> = nodes.collect();
+                (nodes.len() == images.len()).then_some((extents, nodes))
+            })
     }
 
     /// How much of it may be promised, in percent of what is not reserved.

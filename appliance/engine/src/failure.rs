@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cistern_host::{Activation, ImageHealth};
+use cistern_host::{Activation, ImageHealth, RaidStatus};
 use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity};
 
 use crate::EngineError;
@@ -15,6 +16,7 @@ use crate::error::Doing as _;
 use crate::pools::power_lost;
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
+use crate::volumes::bare;
 
 /// What is remembered of failures until the next start.
 #[derive(Debug, Default)]
@@ -25,6 +27,8 @@ pub(crate) struct Failures {
     refreshed: Mutex<BTreeMap<PoolId, BTreeSet<PathBuf>>>,
     /// Devices that came back and that LVM could not take back.
     not_restored: Mutex<BTreeSet<PathBuf>>,
+    /// Whether somebody wanted all reconciled and could not wait until it was his turn.
+    pub(crate) owed: AtomicBool,
 }
 
 /// How a pool can be activated now.
@@ -104,6 +108,44 @@ impl Engine {
         }
     }
 
+    /// Makes up for what was left to a job that has ended since, or could not be done while all was being reconciled: a
+    /// change of the disks is told only once.
+    pub(crate) fn reconcile_owed(&self) {
+        let pools: Vec<PoolView> = {
+            let view = self.view();
+            let as_it_lies = |pool: &PoolView| PoolView {
+                returned: pool.returned.clone(),
+                ..bare(pool)
+            };
+            view.pools.values().map(as_it_lies).collect()
+        };
+        let owed =
+            self.0.failures.owed.load(Ordering::SeqCst) || pools.iter().any(|pool| self.waits_to_be_taken_back(pool));
+        if owed && let Err(error) = self.reconcile() {
+            tracing::warn!(error = error.problem().detail, "what was owed could not be reconciled");
+        }
+    }
+
+    /// Whether a pool at which no job is has disks that came back, or images to be used again, and nobody has tried.
+    fn waits_to_be_taken_back(&self, pool: &PoolView) -> bool {
+        let idle = !locked(&self.0.pending).iter().any(|pending| pending.id == pool.id);
+        let replacing = |(_, new): &(DiskId, DiskId)| self.is_there(new);
+        if !idle
+            || pool.tags.state != Stage::Ready
+            || pool.releasing
+            || pool.tags.replacing.as_ref().is_some_and(replacing)
+        {
+            return false;
+        }
+        let not_restored = locked(&self.0.failures.not_restored);
+        if pool.returned.iter().any(|node| !not_restored.contains(node)) {
+            return true;
+        }
+        let (unused, refreshed) = (pool.unused_nodes(), locked(&self.0.failures.refreshed));
+        let tried = refreshed.get(&pool.id).is_some_and(|tried| unused.is_subset(tried));
+        pool.active && pool.missing == 0 && !unused.is_empty() && !tried
+    }
+
     /// Takes back disks that are there again, and lets the kernel use images again that it had ceased to use: their data
     /// is brought up to date from the others.
     pub(crate) fn take_disks_back(&self, id: PoolId) -> Result<(), EngineError> {
@@ -145,15 +187,15 @@ impl Engine {
         if !pool.returned.is_empty() {
             self.read_lvm()?;
         }
-        let failed = {
+        let (failed, unused) = {
             let view = self.view();
             let Some(pool) = view.pools.get(&id).filter(|pool| pool.active && pool.missing == 0) else {
                 return Ok(());
             };
-            pool.failed_nodes()
+            (pool.failed_nodes(), pool.unused_nodes())
         };
-        let tried = locked(&self.0.failures.refreshed).insert(id, failed.clone());
-        if failed.is_empty() {
+        let tried = locked(&self.0.failures.refreshed).insert(id, unused.clone());
+        if unused.is_empty() {
             return Ok(());
         }
         match self.fill_garbled_anew(&pool, &failed) {
@@ -169,13 +211,14 @@ impl Engine {
                 return Err(error);
             }
         }
-        if tried.is_some_and(|tried| failed.is_subset(&tried)) {
+        if tried.is_some_and(|tried| unused.is_subset(&tried)) {
+            // One that is not filled to its end has done nothing wrong.
             return self.shun(&pool, &failed);
         }
         let refresh = || self.0.host.raids.refresh_lv(&vg, DATA);
         self.change_lvm(id, || format!("use the disks of {vg} again"), refresh, |_| {})?;
         self.note_taken_back(&pool);
-        let disks: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
+        let disks: Vec<String> = unused.iter().map(|node| self.name_of(node)).collect();
         let message = format!(
             "pool {}: what disk {} missed is brought up to date from the others",
             pool.tags.name,
@@ -226,7 +269,8 @@ impl Engine {
             for raid in &pool.raids {
                 let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
                 let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
-                news |= status.is_some_and(|status| status.images.contains(&ImageHealth::Failed));
+                let unused = |status: &RaidStatus| status.images.contains(&ImageHealth::Failed);
+                news |= status.is_some_and(|status| unused(&status) || status.has_stalled());
             }
         }
         if news { self.reconcile() } else { Ok(()) }
@@ -274,6 +318,14 @@ impl Engine {
         if !failed.is_empty() {
             let names: Vec<String> = failed.iter().map(|node| self.name_of(node)).collect();
             words.push(format!("disk {} gave errors and is not used", names.join(", ")));
+        }
+        let stalled = pool.stalled_nodes();
+        if !stalled.is_empty() {
+            let names: Vec<String> = stalled.iter().map(|node| self.name_of(node)).collect();
+            let names = names.join(", ");
+            words.push(format!(
+                "disk {names} is not filled to its end: something of the others cannot be read"
+            ));
         }
         (!words.is_empty()).then(|| words.join("; "))
     }

@@ -43,18 +43,24 @@ pub(crate) fn allowance(size: Bytes, reserve: Bytes, promised: Bytes) -> Bytes {
     reserve.max(size.saturating_sub(promised))
 }
 
-/// By how many extents a pool's metadata is to grow now; none if it need not or cannot. A quarter at a time, as long as
-/// after it the group still has room for a whole new copy of each, which a repair needs.
-pub(crate) fn metadata_growth(status: &ThinStatus, extent: Bytes, free: Bytes, copies: u64) -> Option<u64> {
-    if f64::from(status.metadata) < METADATA_GROWS || extent == Bytes::ZERO {
+/// Whether a pool's metadata is so full that it is to grow.
+pub(crate) fn metadata_is_short(status: &ThinStatus) -> bool {
+    f64::from(status.metadata) >= METADATA_GROWS
+}
+
+/// By how many extents each copy of a pool's metadata is to grow now, where the disk that has least room for its copy has
+/// so much; none if it need not or cannot. A quarter at a time, as long as after it there is still room for a whole new
+/// copy, which a repair needs.
+pub(crate) fn metadata_growth(status: &ThinStatus, extent: Bytes, free: Bytes) -> Option<u64> {
+    if !metadata_is_short(status) || extent == Bytes::ZERO {
         return None;
     }
     let now = status.metadata_size.get().div_ceil(extent.get());
     let free = free.get() / extent.get();
     let more = (now / 4).max(1);
-    let room = free.checked_sub(more.checked_mul(copies)?)?;
+    let room = free.checked_sub(more)?;
     let after = extent.saturating_mul(now + more);
-    (room >= (now + more).checked_mul(copies)? && after <= METADATA_MOST).then_some(more)
+    (room >= now + more && after <= METADATA_MOST).then_some(more)
 }
 
 /// Something that can be given up to make room.
@@ -131,19 +137,14 @@ mod tests {
     #[test]
     fn metadata_grows_in_time_and_keeps_room_for_its_repair() {
         let extent = Bytes::mib(4);
-        let growth =
-            |percent, free_mib, copies| metadata_growth(&status(percent, 36), extent, Bytes::mib(free_mib), copies);
-        assert_eq!(growth(64.9, 1000, 2), None);
-        // Two copies of 9 extents, to be 11: 4 for the growth, and 22 that stay free.
-        assert_eq!(growth(65.0, 26 * 4, 2), Some(2));
-        assert_eq!(growth(65.0, 26 * 4 - 1, 2), None);
-        assert_eq!(growth(99.0, 13 * 4, 1), Some(2));
-        assert_eq!(
-            metadata_growth(&status(99.0, 15 * 1024), extent, Bytes::gib(100), 2),
-            None
-        );
+        let growth = |percent, free_mib| metadata_growth(&status(percent, 36), extent, Bytes::mib(free_mib));
+        assert_eq!(growth(64.9, 1000), None);
+        // 9 extents, to be 11: 2 for the growth, and 11 that stay free.
+        assert_eq!(growth(65.0, 13 * 4), Some(2));
+        assert_eq!(growth(65.0, 13 * 4 - 1), None);
+        assert_eq!(metadata_growth(&status(99.0, 15 * 1024), extent, Bytes::gib(100)), None);
         // What the plan keeps back is twice the metadata on each disk: enough for a first growth.
-        assert!(growth(70.0, 2 * 18 * 4, 2).is_some());
+        assert!(growth(70.0, 18 * 4).is_some());
     }
 
     #[test]

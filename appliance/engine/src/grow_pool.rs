@@ -381,25 +381,25 @@ impl Engine {
         Ok(())
     }
 
-    /// LVM is told the disks, and not which image goes where: that no disk holds two is looked at afterwards.
-    fn look_whether_apart(&self, id: PoolId) -> Result<(), EngineError> {
+    /// LVM is told the disks, and not which image goes where: that no disk holds two of one volume is looked at afterwards.
+    pub(crate) fn look_whether_apart(&self, id: PoolId) -> Result<(), EngineError> {
         let pool = self.fresh(id)?;
-        let images = pool.data().map(|raid| raid.images.as_slice()).unwrap_or_default();
-        let nodes = images
-            .iter()
-            .enumerate()
-            .flat_map(|(n, image)| image.nodes.iter().map(move |node| (n, node)));
-        let mut seen: std::collections::BTreeMap<&PathBuf, usize> = std::collections::BTreeMap::new();
-        for (image, node) in nodes {
-            if seen.insert(node, image).is_some_and(|other| other != image) {
-                let message = format!(
-                    "pool {}: LVM laid two images on disk {}: if it is lost, so is the pool. Take a copy of what is in it",
-                    pool.tags.name,
-                    self.name_of(node)
-                );
-                let object = Some(id.to_string());
-                self.record(EventKind::PoolChanged, Severity::Error, object, None, message.clone());
-                return Err(EngineError::Conflict(message));
+        for raid in &pool.raids {
+            let images = raid.images.iter().enumerate();
+            let nodes = images.flat_map(|(n, image)| image.nodes.iter().map(move |node| (n, node)));
+            let mut seen: std::collections::BTreeMap<&PathBuf, usize> = std::collections::BTreeMap::new();
+            for (image, node) in nodes {
+                if seen.insert(node, image).is_some_and(|other| other != image) {
+                    let message = format!(
+                        "pool {}: LVM laid two images of {} on disk {}: if it is lost, so is the pool. Take a copy of what is in it",
+                        pool.tags.name,
+                        raid.name,
+                        self.name_of(node)
+                    );
+                    let object = Some(id.to_string());
+                    self.record(EventKind::PoolChanged, Severity::Error, object, None, message.clone());
+                    return Err(EngineError::Conflict(message));
+                }
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use cistern_model::PoolId;
 use crate::EngineError;
 
 /// How long a request waits for another one on the same name.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 
 /// Names that are being worked on.
 #[derive(Default)]

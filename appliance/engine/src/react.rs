@@ -158,3 +158,32 @@ fn work(engine: &Weak<Inner>, receiver: &mpsc::Receiver<Change>) {
         Engine(engine).look_at(&changes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cistern_host::memory::{MemoryHost, disk};
+
+    use super::*;
+    use crate::Config;
+    use crate::reconcile::RECONCILING;
+
+    #[test]
+    fn disks_that_changed_while_all_was_being_reconciled_are_looked_at_afterwards() {
+        let machine = MemoryHost::new(vec![disk("a", Bytes::gib(10))]);
+        let engine = Engine::new(machine.host(), Config::default());
+        engine.start().unwrap();
+        machine.detach(&DiskId::from_serial("a"));
+        {
+            let _long = engine.0.names.hold(RECONCILING.to_owned()).unwrap();
+            engine.disks_changed();
+        }
+        let reconciled = || {
+            let before = machine.calls().len();
+            engine.tick();
+            let calls = machine.calls().split_off(before);
+            calls.iter().any(|call| call.starts_with("lvm.state"))
+        };
+        assert!(reconciled());
+        assert!(!reconciled(), "once is enough");
+    }
+}

@@ -27,6 +27,9 @@ use crate::volumes::volume_lock;
 /// The longest that reconciling thousands of volumes may take.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// What is held while all is reconciled.
+pub(crate) const RECONCILING: &str = "the reconciling of everything";
+
 impl Engine {
     /// Makes everything as the disks say, then starts the NFS server. Fails if the disks cannot be read or NFS cannot be
     /// started; single pools and volumes that fail are said in their state.
@@ -63,7 +66,11 @@ impl Engine {
 
     fn reconcile_all(&self) -> Result<(), EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        let _one = self.0.names.hold("the reconciling of everything".to_owned())?;
+        let owed = &self.0.failures.owed;
+        let one = self.0.names.hold(RECONCILING.to_owned());
+        // Whoever has it may have looked at the disks before they changed.
+        owed.store(one.is_err(), Ordering::SeqCst);
+        let _one = one?;
         self.devices()?;
         self.open_layers()?;
         self.read_lvm()?;

@@ -19,12 +19,14 @@ use crate::pool_steps::Progress;
 use crate::pools::{no_pool, power_lost};
 use crate::spares::{extents_for, fits};
 use crate::tags::{Stage, replacing_tags};
-use crate::view::PoolView;
+use crate::view::{DATA, PoolView};
 
 /// The longest that filling the largest disks may take.
 const LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often it is said how far it is.
 const PACE: Duration = Duration::from_secs(2);
+/// How often in a row an image must be seen not to be filled any more: for a moment that is so whenever the kernel begins.
+const STALLED: u32 = 5;
 
 impl Engine {
     /// Begins to put a disk in the place of another one of a pool, which may be missing. Asked again it is the same job.
@@ -143,7 +145,7 @@ impl Engine {
         spares.min_by_key(|device| device.size).map(|device| device.id.clone())
     }
 
-    fn is_there(&self, disk: &DiskId) -> bool {
+    pub(crate) fn is_there(&self, disk: &DiskId) -> bool {
         locked(&self.0.devices).iter().any(|device| device.id == *disk)
     }
 
@@ -313,6 +315,7 @@ impl Engine {
             self.wait_until_filled(&vg, part, progress)?;
         }
         pool = self.fresh(id)?;
+        self.refuse_unfilled(&pool, &node, old, new)?;
         if let Some(going) = self.node_in(&pool, old)
             && pool.tags.layout.survives() == 0
         {
@@ -365,13 +368,24 @@ impl Engine {
         pool.ok_or_else(|| no_pool(&id.to_string()))
     }
 
-    /// Waits until nothing is being filled in a volume.
+    /// Waits until nothing is being filled in a volume. Where the kernel broke that off it is asked once to go on; fails if
+    /// it breaks it off again: an image that is not whole is not to be taken for one.
     pub(crate) fn wait_until_filled(&self, vg: &str, part: &str, progress: &Progress<'_>) -> Result<(), EngineError> {
+        let (mut stalled, mut asked) = (0, false);
         loop {
             let status = self.0.host.raids.wait(vg, part, PACE);
             let Some(status) = status.doing(|| format!("ask how far {vg}/{part} is"))? else {
                 return Ok(());
             };
+            if status.has_stalled() {
+                stalled += 1;
+                if stalled >= STALLED {
+                    self.fill_again(vg, part, asked)?;
+                    (stalled, asked) = (0, true);
+                }
+                continue;
+            }
+            stalled = 0;
             if status.action == SyncAction::Idle {
                 return Ok(());
             }
@@ -384,6 +398,36 @@ impl Engine {
             };
             progress.step(done.min(99), 100, &format!("{doing} the {what}, {}", status.done));
         }
+    }
+
+    /// Lets the kernel go on with what it broke off, unless it was asked to before.
+    fn fill_again(&self, vg: &str, part: &str, asked: bool) -> Result<(), EngineError> {
+        self.read_lvm()?;
+        let pool = self.view().pool(vg).cloned().ok_or_else(|| no_pool(vg))?;
+        if !asked {
+            let refresh = || self.0.host.raids.refresh_lv(vg, DATA);
+            return self.change_lvm(pool.id, || format!("go on filling {vg}/{part}"), refresh, |_| {});
+        }
+        let disks: Vec<String> = pool.stalled_nodes().iter().map(|node| self.name_of(node)).collect();
+        Err(EngineError::Unavailable(format!(
+            "pool {}: disk {} could not be filled from the others: the kernel broke it off, as it does where it cannot read \
+             something of them (its log says where); nothing was taken out of the pool",
+            pool.tags.name,
+            disks.join(", ")
+        )))
+    }
+
+    /// Fails if an image on a new disk is not whole and in use.
+    fn refuse_unfilled(&self, pool: &PoolView, node: &Path, old: &DiskId, new: &DiskId) -> Result<(), EngineError> {
+        let images = pool.raids.iter().flat_map(|raid| &raid.images);
+        let mut here = images.filter(|image| image.nodes.iter().any(|n| n == node));
+        if here.any(|image| image.failed || image.behind) {
+            return Err(EngineError::Unavailable(format!(
+                "disk {new} of pool {} was not filled to its end, or failed: disk {old} keeps its place",
+                pool.tags.name
+            )));
+        }
+        Ok(())
     }
 }
 

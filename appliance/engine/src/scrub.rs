@@ -98,9 +98,9 @@ impl Engine {
         }
         let status = raids.raid_status(vg, lv);
         let status = status.doing(|| format!("ask what was found in pool {name}"))?;
-        // The kernel gives up comparing when a disk fails.
+        // The kernel gives up comparing when a disk fails, and compares only what is wholly filled.
         match status {
-            Some(status) if !status.images.contains(&ImageHealth::Failed) => Ok(status.mismatches),
+            Some(status) if status.images.iter().all(|image| *image == ImageHealth::Good) => Ok(status.mismatches),
             Some(_) | None => Err(EngineError::Unavailable(format!(
                 "pool {name} lost a disk while its copies were compared; they are compared when it is whole"
             ))),

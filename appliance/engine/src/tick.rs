@@ -17,6 +17,7 @@ impl Engine {
         };
         let _operation = self.0.operations.begin(Duration::from_secs(1200));
         self.activate_again();
+        self.reconcile_owed();
         self.look_at_clock();
         self.look_at_checksums();
         self.do_chores();

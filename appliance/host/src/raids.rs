@@ -31,6 +31,10 @@ pub struct RaidImage {
     pub missing: bool,
     /// The kernel does not use it, though its devices are there: it failed, or came back.
     pub failed: bool,
+    /// It does not hold all that it should, as others do; of an active volume only.
+    pub behind: bool,
+    /// The same, and the kernel does not go on filling it: what it was filled from could not be read.
+    pub stalled: bool,
 }
 
 impl RaidVolume {
@@ -40,16 +44,27 @@ impl RaidVolume {
         self.level.is_some_and(|level| level.has_all_data(&there))
     }
 
-    /// Whether enough images are there and in use, without those on this device.
+    /// Whether enough images are there and in use, without those on this device. One that is just being filled counts:
+    /// whoever takes another's place waits for it.
     pub fn has_all_data_without(&self, node: &Path) -> bool {
-        let good = |image: &RaidImage| !image.missing && !image.failed && !image.nodes.iter().any(|n| n == node);
+        let usable = |image: &RaidImage| !image.missing && !image.failed && !image.stalled;
+        let good = |image: &RaidImage| usable(image) && !image.nodes.iter().any(|n| n == node);
         let good: Vec<bool> = self.images.iter().map(good).collect();
         self.level.is_some_and(|level| level.has_all_data(&good))
     }
 
-    /// Whether each image is there and in use.
+    /// Whether each image is there and in use, and holds all that it should or is just being filled.
     pub fn whole(&self) -> bool {
-        self.images.iter().all(|image| !image.missing && !image.failed)
+        let whole = |image: &RaidImage| !image.missing && !image.failed && !image.stalled;
+        self.images.iter().all(whole)
+    }
+
+    /// Notes what the kernel says of each image.
+    pub fn note_health(&mut self, status: &RaidStatus) {
+        for (number, image) in self.images.iter_mut().enumerate() {
+            image.behind = status.is_behind(number);
+            image.stalled = image.behind && status.action == SyncAction::Idle;
+        }
     }
 }
 
@@ -64,6 +79,20 @@ pub struct RaidStatus {
     pub action: SyncAction,
     /// How many sectors were found to differ by the last check.
     pub mismatches: u64,
+}
+
+impl RaidStatus {
+    /// Whether an image does not hold all that it should. While all of them are to be made to agree (of a new volume, or
+    /// until the kernel has begun with something) none of them is before the others.
+    pub fn is_behind(&self, image: usize) -> bool {
+        self.images.contains(&ImageHealth::Good) && self.images.get(image) == Some(&ImageHealth::Filling)
+    }
+
+    /// Whether an image is not wholly filled and the kernel has broken that off: it does so where it cannot read what the
+    /// image is filled from, and does not begin again by itself.
+    pub fn has_stalled(&self) -> bool {
+        self.action == SyncAction::Idle && (0..self.images.len()).any(|image| self.is_behind(image))
+    }
 }
 
 /// How an image is, from the kernel.
@@ -99,7 +128,8 @@ pub trait Raids: Send + Sync {
     /// How a volume is; none if it is not on several disks, or not active.
     fn raid_status(&self, vg: &str, lv: &str) -> Result<Option<RaidStatus>, HostError>;
 
-    /// The same once nothing is under way any more, or as it is when `limit` has passed.
+    /// The same once nothing is under way any more, or as it is when `limit` has passed. That an image is not wholly filled
+    /// and nothing is under way may be so for a moment only: it is told at the limit.
     fn wait(&self, vg: &str, lv: &str, limit: Duration) -> Result<Option<RaidStatus>, HostError>;
 
     /// Adds a blank device to a group, also to one that lacks a device. Fails if anything is on it.

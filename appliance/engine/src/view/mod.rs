@@ -51,8 +51,6 @@ pub(crate) struct PoolView {
     pub(crate) metadata: Percent,
     pub(crate) sync: Percent,
     pub(crate) settings: PoolSettings,
-    /// What is not allocated of the disks that hold something: a spare is no room.
-    pub(crate) free: Bytes,
     /// What only snapshots and trash hold, as last measured.
     pub(crate) beside: Bytes,
     /// Whether it is just being given up.
@@ -230,6 +228,20 @@ impl PoolView {
             .filter(|image| image.failed)
             .flat_map(|image| image.nodes.clone())
             .collect()
+    }
+
+    /// The nodes of disks with an image that the kernel does not fill to its end.
+    pub(crate) fn stalled_nodes(&self) -> BTreeSet<PathBuf> {
+        let images = self.raids.iter().flat_map(|raid| &raid.images);
+        images
+            .filter(|image| image.stalled)
+            .flat_map(|image| image.nodes.clone())
+            .collect()
+    }
+
+    /// Both: whose images the kernel is to be asked to use, or to fill.
+    pub(crate) fn unused_nodes(&self) -> BTreeSet<PathBuf> {
+        self.failed_nodes().union(&self.stalled_nodes()).cloned().collect()
     }
 
     /// Says which disks are missing, as far as that can be said by their number.

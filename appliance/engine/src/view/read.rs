@@ -123,7 +123,6 @@ impl PoolView {
             metadata: Percent::default(),
             sync: Percent::FULL,
             settings: PoolSettings::read(&vg.tags),
-            free: taken_disks_free(state, &vg.name),
             beside: old.map(|old| old.beside).unwrap_or_default(),
             releasing: old.is_some_and(|old| old.releasing),
             trouble: old.and_then(|old| old.trouble.clone()),
@@ -210,10 +209,4 @@ impl PoolView {
         }
         pool
     }
-}
-
-/// What is free on those of a group's disks on which something lies.
-fn taken_disks_free(state: &LvmState, vg: &str) -> Bytes {
-    let members = state.pvs.iter().filter(|pv| pv.vg.as_deref() == Some(vg));
-    members.filter(|pv| pv.free < pv.size).map(|pv| pv.free).sum()
 }

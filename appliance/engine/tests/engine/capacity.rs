@@ -2,10 +2,10 @@
 
 use cistern_host::memory::MemoryHost;
 use cistern_model::{
-    AlertKind, Bytes, ErrorKind, Overcommit, Percent, Pool, PoolChange, Reserve, Severity, VolumeState,
+    AlertKind, Bytes, ErrorKind, Overcommit, Percent, Pool, PoolChange, Reserve, Severity, VolumeChange, VolumeState,
 };
 
-use crate::support::{Rig, by, path, refused, volume_request};
+use crate::support::{Rig, by, path, refused, serial, volume_request};
 
 fn set(rig: &Rig, overcommit: Option<u32>, reserve: Option<u32>) -> Pool {
     let change = PoolChange {
@@ -222,4 +222,100 @@ fn a_filesystem_that_the_kernel_shut_down_is_mounted_anew_once_its_pool_takes_wr
     rig.engine.reconcile().unwrap();
     assert_eq!(rig.engine.volume(&by(), other.id).unwrap().state, VolumeState::Ready);
     rig.check();
+}
+
+/// Promises all of a pool, so that nothing may lie beside its volumes; what is deleted goes to the trash.
+fn promise_all(rig: &Rig) {
+    let change = PoolChange {
+        overcommit_percent: Some(Overcommit::new(300).unwrap()),
+        reserve_percent: Some(Reserve::new(0).unwrap()),
+        trash_seconds: Some(3600),
+        scrub: None,
+    };
+    rig.engine.change_pool(&by(), "tank", &change).unwrap();
+    rig.make_volume("big", Bytes::gib(20));
+}
+
+fn count(rig: &Rig, call: &str) -> usize {
+    rig.machine.calls().iter().filter(|made| made.starts_with(call)).count()
+}
+
+#[test]
+fn a_pool_that_lacks_a_disk_is_not_asked_to_give_up_what_it_cannot() {
+    let rig = Rig::with_pool();
+    promise_all(&rig);
+    for name in ["u", "v", "w"] {
+        let volume = rig.make_volume(name, Bytes::gib(1));
+        rig.write(volume.id, "file");
+        rig.engine.delete_volume(&by(), volume.id).unwrap();
+    }
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    rig.engine.tick();
+    assert_eq!((count(&rig, "lvm.remove_lv"), rig.engine.trash(&by()).len()), (0, 3));
+    rig.machine.attach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()).len(), 0);
+}
+
+#[test]
+fn trash_that_cannot_be_removed_is_tried_once_a_round_and_scheduled_snapshots_go_in_its_stead() {
+    let rig = Rig::with_pool();
+    let kept = rig.make_volume("kept", Bytes::gib(1));
+    let change = VolumeChange {
+        schedule: Some("hourly=3".parse().unwrap()),
+        ..VolumeChange::default()
+    };
+    rig.engine.change_volume(&by(), kept.id, &change).unwrap();
+    rig.engine.tick();
+    assert_eq!(rig.snapshots().len(), 1);
+    promise_all(&rig);
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.machine.pin(&path(volume.id), true);
+    rig.engine.delete_volume(&by(), volume.id).unwrap_err();
+    assert_eq!(rig.engine.trash(&by()).len(), 1);
+    let before = count(&rig, "exports.release");
+    rig.engine.tick();
+    let tries = count(&rig, "exports.release") - before;
+    assert!(tries < 60, "{tries}");
+    assert_eq!(rig.snapshots().len(), 0);
+    rig.machine.pin(&path(volume.id), false);
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()).len(), 0);
+}
+
+#[test]
+fn metadata_grows_as_far_as_the_smaller_disk_has_room_and_is_alerted_beyond() {
+    let rig = Rig::new();
+    rig.make_pool("tank", cistern_model::Layout::Mirror, &["a", "small"]);
+    for _ in 0..20 {
+        rig.machine.set_metadata_percent(Percent::from(70.0));
+        rig.engine.tick();
+    }
+    let grown = rig.engine.events(0, 1000);
+    let grown = grown.iter().filter(|event| event.message.contains("enlarged")).count();
+    assert!(grown > 0);
+    assert_eq!(count(&rig, "thin.extend_metadata"), grown, "it was tried in vain");
+    rig.machine.set_metadata_percent(Percent::from(96.0));
+    rig.engine.tick();
+    let alerts = rig.engine.alerts(false);
+    assert!(
+        alerts.iter().any(|alert| alert.kind == AlertKind::PoolMetadataSpace),
+        "{alerts:?}"
+    );
+}
+
+#[test]
+fn a_growth_that_fails_hides_nothing_else_of_a_pool_s_space() {
+    let rig = Rig::with_pool();
+    rig.machine.set_metadata_percent(Percent::from(85.0));
+    rig.machine
+        .fail_next("thin.extend_metadata", MemoryHost::failure("extend"));
+    rig.engine.tick();
+    let alerts = rig.engine.alerts(false);
+    assert!(
+        alerts.iter().any(|alert| alert.kind == AlertKind::PoolMetadataSpace),
+        "{alerts:?}"
+    );
 }

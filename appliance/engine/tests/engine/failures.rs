@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cistern_engine::{Config, Engine};
 use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, VolumeState};
+use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, ScrubRequest, VolumeState};
 
 use crate::support::{Rig, by, path, refused, serial};
 
@@ -238,4 +238,36 @@ fn a_pool_that_could_be_served_is_given_up_by_its_id_and_not_by_its_name() {
     assert_eq!(rig.machine.exports().len(), 0);
     refused(rig.engine.pool(&by(), "tank"), ErrorKind::NotFound);
     assert_eq!(rig.machine.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_disk_that_comes_back_while_a_job_is_at_its_pool_is_taken_back_when_that_is_over() {
+    for group_changed in [true, false] {
+        let (rig, volume) = with(Layout::Mirror, &["a", "b"]);
+        rig.machine.block("raids.scrub");
+        let job = rig.engine.scrub_pool(&by(), "tank", &ScrubRequest::default()).unwrap();
+        assert!(rig.machine.wait_until_blocked("raids.scrub", Duration::from_secs(20)));
+        rig.machine.detach(&serial("b"));
+        rig.engine.reconcile().unwrap();
+        if group_changed {
+            rig.machine.mark_missing(&volume.pool.to_string());
+        }
+        rig.machine.attach(&serial("b"));
+        rig.engine.reconcile().unwrap();
+        rig.engine.tick();
+        assert_eq!(states(&rig), DEGRADED, "it is left to the job");
+        rig.machine.unblock("raids.scrub");
+        rig.wait(&job);
+        rig.engine.tick();
+        assert_eq!(states(&rig), (PoolState::Ready, VolumeState::Ready), "{group_changed}");
+        rig.check();
+        // Nothing is asked again of what is whole.
+        let calls = rig.machine.calls().len();
+        rig.engine.tick();
+        assert!(
+            !rig.machine.calls()[calls..]
+                .iter()
+                .any(|call| call.starts_with("lvm.state"))
+        );
+    }
 }

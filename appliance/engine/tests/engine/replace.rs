@@ -334,3 +334,83 @@ fn what_a_scrub_found_is_over_when_its_pool_is_gone() {
     rig.engine.release_pool(&by(), "tank").unwrap();
     assert_eq!(rig.engine.alerts(false), Vec::new());
 }
+
+#[test]
+fn a_disk_that_could_not_be_filled_to_its_end_has_not_taken_the_place_of_another() {
+    for (layout, disks, source) in [
+        (Layout::Mirror, &["a", "b"][..], "b"),
+        (Layout::Parity, &["a", "b", "c"], "c"),
+    ] {
+        let rig = with(layout, disks);
+        rig.machine.let_sector_fail(&serial(source), true);
+        let job = replace(&rig, "a", "d");
+        let JobState::Failed { problem } = &job.state else {
+            panic!("{layout}: {job:?}")
+        };
+        assert!(problem.detail.contains("serial-d"), "{problem:?}");
+        // The old disk is kept, and so is the note that it is to be replaced.
+        let pool = rig.engine.pool(&by(), "tank").unwrap();
+        assert!(matches!(disk_state(&rig, "a"), DiskState::InPool { .. }));
+        assert!(pool.disks.contains(&serial("a")), "{pool:?}");
+        rig.engine.reconcile().unwrap();
+        let pool = rig.engine.pool(&by(), "tank").unwrap();
+        let reason = pool.reason.clone().unwrap_or_default();
+        assert_eq!(pool.state, PoolState::Degraded);
+        assert!(reason.contains("serial-d"), "{reason}");
+        let alerts = rig.engine.alerts(false);
+        assert!(
+            alerts.iter().any(|alert| alert.kind == AlertKind::PoolDegraded),
+            "{alerts:?}"
+        );
+        // Written anew, the sector can be read again: the replacement goes on to its end.
+        rig.machine.let_sector_fail(&serial(source), false);
+        for job in rig.engine.jobs(&by()) {
+            rig.wait(&job);
+        }
+        rig.engine.reconcile().unwrap();
+        for job in rig.engine.jobs(&by()) {
+            rig.wait(&job);
+        }
+        rig.engine.reconcile().unwrap();
+        rig.check();
+        assert!(lies_on(&rig, "d") && !lies_on(&rig, "a"));
+        assert_eq!(disk_state(&rig, "a"), DiskState::Available);
+    }
+}
+
+#[test]
+fn a_disk_that_came_back_and_is_not_brought_up_to_date_to_the_end_keeps_its_pool_degraded_and_unscrubbed() {
+    let rig = with(Layout::Mirror, &["a", "b"]);
+    rig.machine.detach(&serial("a"));
+    rig.engine.reconcile().unwrap();
+    rig.machine.let_sector_fail(&serial("b"), true);
+    rig.machine.attach(&serial("a"));
+    for _ in 0..3 {
+        rig.engine.reconcile().unwrap();
+        rig.engine.tick();
+    }
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    let reason = pool.reason.clone().unwrap_or_default();
+    assert_eq!(pool.state, PoolState::Degraded);
+    assert!(reason.contains("serial-a"), "{reason}");
+    let scrub = rig.engine.scrub_pool(&by(), "tank", &ScrubRequest::default());
+    refused(scrub, ErrorKind::Unavailable);
+    // The one that is whole is not given up.
+    refused(
+        rig.engine.replace_disk(&by(), "tank", &pair("b", "d")),
+        ErrorKind::Conflict,
+    );
+    rig.machine.let_sector_fail(&serial("b"), false);
+    rig.engine.react(cistern_host::Change::Disks);
+    rig.machine.detach(&serial("full"));
+    rig.engine.react(cistern_host::Change::Disks);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while rig.engine.pool(&by(), "tank").unwrap().state != PoolState::Ready {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{:?}",
+            rig.engine.pool(&by(), "tank")
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -65,6 +65,8 @@ pub(super) struct Plain {
     pub(super) segments: Vec<Segment>,
     /// Images that the kernel does not use, by their number. Gone with the next activation.
     pub(super) dead: BTreeSet<usize>,
+    /// Images that could not be filled to their end, by their number.
+    pub(super) stalled: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -96,6 +98,20 @@ impl Plain {
                 images.filter(|(_, disk)| !there[**disk]).map(|(n, _)| n).collect()
             };
             self.dead = self.segments.iter().flat_map(lost).collect();
+        }
+    }
+
+    /// Fills an image from the others, as far as these can be read.
+    pub(super) fn fill(&mut self, image: usize, unreadable: &[bool]) {
+        let readable = |other: usize| {
+            let mut disks = self.segments.iter().filter_map(|segment| segment.disks.get(other));
+            other != image && !self.dead.contains(&other) && disks.all(|disk| !unreadable[*disk])
+        };
+        let sources: Vec<bool> = (0..self.level.images() as usize).map(readable).collect();
+        if !self.level.is_raid() || self.level.has_all_data(&sources) {
+            self.stalled.remove(&image);
+        } else {
+            self.stalled.insert(image);
         }
     }
 
@@ -188,6 +204,7 @@ impl State {
                 level: RaidLevel::Linear,
                 segments: Vec::new(),
                 dead: BTreeSet::new(),
+                stalled: BTreeSet::new(),
             })
         };
         let strange = Lv {

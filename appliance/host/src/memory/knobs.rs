@@ -75,6 +75,12 @@ impl MemoryHost {
         self.fail_images_on(disk);
     }
 
+    /// A sector of a disk cannot be read, or can again: the kernel breaks off filling another image from it, and goes on
+    /// using it.
+    pub fn let_sector_fail(&self, disk: &DiskId, fails: bool) {
+        self.change_disk(disk, |disk| disk.unreadable = fails);
+    }
+
     /// A disk gives errors: the kernel ceases to use the images on it.
     pub fn fail_images_on(&self, disk: &DiskId) {
         let mut state = self.lock();

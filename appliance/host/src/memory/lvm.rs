@@ -142,6 +142,7 @@ impl Lvm for Running {
                     level,
                     segments,
                     dead: BTreeSet::new(),
+                    stalled: BTreeSet::new(),
                 }),
             };
             whole(state, "create_lv", vg)?.lvs.insert(lv.to_owned(), made);

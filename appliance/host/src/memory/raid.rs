@@ -1,6 +1,7 @@
 //! Volumes on several disks, as they behave: an image whose disk goes is not used again before a refresh, a repair or a new
 //! activation, even if the disk comes back; a group that was changed without a disk counts it as missing until it is
-//! taken back by name; a volume that is being filled takes no new images.
+//! taken back by name; a volume that is being filled takes no new images; an image whose source cannot be read stays as it
+//! is, and nothing says so but its letter.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -154,6 +155,7 @@ impl Raids for Running {
             let there = (0..state.disks.len())
                 .map(|n| state.there(n) && !state.disks[n].errs && !super::layers::fails_again(state, n));
             let there: Vec<bool> = there.collect();
+            let unreadable = state.unreadable();
             let found = ours(state, "refresh_lv", vg)?.lvs.get_mut(lv);
             let found = found
                 .filter(|lv| lv.active)
@@ -163,8 +165,11 @@ impl Raids for Running {
                     let mut disks = plain.segments.iter().filter_map(|segment| segment.disks.get(*image));
                     disks.all(|disk| there[*disk])
                 };
-                let gone: Vec<usize> = plain.dead.iter().copied().filter(|image| !back(image)).collect();
-                plain.dead = gone.into_iter().collect();
+                let (gone, back): (BTreeSet<usize>, BTreeSet<usize>) =
+                    plain.dead.iter().copied().partition(|image| !back(image));
+                plain.dead = gone;
+                let again: BTreeSet<usize> = std::mem::take(&mut plain.stalled);
+                again.union(&back).for_each(|image| plain.fill(*image, &unreadable));
             }
             Ok(())
         })
@@ -220,8 +225,10 @@ impl Raids for Running {
             if !plain.level.is_raid() || !plain.level.has_all_data(&good) {
                 return Err(failed("rebuild_image", "not enough operational devices"));
             }
+            let unreadable = state.unreadable();
             if let Some(plain) = part(state, vg, lv) {
                 plain.dead.remove(&image);
+                plain.fill(image, &unreadable);
             }
             super::layers::write_over(state, disk);
             if state.slow {
@@ -297,6 +304,7 @@ fn numbered(images: &[bool], wanted: bool) -> Vec<usize> {
 fn put(state: &mut State, operation: &str, vg: &str, lv: &str, image: usize, disk: usize) -> Result<(), HostError> {
     let members = state.members(vg);
     let free = state.free_extents_of(disk);
+    let unreadable = state.unreadable();
     let short = || failed(operation, "Insufficient suitable allocatable extents");
     let plain = part(state, vg, lv).ok_or_else(|| failed(operation, "no such volume"))?;
     let extents: u64 = plain.segments.iter().map(|segment| segment.extents).sum();
@@ -311,6 +319,7 @@ fn put(state: &mut State, operation: &str, vg: &str, lv: &str, image: usize, dis
         }
     }
     plain.dead.remove(&image);
+    plain.fill(image, &unreadable);
     state.note_missing(vg);
     if state.midway {
         leave_extracted(state, vg, lv, image, &before);
@@ -375,6 +384,7 @@ fn status(state: &State, vg: &str, lv: &str) -> Option<RaidStatus> {
     }
     let health = |image| match plain.dead.contains(&image) {
         true => ImageHealth::Failed,
+        false if plain.stalled.contains(&image) => ImageHealth::Filling,
         false => ImageHealth::Good,
     };
     Some(RaidStatus {
@@ -391,7 +401,7 @@ fn status(state: &State, vg: &str, lv: &str) -> Option<RaidStatus> {
 
 /// What a thin pool lies on.
 pub(super) fn volumes(state: &State, vg: &str, pool: &str, data: &Plain, metadata: &Plain) -> [RaidVolume; 2] {
-    [(data, DATA), (metadata, METADATA)].map(|(plain, suffix)| RaidVolume {
+    let mut volumes = [(data, DATA), (metadata, METADATA)].map(|(plain, suffix)| RaidVolume {
         vg: vg.to_owned(),
         name: format!("{pool}{suffix}"),
         size: EXTENT.saturating_mul(plain.extents()),
@@ -405,7 +415,13 @@ pub(super) fn volumes(state: &State, vg: &str, pool: &str, data: &Plain, metadat
                 .map(|number| image(state, plain, Some(number)))
                 .collect(),
         },
-    })
+    });
+    for volume in &mut volumes {
+        if let Some(status) = status(state, vg, &volume.name) {
+            volume.note_health(&status);
+        }
+    }
+    volumes
 }
 
 fn image(state: &State, plain: &Plain, number: Option<usize>) -> RaidImage {
@@ -426,5 +442,7 @@ fn image(state: &State, plain: &Plain, number: Option<usize>) -> RaidImage {
         nodes,
         missing,
         failed: !missing && number.is_some_and(|number| plain.dead.contains(&number)),
+        behind: false,
+        stalled: false,
     }
 }

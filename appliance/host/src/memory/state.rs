@@ -81,6 +81,8 @@ pub(super) struct DiskRecord {
     pub(super) writes: Vec<String>,
     /// What is written to it fails.
     pub(super) errs: bool,
+    /// Some of it cannot be read: nothing is filled from it to the end.
+    pub(super) unreadable: bool,
     /// What it says of itself.
     pub(super) says: SelfReport,
     /// How many of its requests failed, and when the last of them did.
@@ -118,6 +120,7 @@ impl State {
             pv: None,
             writes: Vec::new(),
             errs: false,
+            unreadable: false,
             says: SelfReport::Silent,
             reported: None,
         });
@@ -194,6 +197,11 @@ impl State {
     /// Whether a disk is there, and its group counts it as such.
     pub(super) fn there(&self, disk: usize) -> bool {
         self.readable(disk) && self.disks[disk].pv.as_ref().is_some_and(|pv| !pv.missing)
+    }
+
+    /// Of which disks something cannot be read.
+    pub(super) fn unreadable(&self) -> Vec<bool> {
+        self.disks.iter().map(|disk| disk.unreadable).collect()
     }
 
     /// A group's metadata is written: disks that are not there are marked in it.

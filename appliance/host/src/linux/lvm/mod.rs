@@ -136,7 +136,14 @@ impl Lvm for LinuxLvm {
         let output = run.finished()?;
         // A group that lacks a device makes for a failed command and a good report.
         match report::state(&output.stdout, &system_id) {
-            Ok(state) => Ok(state),
+            Ok(mut state) => {
+                if !state.raids.is_empty() {
+                    // LVM says of an image that the kernel ceased to fill the same as of a whole one.
+                    let health = Self::prepared(operation, &raid::raid_health()).finished()?;
+                    raid_report::note_health(&mut state.raids, &health.stdout);
+                }
+                Ok(state)
+            }
             Err(_) if !output.status.success() => Err(run.failed(&output)),
             Err(detail) => Err(unexpected(operation, detail)),
         }

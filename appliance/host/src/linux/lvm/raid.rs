@@ -108,6 +108,14 @@ pub(super) fn stop_scrub(vg: &str, lv: &str) -> LvmCommand {
     }
 }
 
+/// What the kernel says of all volumes on several disks.
+pub(super) fn raid_health() -> LvmCommand {
+    LvmCommand {
+        program: "dmsetup",
+        args: ["status", "--noflush", "--target", "raid"].map(str::to_owned).to_vec(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use cistern_model::{Bytes, Percent};
 
+use super::args::dm_name;
 use super::report::{LvRow, SegRow};
 use crate::{ImageHealth, RaidImage, RaidLevel, RaidStatus, RaidVolume, SyncAction};
 
@@ -74,6 +75,20 @@ fn image(name: &str, attr: &BTreeMap<&str, &str>, segs: &[SegRow]) -> RaidImage 
         missing: missing || nodes.is_empty() || health == Some(b'p'),
         failed: health == Some(b'r'),
         nodes,
+        // LVM does not tell these apart: the kernel is asked.
+        behind: false,
+        stalled: false,
+    }
+}
+
+/// Notes on volumes what the kernel says of them: lines of all there are, each `NAME: ` and what [`status`] reads.
+pub(super) fn note_health(volumes: &mut [RaidVolume], text: &str) {
+    let lines: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once(": ")).collect();
+    for volume in volumes {
+        let line = lines.get(dm_name(&volume.vg, &volume.name).as_str());
+        if let Some(status) = line.and_then(|line| status(line)) {
+            volume.note_health(&status);
+        }
     }
 }
 
@@ -185,6 +200,33 @@ mod tests {
             (None, Some("/dev/vdi".as_ref()))
         );
         assert!(state.raids[0].images[2].missing, "LVM still does not use it");
+    }
+
+    #[test]
+    fn an_image_that_the_kernel_does_not_fill_any_more_is_told_from_one_that_it_fills() {
+        let mut raids = state(fixture(include_str!("../fixtures/fullreport-raid.json")), "me")
+            .unwrap()
+            .raids;
+        let name = dm_name(&raids[1].vg, "data_tmeta");
+        for (health, behind, stalled) in [
+            ("aA 819200/819200 idle 0 0 -", true, true),
+            ("Aa 3000/819200 recover 0 0 -", true, false),
+            // All of them are made to agree, or are just about to be.
+            ("aa 3000/819200 resync 0 0 -", false, false),
+            ("aa 819200/819200 idle 0 0 -", false, false),
+            ("AA 819200/819200 idle 0 0 -", false, false),
+        ] {
+            let text =
+                format!("other-data: 0 8 raid raid1 2 aA 4/8 idle 0 0 -\n{name}: 0 819200 raid raid1 2 {health}\n");
+            note_health(&mut raids, &text);
+            let any = |what: fn(&RaidImage) -> bool| raids[1].images.iter().any(what);
+            assert_eq!(
+                (any(|i| i.behind), any(|i| i.stalled), raids[1].whole()),
+                (behind, stalled, !stalled),
+                "{health}"
+            );
+            assert!(raids[0].images.iter().all(|image| !image.behind));
+        }
     }
 
     #[test]

@@ -29,7 +29,9 @@ impl Raids for LinuxLvm {
         let begun = Instant::now();
         loop {
             let status = self.raid_status(vg, lv)?;
-            let idle = status.as_ref().is_none_or(|status| status.action == SyncAction::Idle);
+            let idle = status
+                .as_ref()
+                .is_none_or(|status| status.action == SyncAction::Idle && !status.has_stalled());
             if idle || begun.elapsed() >= limit {
                 return Ok(status);
             }
