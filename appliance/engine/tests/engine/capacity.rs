@@ -69,7 +69,7 @@ fn a_pool_that_fills_is_alerted_at_each_threshold_and_takes_no_more_volumes_befo
     let volume = rig.make_volume("v", Bytes::gib(20));
     assert_eq!(space_alert(&rig), None);
     let fill = |percent: u64| {
-        let rest = Bytes::new(size.get() / 100 * percent).saturating_sub(Bytes::mib(68));
+        let rest = Bytes::new(size.get() / 100 * percent).saturating_sub(Bytes::mib(2));
         rig.machine.write_file(&path(volume.id), "file", Bytes::ZERO).unwrap();
         rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
         space_alert(&rig)
@@ -94,7 +94,7 @@ fn a_pool_that_fills_is_alerted_at_each_threshold_and_takes_no_more_volumes_befo
     let text = refused(rig.engine.create_volume(&by(), &request), ErrorKind::NoSpace);
     assert!(text.contains("data"), "{text}");
     // One that is full is there again as soon as there is room.
-    let rest = size.saturating_sub(Bytes::mib(68));
+    let rest = size.saturating_sub(Bytes::mib(2));
     rig.machine.write_file(&path(volume.id), "file", Bytes::ZERO).unwrap();
     rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
     assert!(rig.machine.write_file(&path(volume.id), "more", Bytes::mib(1)).is_err());
@@ -110,7 +110,7 @@ fn a_pool_that_runs_short_gets_back_first_what_clients_deleted() {
     let size = set(&rig, Some(300), Some(0)).size;
     let volume = rig.make_volume("v", Bytes::gib(20));
     let fill = |name: &str| {
-        let most = Bytes::new(size.get() / 100 * 92).saturating_sub(Bytes::mib(68));
+        let most = Bytes::new(size.get() / 100 * 92).saturating_sub(Bytes::mib(2));
         rig.machine.write_file(&path(volume.id), name, most).unwrap();
         rig.machine.remove_file(&path(volume.id), name);
     };
@@ -188,7 +188,7 @@ fn a_full_overcommitted_pool_without_snapshots_blames_none() {
     let rig = Rig::with_pool();
     let size = set(&rig, Some(300), Some(0)).size;
     let volume = rig.make_volume("v", Bytes::gib(20));
-    let rest = size.saturating_sub(Bytes::mib(68));
+    let rest = size.saturating_sub(Bytes::mib(2));
     rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
     rig.engine.tick();
     let kinds: Vec<AlertKind> = rig.engine.alerts(false).iter().map(|alert| alert.kind).collect();

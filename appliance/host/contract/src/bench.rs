@@ -1,10 +1,11 @@
 //! What the contracts work with: a machine's traits, names for what they make, and a way back to nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use cistern_host::{Ground, Host, HostError, HostErrorKind, LogicalVolume, RaidLevel, VolumeGroup, XfsSpec};
-use cistern_model::Bytes;
+use cistern_host::{Ground, Host, HostError, HostErrorKind, LogicalVolume, RaidLevel, Service, VolumeGroup, XfsSpec};
+use cistern_model::{Bytes, ServiceState};
 use uuid::Uuid;
 
 use crate::{Broken, Machine, told};
@@ -15,6 +16,8 @@ pub(crate) const VG: &str = "contract";
 pub(crate) const POOL: &str = "data";
 /// Another group.
 pub(crate) const OTHER: &str = "contract-other";
+/// A record that contracts write.
+pub(crate) const RECORD: &str = "contract";
 
 /// A machine, for one contract.
 pub struct Bench<'a> {
@@ -143,41 +146,62 @@ impl<'a> Bench<'a> {
     /// Back to blank disks and nothing else.
     pub(crate) fn clean(&self) -> Result<(), Broken> {
         let (lvm, filesystems) = (&self.host.lvm, &self.host.filesystems);
+        lvm.hide(BTreeSet::new());
         for node in &self.nodes {
             self.machine.attach(node, true)?;
         }
+        let server = self.host.services.state(Service::NfsServer);
+        if server.done("asking how the server is")? != ServiceState::Inactive {
+            self.machine.stop_server()?;
+        }
         self.host.exports.replace(&[]).done("taking all exports away")?;
+        self.host.records.remove(RECORD).done("removing a record")?;
         let directory = self.machine.directory();
         for mount in filesystems.mounts_below(&directory).done("listing mounts")? {
             self.machine.hold(&mount.target, false)?;
+            // One that is shut down is not frozen.
+            if filesystems.is_up(&mount.target).done("looking whether it is up")? {
+                filesystems.thaw(&mount.target).done("thawing")?;
+            }
             filesystems.unmount(&mount.target).done("unmounting")?;
         }
         for vg in [VG, OTHER] {
-            if self.vg(vg)?.is_none() {
-                continue;
+            if self.vg(vg)?.is_some_and(|vg| vg.ours) {
+                lvm.deactivate_vg(vg).done("deactivating a group")?;
             }
-            lvm.deactivate_vg(vg).done("deactivating a group")?;
-            let state = lvm.state().done("reading LVM's state")?;
-            // A group that was changed without a disk takes no other change before that disk is taken back.
-            let returned = state.pvs.iter().filter(|pv| pv.vg.as_deref() == Some(vg));
-            for node in returned.filter_map(|pv| pv.returned.as_ref()) {
-                self.host.raids.restore_pv(vg, node).done("taking a disk back")?;
-            }
-            let (pools, plain): (Vec<&LogicalVolume>, Vec<&LogicalVolume>) = state
-                .lvs
-                .iter()
-                .filter(|lv| lv.vg == vg)
-                .partition(|lv| lv.attributes.thin_pool);
-            for lv in plain.into_iter().chain(pools) {
-                lvm.remove_lv(vg, &lv.name).done("removing a volume")?;
-            }
-            lvm.remove_vg(vg).done("removing a group")?;
+        }
+        self.machine.seat()?;
+        for vg in [VG, OTHER] {
+            self.remove_group(vg)?;
         }
         for node in &self.nodes {
             self.host.layers.close(node).done("closing a disk's layers")?;
             self.host.disks.wipe(node).done("wiping a disk")?;
         }
         Ok(())
+    }
+
+    /// Removes a group with all that is in it, whosever it is, if it is there.
+    fn remove_group(&self, name: &str) -> Result<(), Broken> {
+        let (lvm, takeover) = (&self.host.lvm, &self.host.takeover);
+        let Some(vg) = self.vg(name)? else { return Ok(()) };
+        if vg.exported {
+            takeover.import_group(name).done("importing a group")?;
+        } else if !vg.ours {
+            takeover.take_group(name, &vg.system_id).done("taking a group over")?;
+        }
+        let state = lvm.state().done("reading LVM's state")?;
+        // A group that was changed without a disk takes no other change before that disk is taken back.
+        let returned = state.pvs.iter().filter(|pv| pv.vg.as_deref() == Some(name));
+        for node in returned.filter_map(|pv| pv.returned.as_ref()) {
+            self.host.raids.restore_pv(name, node).done("taking a disk back")?;
+        }
+        // A thin pool takes with it what lies in it.
+        let own = state.lvs.iter().filter(|lv| lv.vg == name);
+        for lv in own.filter(|lv| !lv.attributes.thin_volume) {
+            lvm.remove_lv(name, &lv.name).done("removing a volume")?;
+        }
+        lvm.remove_vg(name).done("removing a group")
     }
 }
 

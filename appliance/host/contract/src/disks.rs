@@ -9,14 +9,22 @@ use crate::bench::{Bench, Promised, holds, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    blank_disks_are_listed_once_each_and_carry_nothing,
-    a_disk_that_is_pulled_is_no_longer_listed_and_is_again_when_it_is_back,
-    what_is_put_on_a_disk_is_read_from_it_at_once,
-    a_wipe_takes_everything_off_and_can_be_repeated,
-    a_disk_that_carries_active_volumes_is_not_wiped,
-    a_device_that_is_not_there_can_be_neither_read_nor_wiped,
-    a_partition_is_made_only_where_there_is_room_behind_the_system,
-    what_is_free_of_the_boot_disk_becomes_a_partition_once_and_the_disk_stays_as_it_is,
+    blank_disks_are_listed_once_each_and_carry_nothing:
+        Disks::list, Disks::signatures;
+    a_disk_that_is_pulled_is_no_longer_listed_and_is_again_when_it_is_back:
+        Disks::list, Disks::signatures;
+    what_is_put_on_a_disk_is_read_from_it_at_once:
+        Disks::signatures;
+    a_wipe_takes_everything_off_and_can_be_repeated:
+        Disks::wipe;
+    a_disk_that_carries_active_volumes_is_not_wiped:
+        Disks::wipe;
+    a_device_that_is_not_there_can_be_neither_read_nor_wiped:
+        Disks::signatures, Disks::wipe;
+    a_partition_is_made_only_where_there_is_room_behind_the_system:
+        Disks::make_part;
+    what_is_free_of_the_boot_disk_becomes_a_partition_once_and_the_disk_stays_as_it_is:
+        Disks::list, Disks::make_part, Disks::wipe;
 }
 
 fn listed(bench: &Bench<'_>, node: &Path) -> Result<usize, Broken> {

@@ -8,12 +8,18 @@ use crate::bench::{Bench, Promised, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    exports_are_exactly_what_was_said,
-    one_export_is_made_changed_and_taken_away_and_the_others_stay,
-    an_export_s_users_and_who_may_only_read_are_kept,
-    what_is_exported_to_nobody_is_open_to_nobody,
-    exports_outlive_the_program_that_made_them,
-    a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing,
+    exports_are_exactly_what_was_said:
+        Exports::replace, Exports::current;
+    one_export_is_made_changed_and_taken_away_and_the_others_stay:
+        Exports::set, Exports::remove;
+    an_export_s_users_and_who_may_only_read_are_kept:
+        Exports::set;
+    what_is_exported_to_nobody_is_open_to_nobody:
+        Exports::set;
+    exports_outlive_the_program_that_made_them:
+        Exports::current;
+    a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing:
+        Exports::sessions, Exports::expire, Exports::release;
 }
 
 fn entry(bench: &Bench<'_>, name: &str, clients: &[&str]) -> Result<ExportEntry, Broken> {

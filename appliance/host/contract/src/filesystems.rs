@@ -9,20 +9,34 @@ use crate::bench::{Bench, POOL, Promised, VG, holds, same, spec};
 use crate::{Broken, contracts};
 
 contracts! {
-    a_filesystem_is_made_on_a_blank_device_and_found_there,
-    a_filesystem_is_not_made_over_another_unless_that_is_said,
-    a_filesystem_has_at_least_300_mib_and_fits_its_device,
-    nothing_is_made_or_mounted_on_a_device_that_is_not_there,
-    a_filesystem_that_is_mounted_is_not_made_anew,
-    a_mount_makes_its_directory_and_an_unmount_removes_it,
-    nothing_is_mounted_over_a_mount,
-    a_device_without_a_filesystem_is_not_mounted,
-    unmounting_is_repeated_without_error,
-    a_filesystem_in_use_is_not_unmounted,
-    mounts_below_a_directory_are_listed_and_no_others,
-    a_filesystem_has_exactly_its_size_and_no_more_goes_in,
-    a_full_pool_refuses_what_is_written,
-    the_root_directory_is_given_to_whom_was_said_and_stays_theirs,
+    a_filesystem_is_made_on_a_blank_device_and_found_there:
+        Filesystems::make_xfs, Filesystems::probe;
+    a_filesystem_is_not_made_over_another_unless_that_is_said:
+        Filesystems::make_xfs;
+    a_filesystem_has_at_least_300_mib_and_fits_its_device:
+        Filesystems::make_xfs;
+    nothing_is_made_or_mounted_on_a_device_that_is_not_there:
+        Filesystems::probe, Filesystems::make_xfs, Filesystems::mount;
+    a_filesystem_that_is_mounted_is_not_made_anew:
+        Filesystems::make_xfs;
+    a_mount_makes_its_directory_and_an_unmount_removes_it:
+        Filesystems::mount, Filesystems::unmount;
+    nothing_is_mounted_over_a_mount:
+        Filesystems::mount;
+    a_device_without_a_filesystem_is_not_mounted:
+        Filesystems::mount;
+    unmounting_is_repeated_without_error:
+        Filesystems::unmount;
+    a_filesystem_in_use_is_not_unmounted:
+        Filesystems::unmount;
+    mounts_below_a_directory_are_listed_and_no_others:
+        Filesystems::mounts_below;
+    a_filesystem_has_exactly_its_size_and_no_more_goes_in:
+        Filesystems::usage;
+    a_full_pool_refuses_what_is_written:
+        ThinPools::status;
+    the_root_directory_is_given_to_whom_was_said_and_stays_theirs:
+        Filesystems::set_root;
 }
 
 const SIZE: Bytes = Bytes::mib(300);

@@ -10,11 +10,16 @@ use crate::bench::{Bench, POOL, Promised as _, VG, holds, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    the_data_of_an_active_thin_pool_goes_on_on_another_disk,
-    a_thin_pool_on_a_mirror_goes_on_on_a_further_pair_with_its_copies_apart,
-    a_thin_pool_on_a_mirror_of_two_pairs_grows_on_either_with_its_copies_apart,
-    a_thin_pool_does_not_grow_beyond_its_disks,
-    a_disk_that_has_not_grown_stays_as_it_is,
+    the_data_of_an_active_thin_pool_goes_on_on_another_disk:
+        Lvm::extend_lv, Raids::extend_vg;
+    a_thin_pool_on_a_mirror_goes_on_on_a_further_pair_with_its_copies_apart:
+        Lvm::extend_lv, Raids::extend_vg, Raids::wait;
+    a_thin_pool_on_a_mirror_of_two_pairs_grows_on_either_with_its_copies_apart:
+        Lvm::extend_lv;
+    a_thin_pool_does_not_grow_beyond_its_disks:
+        Lvm::extend_lv;
+    a_disk_that_has_not_grown_stays_as_it_is:
+        Raids::resize_pv;
 }
 
 /// An active pool with a mounted volume.

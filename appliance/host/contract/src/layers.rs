@@ -9,13 +9,20 @@ use crate::bench::{Bench, POOL, Promised, VG, holds, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    a_disk_with_checksums_tells_what_it_carries_and_where_lvm_finds_it,
-    an_encrypted_disk_opens_with_its_key_and_no_other,
-    both_layers_lie_on_one_another_and_are_opened_and_closed_together,
-    layers_under_active_volumes_are_not_closed,
-    layers_of_a_disk_that_has_not_grown_keep_what_lies_in_them,
-    a_disk_that_carries_something_is_given_no_layers,
-    a_disk_is_blank_once_its_layers_are_closed_and_wiped,
+    a_disk_with_checksums_tells_what_it_carries_and_where_lvm_finds_it:
+        Layers::make, Layers::node, Layers::open, Layers::close, Layers::mismatches, Layers::forget_checksums;
+    an_encrypted_disk_opens_with_its_key_and_no_other:
+        Layers::make, Layers::open;
+    both_layers_lie_on_one_another_and_are_opened_and_closed_together:
+        Layers::make, Layers::open, Layers::close, Layers::mismatches;
+    layers_under_active_volumes_are_not_closed:
+        Layers::close;
+    layers_of_a_disk_that_has_not_grown_keep_what_lies_in_them:
+        Layers::grow;
+    a_disk_that_carries_something_is_given_no_layers:
+        Layers::make;
+    a_disk_is_blank_once_its_layers_are_closed_and_wiped:
+        Layers::close, Disks::wipe;
 }
 
 const LABEL: &str = "pool-0f8fad5bd9cb469fa16570867728950e";

@@ -15,8 +15,15 @@ mod growth;
 mod layers;
 mod linux;
 mod lvm;
+mod machine;
 mod memory;
+mod mounts;
+mod moving;
+mod raids;
+mod records;
 mod seals;
+mod snapshots;
+mod takeover;
 mod thin;
 
 use std::path::{Path, PathBuf};
@@ -51,24 +58,66 @@ pub trait Machine {
     /// Holds a mounted filesystem, or lets it go.
     fn hold(&self, target: &Path, held: bool) -> Result<(), Broken>;
 
-    /// Pulls a disk out, or puts it back in.
+    /// Pulls a disk out, or puts it back in. Back in while something has it open still, it may come at another node.
     fn attach(&self, node: &Path, attached: bool) -> Result<(), Broken>;
+
+    /// All disks are back in, each at its own node. Only while nothing has one open.
+    fn seat(&self) -> Result<(), Broken>;
+
+    /// The files in the root directory of a mounted filesystem, sorted.
+    fn files(&self, target: &Path) -> Result<Vec<String>, Broken>;
+
+    /// Deletes a file of a mounted filesystem, through to the disks.
+    fn delete(&self, target: &Path, name: &str) -> Result<(), Broken>;
+
+    /// Tries to write to a mounted filesystem, and says whether that is held back.
+    fn held_back(&self, target: &Path, name: &str) -> Result<bool, Broken>;
+
+    /// Gives a group, of which nothing is active, to another machine.
+    fn give_group(&self, vg: &str, system_id: &str) -> Result<(), Broken>;
+
+    /// Stops the NFS server, and what was started with it, if they run.
+    fn stop_server(&self) -> Result<(), Broken>;
 }
+
+/// Methods of the host's traits of which nothing is held here, and why.
+pub const NOT_HELD: &[(&str, &str)] = &[
+    (
+        "Machine::power",
+        "the machine would be gone; the scenarios of restarts do it",
+    ),
+    (
+        "Disks::watch",
+        "it is heard after the call, by a thread; the scenarios of pulled disks wait for it",
+    ),
+    ("Services::watch", "as of disks"),
+    ("Network::watch", "as of disks; and no contract changes a link"),
+];
 
 /// One promise.
 pub struct Contract {
     /// What is promised, in words joined by underscores.
     pub name: &'static str,
+    /// The methods of which it is promised: `Lvm::create_vg`.
+    pub methods: &'static [&'static str],
     /// Tries it.
     pub hold: fn(&Bench<'_>) -> Result<(), Broken>,
 }
 
-/// Makes contracts of functions.
+/// Makes contracts of functions, each with the methods of which it holds something. A method that no trait has does not
+/// compile.
 macro_rules! contracts {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident: $($of:ident::$method:ident),+;)*) => {
         /// The contracts of this part.
         pub(crate) const ALL: &[crate::Contract] = &[
-            $(crate::Contract { name: stringify!($name), hold: $name }),*
+            $(crate::Contract {
+                name: stringify!($name),
+                methods: &[$({
+                    let _ = <dyn cistern_host::$of>::$method;
+                    concat!(stringify!($of), "::", stringify!($method))
+                }),+],
+                hold: $name,
+            }),*
         ];
     };
 }
@@ -82,9 +131,16 @@ pub fn all() -> impl Iterator<Item = &'static Contract> {
         seals::ALL,
         lvm::ALL,
         thin::ALL,
+        snapshots::ALL,
         growth::ALL,
+        raids::ALL,
+        moving::ALL,
+        takeover::ALL,
         filesystems::ALL,
+        mounts::ALL,
         exports::ALL,
+        records::ALL,
+        machine::ALL,
     ]
     .into_iter()
     .flatten()
@@ -93,6 +149,11 @@ pub fn all() -> impl Iterator<Item = &'static Contract> {
 /// Makes a machine ready for the first contract: its disks are blank, and nothing else is there.
 pub fn prepare(machine: &dyn Machine) -> Result<(), Broken> {
     Bench::new(machine).clean()
+}
+
+/// Tries one contract on a machine that is ready, and leaves it as it is then.
+pub fn attempt(machine: &dyn Machine, contract: &Contract) -> Result<(), Broken> {
+    (contract.hold)(&Bench::new(machine))
 }
 
 /// Holds one contract on a machine that is ready, and makes it ready for the next.

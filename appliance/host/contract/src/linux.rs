@@ -2,39 +2,94 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cistern_host::{Host, HostError, RootSpec};
+use cistern_host::{Host, RootSpec};
 use cistern_model::{Bytes, Mode};
 
-use crate::{Broken, Machine};
+use crate::{Broken, Machine, told};
 
 /// How long a disk may take to come or go.
 const SETTLING: Duration = Duration::from_secs(30);
+/// How long a write may take that nothing holds back.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// This machine, with these blank disks.
 pub struct LinuxMachine {
     host: Host,
     nodes: Vec<PathBuf>,
     held: Mutex<BTreeMap<PathBuf, File>>,
-    /// The virtio device of each disk that is pulled.
-    pulled: Mutex<BTreeMap<PathBuf, String>>,
+    /// The virtio device of each disk.
+    devices: BTreeMap<PathBuf, String>,
+    /// What waits for a filesystem to be thawed.
+    late: Mutex<Vec<JoinHandle<io::Result<()>>>>,
 }
 
 impl LinuxMachine {
     /// With these blank disks.
-    pub fn new(nodes: Vec<PathBuf>) -> Result<Self, HostError> {
+    pub fn new(nodes: Vec<PathBuf>) -> Result<Self, Broken> {
+        let device = |node: &PathBuf| {
+            let name = node.file_name().map(|name| name.to_string_lossy().into_owned());
+            let link = format!("/sys/block/{}/device", name.unwrap_or_default());
+            let device = fs::canonicalize(&link).map_err(|error| format!("{link}: {error}"))?;
+            let device = device.file_name().map(|name| name.to_string_lossy().into_owned());
+            Ok((node.clone(), device.unwrap_or_default()))
+        };
         Ok(LinuxMachine {
-            host: cistern_host::linux::host()?,
+            host: cistern_host::linux::host().map_err(|error| told(&error))?,
+            devices: nodes.iter().map(device).collect::<Result<_, Broken>>()?,
             nodes,
             held: Mutex::default(),
-            pulled: Mutex::default(),
+            late: Mutex::default(),
         })
     }
+
+    fn device(&self, node: &Path) -> Result<&str, Broken> {
+        let device = self.devices.get(node).map(String::as_str);
+        device.ok_or_else(|| format!("{} is none of the disks", node.display()))
+    }
+}
+
+/// The node at which a virtio disk is now; none if it is pulled.
+fn now_at(device: &str) -> Option<PathBuf> {
+    let mut blocks = fs::read_dir(format!("/sys/bus/virtio/devices/{device}/block")).ok()?;
+    let name = blocks.next()?.ok()?.file_name();
+    Some(Path::new("/dev").join(name))
+}
+
+fn driver(file: &str, device: &str) -> Result<(), Broken> {
+    fs::write(Path::new(DRIVER).join(file), device).map_err(|error| format!("{file} {device}: {error}"))
+}
+
+fn run(program: &str, args: &[&str]) -> Result<(), Broken> {
+    let output = Command::new(program).args(args).output();
+    let output = output.map_err(|error| format!("running {program}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!(
+            "{program} {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
+
+/// Writes a file of this size, through to the disks.
+fn write(path: &Path, size: u64) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let block = vec![0x5a_u8; 1 << 20];
+    let mut left = size;
+    while left > 0 {
+        let part = usize::try_from(left.min(1 << 20)).unwrap_or(1 << 20);
+        file.write_all(&block[..part])?;
+        left -= left.min(1 << 20);
+    }
+    file.sync_all()
 }
 
 const DRIVER: &str = "/sys/bus/virtio/drivers/virtio_blk";
@@ -64,18 +119,7 @@ impl Machine for LinuxMachine {
     }
 
     fn write(&self, target: &Path, name: &str, size: Bytes) -> Result<(), Broken> {
-        let write = || {
-            let mut file = File::create(target.join(name))?;
-            let block = vec![0x5a_u8; 1 << 20];
-            let mut left = size.get();
-            while left > 0 {
-                let part = usize::try_from(left.min(1 << 20)).unwrap_or(1 << 20);
-                file.write_all(&block[..part])?;
-                left -= left.min(1 << 20);
-            }
-            file.sync_all()
-        };
-        write().map_err(|error: std::io::Error| format!("writing {name}: {error}"))
+        write(&target.join(name), size.get()).map_err(|error| format!("writing {name}: {error}"))
     }
 
     fn root(&self, target: &Path) -> Result<RootSpec, Broken> {
@@ -99,24 +143,87 @@ impl Machine for LinuxMachine {
     }
 
     fn attach(&self, node: &Path, attached: bool) -> Result<(), Broken> {
-        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
-        let tell = |file: &str, device: &str| {
-            fs::write(Path::new(DRIVER).join(file), device).map_err(|error| format!("{file} {device}: {error}"))
-        };
-        if !attached {
-            let name = node.file_name().map(|name| name.to_string_lossy().into_owned());
-            let link = format!("/sys/block/{}/device", name.unwrap_or_default());
-            let device = fs::canonicalize(&link).map_err(|error| format!("{link}: {error}"))?;
-            let device = device.file_name().map(|name| name.to_string_lossy().into_owned());
-            let device = device.unwrap_or_default();
-            tell("unbind", &device)?;
-            pulled.insert(node.to_owned(), device);
-            wait("a disk goes", || !node.exists())
-        } else if let Some(device) = pulled.remove(node) {
-            tell("bind", &device)?;
-            wait("a disk comes", || node.exists())
-        } else {
-            Ok(())
+        let device = self.device(node)?;
+        match (now_at(device), attached) {
+            (Some(now), false) => {
+                driver("unbind", device)?;
+                wait("a disk goes", || !now.exists())
+            }
+            (None, true) => {
+                driver("bind", device)?;
+                wait("a disk comes", || now_at(device).is_some_and(|now| now.exists()))
+            }
+            (Some(_), true) | (None, false) => Ok(()),
         }
+    }
+
+    fn seat(&self) -> Result<(), Broken> {
+        let moved = |node: &&PathBuf| {
+            self.device(node)
+                .is_ok_and(|device| now_at(device).as_ref() != Some(*node))
+        };
+        let moved: Vec<&PathBuf> = self.nodes.iter().filter(moved).collect();
+        for attached in [false, true] {
+            // The first letter that is free is given out.
+            for node in &moved {
+                self.attach(node, attached)?;
+            }
+        }
+        let left = moved
+            .into_iter()
+            .find(|node| self.device(node).is_ok_and(|d| now_at(d).as_ref() != Some(*node)));
+        match left {
+            None => Ok(()),
+            Some(node) => Err(format!(
+                "{} came back at another node: something has it open",
+                node.display()
+            )),
+        }
+    }
+
+    fn files(&self, target: &Path) -> Result<Vec<String>, Broken> {
+        let all = fs::read_dir(target).and_then(Iterator::collect::<io::Result<Vec<fs::DirEntry>>>);
+        let all = all.map_err(|error| format!("{}: {error}", target.display()))?;
+        let mut names: Vec<String> = all
+            .iter()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn delete(&self, target: &Path, name: &str) -> Result<(), Broken> {
+        let delete = || {
+            fs::remove_file(target.join(name))?;
+            nix::unistd::syncfs(File::open(target)?).map_err(io::Error::from)
+        };
+        delete().map_err(|error: io::Error| format!("deleting {name}: {error}"))
+    }
+
+    fn held_back(&self, target: &Path, name: &str) -> Result<bool, Broken> {
+        let path = target.join(name);
+        let writer = std::thread::spawn(move || write(&path, 4096));
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if writer.is_finished() {
+                let outcome = writer.join().map_err(|_| "a writer panicked")?;
+                return outcome
+                    .map(|()| false)
+                    .map_err(|error| format!("writing {name}: {error}"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.late.lock().unwrap_or_else(PoisonError::into_inner).push(writer);
+        Ok(true)
+    }
+
+    fn give_group(&self, vg: &str, system_id: &str) -> Result<(), Broken> {
+        let config = "devices{use_devicesfile=0} global{system_id_source=\"file\" \
+                      system_id_file=\"/var/lib/cistern/lvm-system-id\"} backup{backup=0 archive=0}";
+        run("vgchange", &["--config", config, "--yes", "--systemid", system_id, vg])
+    }
+
+    fn stop_server(&self) -> Result<(), Broken> {
+        run("systemctl", &["stop", "nfs-server", "nfs-mountd", "nfsdcld"])
     }
 }

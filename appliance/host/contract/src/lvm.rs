@@ -9,29 +9,39 @@ use crate::bench::{Bench, OTHER, POOL, Promised, VG, holds, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    a_group_is_made_of_blank_disks_with_its_tags_and_this_machine_s_id,
-    a_group_is_not_made_of_a_disk_that_carries_anything,
-    a_group_is_not_made_twice_nor_of_a_device_that_is_not_there,
-    a_removed_group_leaves_labels_that_are_taken_off_one_by_one,
-    the_label_of_a_disk_in_a_group_stays,
-    a_group_with_volumes_is_not_removed,
-    tags_are_added_and_taken_away_in_one_commit_and_one_that_is_not_there_is_no_error,
-    a_tag_that_lvm_does_not_know_how_to_write_is_refused_and_changes_nothing,
-    a_plain_volume_lies_inactive_on_the_disks_that_were_named,
-    a_plain_volume_that_does_not_fit_is_not_made,
-    a_mirror_takes_as_much_of_each_disk,
-    a_plain_volume_grows_by_what_was_asked,
-    a_group_that_lacks_a_disk_is_told_and_gets_no_volumes,
-    a_disk_on_which_nothing_lies_comes_back_by_itself,
-    volumes_on_a_disk_that_is_gone_are_not_activated_and_come_back_with_it,
-    what_is_not_there_cannot_be_changed,
+    a_group_is_made_of_blank_disks_with_its_tags_and_this_machine_s_id:
+        Lvm::create_vg, Lvm::state, Lvm::system_id;
+    a_group_is_not_made_of_a_disk_that_carries_anything:
+        Lvm::create_vg;
+    a_group_is_not_made_twice_nor_of_a_device_that_is_not_there:
+        Lvm::create_vg;
+    a_removed_group_leaves_labels_that_are_taken_off_one_by_one:
+        Lvm::remove_vg, Lvm::remove_pv;
+    the_label_of_a_disk_in_a_group_stays:
+        Lvm::remove_pv;
+    a_group_with_volumes_is_not_removed:
+        Lvm::remove_vg;
+    tags_are_added_and_taken_away_in_one_commit_and_one_that_is_not_there_is_no_error:
+        Lvm::tag_lv, Lvm::tag_vg;
+    a_tag_that_lvm_does_not_know_how_to_write_is_refused_and_changes_nothing:
+        Lvm::tag_vg;
+    a_plain_volume_lies_inactive_on_the_disks_that_were_named:
+        Lvm::create_lv;
+    a_plain_volume_that_does_not_fit_is_not_made:
+        Lvm::create_lv;
+    a_mirror_takes_as_much_of_each_disk:
+        Lvm::create_lv;
+    a_plain_volume_grows_by_what_was_asked:
+        Lvm::extend_lv;
+    what_is_not_there_cannot_be_changed:
+        Lvm::tag_vg, Lvm::remove_vg, Lvm::activate_vg, Lvm::deactivate_vg, Lvm::tag_lv, Lvm::remove_lv, Lvm::activate_lv, Lvm::extend_lv, Lvm::create_thin;
 }
 
-fn tags(texts: &[&str]) -> Vec<String> {
+pub(crate) fn tags(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-fn sorted(mut tags: Vec<String>) -> Vec<String> {
+pub(crate) fn sorted(mut tags: Vec<String>) -> Vec<String> {
     tags.sort();
     tags
 }
@@ -289,98 +299,6 @@ fn a_plain_volume_grows_by_what_was_asked(bench: &Bench<'_>) -> Result<(), Broke
     lvm.extend_lv(VG, "mirror", 100_000, &bench.nodes[2..4])
         .refused("growing it beyond its disks", HostErrorKind::Failed)?;
     same("its size still", bench.known("mirror")?.size, Bytes::mib(60))
-}
-
-fn a_group_that_lacks_a_disk_is_told_and_gets_no_volumes(bench: &Bench<'_>) -> Result<(), Broken> {
-    let lvm = &bench.host.lvm;
-    bench.group(&[0, 1])?;
-    lvm.create_lv(VG, "there", RaidLevel::Linear, 5, &bench.nodes[1..2], &[])
-        .done("making a volume on the disk that goes")?;
-    bench.machine.attach(&bench.nodes[1], false)?;
-    let state = lvm.state().done("reading LVM's state")?;
-    let lacking = state.vgs.iter().find(|vg| vg.name == VG).map(|vg| vg.missing);
-    same("what it lacks", lacking, Some(1))?;
-    let without: Vec<_> = state
-        .pvs
-        .iter()
-        .filter(|pv| pv.vg.as_deref() == Some(VG) && pv.node.is_none())
-        .collect();
-    same("disks with no node", without.len(), 1)?;
-    let make = || lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[..1], &[]);
-    make().refused("making a volume in it", HostErrorKind::Failed)?;
-    lvm.remove_vg(VG).refused("removing it", HostErrorKind::Failed)?;
-    // Tags can be changed. From then on its metadata and the absent disk's differ, and the disk counts as missing even
-    // when it is there again, until it is taken back by name.
-    lvm.tag_vg(VG, &new_tag()).done("tagging it")?;
-    bench.machine.attach(&bench.nodes[1], true)?;
-    same(
-        "disks that came back and count as missing",
-        returned(bench)?,
-        vec![bench.nodes[1].clone()],
-    )?;
-    make().refused("making a volume before the disk is taken back", HostErrorKind::Failed)?;
-    bench
-        .host
-        .raids
-        .restore_pv(VG, &bench.nodes[1])
-        .done("taking the disk back")?;
-    make().done("making a volume when it is whole")?;
-    let vg = bench.vg(VG)?.ok_or("the group is gone")?;
-    same(
-        "its tags, and what it lacks",
-        (sorted(vg.tags), vg.missing),
-        (tags(&["contract=1", "new=1"]), 0),
-    )
-}
-
-fn a_disk_on_which_nothing_lies_comes_back_by_itself(bench: &Bench<'_>) -> Result<(), Broken> {
-    let lvm = &bench.host.lvm;
-    bench.group(&[0, 1])?;
-    bench.machine.attach(&bench.nodes[1], false)?;
-    lvm.tag_vg(VG, &new_tag()).done("tagging the group without it")?;
-    bench.machine.attach(&bench.nodes[1], true)?;
-    same(
-        "disks that came back and count as missing",
-        returned(bench)?,
-        Vec::new(),
-    )?;
-    lvm.create_lv(VG, "plain", RaidLevel::Linear, 5, &bench.nodes[1..2], &[])
-        .done("making a volume on it")
-}
-
-fn new_tag() -> TagChange {
-    TagChange {
-        add: tags(&["new=1"]),
-        remove: Vec::new(),
-    }
-}
-
-/// The disks that are there and count as missing.
-fn returned(bench: &Bench<'_>) -> Result<Vec<PathBuf>, Broken> {
-    let state = bench.host.lvm.state().done("reading LVM's state")?;
-    Ok(state.pvs.into_iter().filter_map(|pv| pv.returned).collect())
-}
-
-fn volumes_on_a_disk_that_is_gone_are_not_activated_and_come_back_with_it(bench: &Bench<'_>) -> Result<(), Broken> {
-    let lvm = &bench.host.lvm;
-    bench.group(&[0, 1])?;
-    for (name, node) in [("here", 0), ("gone", 1)] {
-        lvm.create_lv(VG, name, RaidLevel::Linear, 5, &bench.nodes[node..=node], &[])
-            .done("making a volume")?;
-    }
-    bench.machine.attach(&bench.nodes[1], false)?;
-    lvm.activate_vg(VG, Activation::Complete)
-        .refused("activating all", HostErrorKind::Failed)?;
-    let (here, gone) = (bench.known("here")?.attributes, bench.known("gone")?.attributes);
-    holds("the other one is active", here.active && !here.partial)?;
-    holds("the one without its disk is not", !gone.active && gone.partial)?;
-    lvm.activate_lv(VG, "gone", Activation::Complete)
-        .refused("activating it alone", HostErrorKind::Failed)?;
-    bench.machine.attach(&bench.nodes[1], true)?;
-    lvm.activate_vg(VG, Activation::Complete)
-        .done("activating all when the disk is back")?;
-    let gone = bench.known("gone")?.attributes;
-    holds("it is active and whole", gone.active && !gone.partial)
 }
 
 fn what_is_not_there_cannot_be_changed(bench: &Bench<'_>) -> Result<(), Broken> {

@@ -1,5 +1,6 @@
 //! The machine in memory.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cistern_host::memory::{MemoryHost, disk, free_part, signature};
@@ -30,15 +31,17 @@ impl Default for MemoryMachine {
 impl MemoryMachine {
     /// The group and volume that are mounted there.
     fn source(&self, target: &Path) -> Result<(String, String), Broken> {
-        let mounts = self.0.host().filesystems.mounts_below(Path::new("/"));
-        let mounts = mounts.map_err(|error| told(&error))?;
-        let mount = mounts.into_iter().find(|mount| mount.target == target);
-        let source = mount.ok_or("nothing is mounted there")?.source;
-        let mut parts = source.iter().rev().map(|part| part.to_string_lossy().into_owned());
-        match (parts.next(), parts.next()) {
-            (Some(lv), Some(vg)) => Ok((vg, lv)),
-            _ => Err(format!("{} is no volume", source.display())),
-        }
+        let mut mounted = self.0.mounted_volumes().into_iter();
+        let found = mounted.find(|(path, ..)| path == target);
+        let (_, vg, lv) = found.ok_or("nothing is mounted there")?;
+        Ok((vg, lv))
+    }
+
+    /// The names of all calls so far: `lvm.create_thin`.
+    pub fn calls(&self) -> BTreeSet<String> {
+        let calls = self.0.calls();
+        let name = |call: &String| call.split(' ').next().map(str::to_owned);
+        calls.iter().filter_map(name).collect()
     }
 
     fn id(&self, node: &Path) -> Result<DiskId, Broken> {
@@ -86,6 +89,33 @@ impl Machine for MemoryMachine {
         } else {
             self.0.detach(&id);
         }
+        Ok(())
+    }
+    fn seat(&self) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    fn files(&self, target: &Path) -> Result<Vec<String>, Broken> {
+        let files = self.0.files(target).ok_or("nothing is mounted there")?;
+        Ok(files.into_iter().map(|(name, _)| name).collect())
+    }
+
+    fn delete(&self, target: &Path, name: &str) -> Result<(), Broken> {
+        self.0.remove_file(target, name);
+        Ok(())
+    }
+
+    fn held_back(&self, target: &Path, _: &str) -> Result<bool, Broken> {
+        Ok(self.0.frozen().iter().any(|frozen| frozen == target))
+    }
+
+    fn give_group(&self, vg: &str, system_id: &str) -> Result<(), Broken> {
+        self.0.give_group(vg, system_id);
+        Ok(())
+    }
+
+    fn stop_server(&self) -> Result<(), Broken> {
+        self.0.stop_services();
         Ok(())
     }
 }

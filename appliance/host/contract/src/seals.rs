@@ -4,9 +4,12 @@ use crate::bench::{Bench, Promised, holds, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    what_is_sealed_is_opened_under_its_name_and_no_other,
-    what_is_sealed_does_not_show_its_secret,
-    what_was_not_sealed_is_not_opened,
+    what_is_sealed_is_opened_under_its_name_and_no_other:
+        Seals::missing, Seals::seal, Seals::unseal;
+    what_is_sealed_does_not_show_its_secret:
+        Seals::seal;
+    what_was_not_sealed_is_not_opened:
+        Seals::unseal;
 }
 
 const SECRET: &str = "ABCD-EFGH-2345-67";

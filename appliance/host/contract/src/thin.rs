@@ -7,16 +7,26 @@ use crate::bench::{Bench, POOL, Promised, VG, holds, same};
 use crate::{Broken, contracts};
 
 contracts! {
-    two_plain_volumes_become_a_thin_pool_under_the_name_of_the_first,
-    a_thin_pool_is_not_made_of_what_is_not_there_nor_with_an_odd_chunk,
-    lvm_thin_volume_is_made_active_with_its_tags_in_whole_extents,
-    thin_volumes_may_promise_more_than_the_pool_has,
-    how_full_a_pool_is_is_told_while_it_is_active,
-    activating_is_repeated_without_error,
-    nothing_of_a_group_is_deactivated_while_a_volume_is_open,
-    a_volume_that_is_open_is_not_removed,
-    a_removed_volume_gives_its_space_back,
-    a_thin_pool_goes_with_all_that_lies_in_it,
+    two_plain_volumes_become_a_thin_pool_under_the_name_of_the_first:
+        Lvm::convert_to_thin_pool;
+    a_thin_pool_is_not_made_of_what_is_not_there_nor_with_an_odd_chunk:
+        Lvm::convert_to_thin_pool;
+    lvm_thin_volume_is_made_active_with_its_tags_in_whole_extents:
+        Lvm::create_thin, Lvm::node;
+    thin_volumes_may_promise_more_than_the_pool_has:
+        Lvm::create_thin;
+    how_full_a_pool_is_is_told_while_it_is_active:
+        ThinPools::status;
+    activating_is_repeated_without_error:
+        Lvm::activate_lv, Lvm::activate_vg, Lvm::deactivate_vg;
+    nothing_of_a_group_is_deactivated_while_a_volume_is_open:
+        Lvm::deactivate_vg;
+    a_volume_that_is_open_is_not_removed:
+        Lvm::remove_lv;
+    a_removed_volume_gives_its_space_back:
+        Lvm::remove_lv;
+    a_thin_pool_goes_with_all_that_lies_in_it:
+        Lvm::remove_lv;
 }
 
 const SIZE: Bytes = Bytes::mib(300);

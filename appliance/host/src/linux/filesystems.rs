@@ -200,6 +200,7 @@ impl Filesystems for LinuxFilesystems {
     }
 
     fn freeze(&self, target: &Path) -> Result<(), HostError> {
+        refuse_unmounted("hold back writes to", target)?;
         frozen::freeze(target).map_err(|source| file::io("hold writes back", target, source))
     }
 
@@ -212,6 +213,7 @@ impl Filesystems for LinuxFilesystems {
     }
 
     fn trim(&self, target: &Path) -> Result<Bytes, HostError> {
+        refuse_unmounted("give back free space of", target)?;
         let trimmed = frozen::trim(target, LEAST_TRIM);
         trimmed
             .map(Bytes::new)
@@ -223,7 +225,7 @@ impl Filesystems for LinuxFilesystems {
         match File::open(target) {
             Err(error) if error.raw_os_error() == Some(Errno::EIO as i32) => Ok(false),
             Err(source) => Err(file::io("look whether a filesystem works", target, source)),
-            Ok(_) => Ok(true),
+            Ok(_) => refuse_unmounted("look whether a filesystem works at", target).map(|()| true),
         }
     }
 

@@ -25,6 +25,31 @@ fn device(state: &State, operation: &str, node: &Path) -> Result<(String, String
     }
 }
 
+fn mount(state: &mut State, node: &Path, target: &Path) -> Result<(), HostError> {
+    let (vg, lv, _) = device(state, "mount", node)?;
+    if state.mounts.contains_key(target) {
+        return Err(busy("mount", &target.display().to_string()));
+    }
+    if !state.serves(&vg) {
+        return Err(failed("mount", "Input/output error"));
+    }
+    if !state.xfs(&vg, &lv).is_some_and(|xfs| xfs.complete && !xfs.damaged) {
+        return Err(failed("mount", "Structure needs cleaning"));
+    }
+    state.mounts.insert(target.to_owned(), node.to_owned());
+    Ok(())
+}
+
+/// The volume that is mounted at a path, and works.
+fn mounted(state: &State, operation: &str, target: &Path) -> Result<(String, String), HostError> {
+    let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
+    let source = source.ok_or_else(|| failed(operation, "nothing is mounted there"))?;
+    if state.shut_down.contains(target) {
+        return Err(failed(operation, "Input/output error"));
+    }
+    Ok(source)
+}
+
 impl Filesystems for Running {
     fn probe(&self, node: &Path) -> Result<Vec<Signature>, HostError> {
         self.look("filesystems.probe", &node.display().to_string(), |state| {
@@ -64,6 +89,7 @@ impl Filesystems for Running {
                 uuid: spec.uuid,
                 size: spec.size,
                 complete: !state.midway,
+                sparse: ground == Ground::Zeroes,
                 root: None,
                 damaged: false,
                 files: Default::default(),
@@ -83,34 +109,23 @@ impl Filesystems for Running {
 
     fn mount(&self, node: &Path, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.mount", &target.display().to_string(), |state| {
-            let (vg, lv, _) = device(state, "mount", node)?;
-            if state.mounts.contains_key(target) {
-                return Err(busy("mount", &target.display().to_string()));
-            }
-            if !state.xfs(&vg, &lv).is_some_and(|xfs| xfs.complete && !xfs.damaged) {
-                return Err(failed("mount", "Structure needs cleaning"));
-            }
-            state.mounts.insert(target.to_owned(), node.to_owned());
-            Ok(())
+            mount(state, node, target)
         })
     }
 
     fn mount_read_only(&self, node: &Path, target: &Path) -> Result<(), HostError> {
-        self.mount(node, target)?;
-        self.look(
-            "filesystems.mounted_read_only",
-            &target.display().to_string(),
-            |state| {
-                state.read_only.insert(target.to_owned());
-                Ok(())
-            },
-        )
+        self.change("filesystems.mount_read_only", &target.display().to_string(), |state| {
+            mount(state, node, target)?;
+            state.read_only.insert(target.to_owned());
+            Ok(())
+        })
     }
 
     fn freeze(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.freeze", &target.display().to_string(), |state| {
-            if !state.mounts.contains_key(target) || !state.frozen.insert(target.to_owned()) {
-                return Err(failed("freeze", "nothing is mounted there, or it is frozen"));
+            mounted(state, "freeze", target)?;
+            if !state.frozen.insert(target.to_owned()) {
+                return Err(failed("freeze", "it is frozen"));
             }
             Ok(())
         })
@@ -118,6 +133,7 @@ impl Filesystems for Running {
 
     fn thaw(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.thaw", &target.display().to_string(), |state| {
+            mounted(state, "thaw", target)?;
             state.frozen.remove(target);
             Ok(())
         })
@@ -125,8 +141,7 @@ impl Filesystems for Running {
 
     fn trim(&self, target: &Path) -> Result<Bytes, HostError> {
         self.change("filesystems.trim", &target.display().to_string(), |state| {
-            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
-            let (vg, lv) = source.ok_or_else(|| failed("trim", "nothing is mounted there"))?;
+            let (vg, lv) = mounted(state, "trim", target)?;
             let midway = state.midway;
             let xfs = state.xfs_mut(&vg, &lv).ok_or_else(|| failed("trim", "no filesystem"))?;
             match midway {
@@ -139,6 +154,9 @@ impl Filesystems for Running {
 
     fn is_up(&self, target: &Path) -> Result<bool, HostError> {
         self.look("filesystems.is_up", &target.display().to_string(), |state| {
+            if !state.mounts.contains_key(target) {
+                return Err(failed("is_up", "nothing is mounted there"));
+            }
             Ok(!state.shut_down.contains(target))
         })
     }
@@ -158,6 +176,7 @@ impl Filesystems for Running {
                 return Err(busy("unmount", &target.display().to_string()));
             }
             state.mounts.remove(target);
+            state.given.remove(target);
             state.shut_down.remove(target);
             Ok(())
         })
@@ -171,7 +190,7 @@ impl Filesystems for Running {
                 .filter(|(target, _)| target.starts_with(directory) && *target != directory);
             Ok(below
                 .map(|(target, source)| MountEntry {
-                    source: source.clone(),
+                    source: state.given.get(target).unwrap_or(source).clone(),
                     target: target.clone(),
                     kind: "xfs".to_owned(),
                 })
@@ -181,8 +200,10 @@ impl Filesystems for Running {
 
     fn grow_xfs(&self, target: &Path, size: Bytes) -> Result<(), HostError> {
         self.change("filesystems.grow_xfs", &target.display().to_string(), |state| {
-            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
-            let (vg, lv) = source.ok_or_else(|| failed("grow_xfs", "nothing is mounted there"))?;
+            let (vg, lv) = mounted(state, "grow_xfs", target)?;
+            if state.read_only.contains(target) && state.xfs(&vg, &lv).is_none_or(|xfs| xfs.size != size) {
+                return Err(failed("grow_xfs", "Read-only file system"));
+            }
             let device = match state.vgs.get(&vg).and_then(|vg| vg.lvs.get(&lv)).map(|lv| &lv.kind) {
                 Some(Kind::Thin { size, .. }) => *size,
                 Some(Kind::Plain(_) | Kind::Pool { .. }) | None => Bytes::ZERO,
@@ -213,8 +234,7 @@ impl Filesystems for Running {
 
     fn set_root(&self, target: &Path, root: &RootSpec) -> Result<(), HostError> {
         self.change("filesystems.set_root", &target.display().to_string(), |state| {
-            let source = state.mounts.get(target).and_then(|source| lv_of_node(source));
-            let (vg, lv) = source.ok_or_else(|| failed("set_root", "nothing is mounted there"))?;
+            let (vg, lv) = mounted(state, "set_root", target)?;
             let midway = state.midway;
             if let Some(xfs) = state.xfs_mut(&vg, &lv) {
                 let before = xfs.root.map_or(Mode::from_bits(0o755), |root| root.mode);

@@ -8,8 +8,10 @@ use uuid::Uuid;
 use super::state::State;
 use crate::{RaidLevel, RootSpec};
 
-/// What an empty XFS writes, mostly its log.
+/// What an empty XFS keeps of its size for itself, mostly its log.
 const EMPTY_XFS: Bytes = Bytes::mib(68);
+/// What of that is written where all reads as zero already.
+const SPARSE_XFS: Bytes = Bytes::mib(2);
 
 #[derive(Debug, Clone)]
 pub(super) struct Pv {
@@ -63,7 +65,8 @@ pub(super) enum Kind {
 pub(super) struct Plain {
     pub(super) level: RaidLevel,
     pub(super) segments: Vec<Segment>,
-    /// Images that the kernel does not use, by their number. Gone with the next activation.
+    /// Images that the kernel does not use, by their number: of a linear volume the one that there is, if it lacks a disk.
+    /// Gone with the next activation.
     pub(super) dead: BTreeSet<usize>,
     /// Images that could not be filled to their end, by their number.
     pub(super) stalled: BTreeSet<usize>,
@@ -82,6 +85,8 @@ pub(super) struct Xfs {
     pub(super) uuid: Uuid,
     pub(super) size: Bytes,
     pub(super) complete: bool,
+    /// All read as zero when it was made: most of what it keeps for itself was not written.
+    pub(super) sparse: bool,
     pub(super) root: Option<RootSpec>,
     pub(super) damaged: bool,
     pub(super) files: BTreeMap<String, Bytes>,
@@ -92,6 +97,7 @@ pub(super) struct Xfs {
 impl Plain {
     /// The kernel uses the images that are there.
     pub(super) fn assemble(&mut self, there: &[bool]) {
+        self.dead.clear();
         if self.level.is_raid() {
             let lost = |segment: &Segment| -> Vec<usize> {
                 let images = segment.disks.iter().enumerate();
@@ -153,7 +159,8 @@ impl Xfs {
     /// What is written, as pieces that copies of it share: its first contents, and each file.
     pub(super) fn pieces(&self) -> impl Iterator<Item = (String, Bytes)> + '_ {
         let uuid = self.uuid;
-        let empty = (uuid.to_string(), EMPTY_XFS.min(self.size));
+        let written = if self.sparse { SPARSE_XFS } else { EMPTY_XFS };
+        let empty = (uuid.to_string(), written.min(self.size));
         let files = self
             .files
             .iter()
@@ -161,6 +168,13 @@ impl Xfs {
         std::iter::once(empty).chain(files)
     }
 
+    /// What its pool has of it. Files that were deleted are not given back before a trim.
+    pub(super) fn mapped(&self) -> Bytes {
+        let pieces = self.pieces().chain(self.deleted.iter().cloned());
+        pieces.map(|(_, size)| size).sum()
+    }
+
+    /// What is not free in it.
     pub(super) fn used(&self) -> Bytes {
         EMPTY_XFS
             .min(self.size)

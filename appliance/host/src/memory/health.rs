@@ -3,16 +3,15 @@
 use cistern_model::DiskId;
 use jiff::Timestamp;
 
-use super::state::failed;
 use super::{MemoryHost, Running};
 use crate::{BlockDevice, Health, HostError, ReportedErrors, SelfReport};
 
 impl Health for Running {
     fn ask(&self, disk: &BlockDevice) -> Result<SelfReport, HostError> {
         self.look("health.ask", disk.id.as_str(), |state| {
+            // One that does not answer has said nothing; that it is gone is noticed elsewhere.
             let there = state.disk(&disk.id).filter(|record| record.attached);
-            let record = there.ok_or_else(|| failed("ask", "No such device"))?;
-            Ok(record.says.clone())
+            Ok(there.map_or(SelfReport::Silent, |record| record.says.clone()))
         })
     }
 

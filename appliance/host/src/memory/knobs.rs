@@ -187,6 +187,13 @@ impl MemoryHost {
         if state.frozen.contains(path) || state.read_only.contains(path) {
             return Err(failed(&operation, "it is frozen or read-only"));
         }
+        if !state.serves(&vg) {
+            // Its log cannot be written.
+            state.shut_down.insert(path.to_owned());
+        }
+        if state.shut_down.contains(path) {
+            return Err(failed(&operation, "Input/output error"));
+        }
         state.write_file(&operation, &vg, &lv, name, size)
     }
 
@@ -303,6 +310,11 @@ impl MemoryHost {
                 state.sessions.push(session);
             }
         }
+    }
+
+    /// All services are stopped.
+    pub fn stop_services(&self) {
+        self.lock().services.clear();
     }
 
     /// Something on the machine itself holds the mount; `false` lets it go.

@@ -9,8 +9,8 @@ use cistern_model::{Bytes, Percent};
 use super::Running;
 use super::allocation::allocate;
 use super::lvm_report::report;
-use super::raid;
-use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, State, Vg, Xfs, busy, failed};
+use super::state::{EXTENT, Kind, Lv, Plain, Pv, SYSTEM_ID, State, Vg, busy, failed};
+use super::{raid, thin};
 use crate::linux::lvm::args;
 use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize};
 
@@ -211,6 +211,8 @@ impl Lvm for Running {
             if !in_pool || group.lvs.contains_key(lv) {
                 return Err(failed("create_thin", "no such pool, or the volume is there"));
             }
+            roomy(state, "create_thin", vg)?;
+            let group = whole(state, "create_thin", vg)?;
             if let Some(pool) = group.lvs.get_mut(pool) {
                 pool.active = true;
             }
@@ -251,6 +253,8 @@ impl Lvm for Running {
             if group.lvs.contains_key(lv) {
                 return Err(failed("create_thin_snapshot", "the volume is there"));
             }
+            roomy(state, "create_thin_snapshot", vg)?;
+            let group = whole(state, "create_thin_snapshot", vg)?;
             let made = Lv {
                 tags: tags.iter().cloned().collect(),
                 active,
@@ -258,6 +262,8 @@ impl Lvm for Running {
                 kind: copied,
             };
             group.lvs.insert(lv.to_owned(), made);
+            let pools = group.lvs.values_mut().filter(|lv| matches!(lv.kind, Kind::Pool { .. }));
+            pools.for_each(|pool| pool.active |= active);
             Ok(())
         })
     }
@@ -275,7 +281,9 @@ impl Lvm for Running {
                 PathBuf::from(format!("/dev/{vg}/{from}")),
                 PathBuf::from(format!("/dev/{vg}/{to}")),
             );
-            for source in state.mounts.values_mut().filter(|source| **source == old) {
+            for (target, source) in state.mounts.iter_mut().filter(|(_, source)| **source == old) {
+                // The kernel keeps the name that it was given.
+                state.given.entry(target.clone()).or_insert(old.clone());
                 source.clone_from(&new);
             }
             Ok(())
@@ -389,25 +397,7 @@ impl Lvm for Running {
 
     fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError> {
         self.look("lvm.thin_sizes", &format!("{vg}/{pool}"), |state| {
-            let lvs = state.vgs.get(vg).into_iter().flat_map(|vg| &vg.lvs);
-            let thin: Vec<(&String, &Xfs)> = lvs
-                .filter_map(|(name, lv)| match &lv.kind {
-                    Kind::Thin { xfs, .. } => Some((name, xfs.as_ref()?)),
-                    Kind::Plain(_) | Kind::Pool { .. } => None,
-                })
-                .collect();
-            let of = |(name, xfs): &(&String, &Xfs)| {
-                let others = || thin.iter().filter(|(other, _)| other != name);
-                let own = xfs
-                    .pieces()
-                    .filter(|piece| !others().any(|(_, other)| other.pieces().any(|p| p == *piece)));
-                let size = ThinSize {
-                    mapped: xfs.used(),
-                    exclusive: own.map(|(_, size)| size).sum(),
-                };
-                ((*name).clone(), size)
-            };
-            Ok(thin.iter().map(of).collect())
+            thin::sizes(ours(state, "thin_sizes", vg)?, pool)
         })
     }
 
@@ -443,6 +433,14 @@ pub(super) fn whole<'a>(state: &'a mut State, operation: &str, vg: &str) -> Resu
         return Err(failed(operation, "Failed to write VG"));
     }
     ours(state, operation, vg)
+}
+
+/// LVM makes no volume in a thin pool that is full.
+fn roomy(state: &State, operation: &str, vg: &str) -> Result<(), HostError> {
+    if state.written(vg) >= state.pool_size(vg) {
+        return Err(failed(operation, "free space in thin pool reached threshold"));
+    }
+    Ok(())
 }
 
 pub(super) fn belongs_here(vg: &Vg) -> bool {

@@ -72,8 +72,8 @@ fn logical_volume(state: &State, vg: &str, name: &str, lv: &Lv) -> LogicalVolume
             (size, false, Some(Percent::of(state.written(vg), size)))
         }
         Kind::Thin { size, xfs } => {
-            let used = xfs.as_ref().map_or(Bytes::ZERO, super::state::Xfs::used);
-            (*size, true, Some(Percent::of(used, *size)))
+            let mapped = xfs.as_ref().map_or(Bytes::ZERO, super::state::Xfs::mapped);
+            (*size, true, Some(Percent::of(mapped, *size)))
         }
     };
     LogicalVolume {
@@ -86,7 +86,10 @@ fn logical_volume(state: &State, vg: &str, name: &str, lv: &Lv) -> LogicalVolume
             thin_volume: thin,
             active: lv.active,
             partial: state.partial(vg, lv),
-            unhealthy: lv.plains().iter().any(|plain| !plain.dead.is_empty()),
+            unhealthy: lv
+                .plains()
+                .iter()
+                .any(|plain| plain.level.is_raid() && !plain.dead.is_empty()),
         },
         thin_pool: thin_pool.filter(|_| thin),
         data_percent: written.filter(|_| lv.active),

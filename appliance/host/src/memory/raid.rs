@@ -109,6 +109,9 @@ impl Raids for Running {
             if !state.members(vg).contains(&disk) || state.free_extents_of(disk) < state.extents_of(disk) {
                 return Err(failed("reduce_vg", "Physical volume still in use"));
             }
+            if state.members(vg).len() == 1 {
+                return Err(failed("reduce_vg", "Can't remove final physical volume"));
+            }
             state.disks[disk].writes.push("reduce_vg".to_owned());
             match &mut state.disks[disk].pv {
                 // The label is taken off last.
@@ -275,14 +278,20 @@ impl Raids for Running {
     }
 }
 
-/// The part of a thin pool that goes by LVM's own name, in an active pool of ours.
+/// The volume that a name of LVM's own belongs to: itself, or the thin pool of which it is a part.
+fn whose(lv: &str) -> &str {
+    let part = lv.strip_suffix(DATA).or_else(|| lv.strip_suffix(METADATA));
+    part.unwrap_or(lv)
+}
+
+/// What goes by LVM's own name: a plain volume, or a part of a thin pool.
 fn part<'a>(state: &'a mut State, vg: &str, lv: &str) -> Option<&'a mut Plain> {
-    let pool = lv.strip_suffix(DATA).or_else(|| lv.strip_suffix(METADATA))?;
-    let found = state.vgs.get_mut(vg)?.lvs.get_mut(pool)?;
+    let found = state.vgs.get_mut(vg)?.lvs.get_mut(whose(lv))?;
     match &mut found.kind {
         Kind::Pool { data, .. } if lv.ends_with(DATA) => Some(data),
-        Kind::Pool { metadata, .. } => Some(metadata),
-        Kind::Plain(_) | Kind::Thin { .. } => None,
+        Kind::Pool { metadata, .. } if lv.ends_with(METADATA) => Some(metadata),
+        Kind::Plain(plain) if whose(lv) == lv => Some(plain),
+        Kind::Plain(_) | Kind::Pool { .. } | Kind::Thin { .. } => None,
     }
 }
 
@@ -372,12 +381,12 @@ pub(super) fn shared(plain: &Plain, more: &[Segment]) -> Option<usize> {
 }
 
 fn status(state: &State, vg: &str, lv: &str) -> Option<RaidStatus> {
-    let pool = lv.strip_suffix(DATA).or_else(|| lv.strip_suffix(METADATA))?;
-    let found = state.vgs.get(vg)?.lvs.get(pool).filter(|lv| lv.active)?;
+    let found = state.vgs.get(vg)?.lvs.get(whose(lv)).filter(|lv| lv.active)?;
     let plain = match &found.kind {
         Kind::Pool { data, .. } if lv.ends_with(DATA) => data,
-        Kind::Pool { metadata, .. } => metadata,
-        Kind::Plain(_) | Kind::Thin { .. } => return None,
+        Kind::Pool { metadata, .. } if lv.ends_with(METADATA) => metadata,
+        Kind::Plain(plain) if whose(lv) == lv => plain,
+        Kind::Plain(_) | Kind::Pool { .. } | Kind::Thin { .. } => return None,
     };
     if !plain.level.is_raid() {
         return None;

@@ -65,9 +65,16 @@ impl Records for Running {
     }
 
     fn sync(&self, name: &str) -> Result<(), HostError> {
-        self.keep("records.sync", name, |record| {
-            let volatile = std::mem::take(&mut record.volatile);
-            record.durable.push_str(&volatile);
+        self.look("records.sync", name, |state| {
+            if state.records_broken {
+                return Err(failed("records.sync", "Input/output error"));
+            }
+            // Of one that is not there, nothing is made.
+            if let Some(record) = state.records.get_mut(name) {
+                let volatile = std::mem::take(&mut record.volatile);
+                record.durable.push_str(&volatile);
+            }
+            Ok(())
         })
     }
 }

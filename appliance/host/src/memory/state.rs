@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) records: BTreeMap<String, Record>,
     // From here on, volatile.
     pub(super) mounts: BTreeMap<PathBuf, PathBuf>,
+    /// Of what was mounted before it got another name: the node that it had.
+    pub(super) given: BTreeMap<PathBuf, PathBuf>,
     pub(super) exports: Vec<ExportEntry>,
     pub(super) services: HashMap<Service, ServiceState>,
     pub(super) held: BTreeSet<PathBuf>,
@@ -129,6 +131,7 @@ impl State {
             vgs: BTreeMap::new(),
             records: BTreeMap::new(),
             mounts: BTreeMap::new(),
+            given: BTreeMap::new(),
             exports: Vec::new(),
             services: HashMap::new(),
             held: BTreeSet::new(),
@@ -170,6 +173,7 @@ impl State {
         self.dark = false;
         self.cut = None;
         self.mounts.clear();
+        self.given.clear();
         self.exports.clear();
         self.services.clear();
         self.held.clear();
@@ -222,9 +226,6 @@ impl State {
                 continue;
             }
             for plain in lv.plains_mut() {
-                if !plain.level.is_raid() {
-                    continue;
-                }
                 let images = plain
                     .segments
                     .iter()
@@ -418,11 +419,24 @@ impl State {
         let Some(xfs) = self.xfs_mut(vg, lv) else {
             return Err(failed(operation, "no filesystem"));
         };
-        if xfs.used().saturating_add(size) > xfs.size || size > room {
+        // What fits is written before the rest is refused.
+        let fits = size.min(room).min(xfs.size.saturating_sub(xfs.used()));
+        xfs.files.insert(name.to_owned(), fits);
+        if fits < size {
             return Err(failed(operation, "No space left on device"));
         }
-        xfs.files.insert(name.to_owned(), size);
         Ok(())
+    }
+
+    /// Whether the kernel has enough of what a group's thin pool lies on to read and write all of it.
+    pub(super) fn serves(&self, vg: &str) -> bool {
+        let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.values());
+        let pools = lvs.filter(|lv| matches!(lv.kind, Kind::Pool { .. }));
+        pools.flat_map(Lv::plains).all(|plain| {
+            let used = |image: usize| !plain.dead.contains(&image);
+            let used: Vec<bool> = (0..plain.level.images() as usize).map(used).collect();
+            plain.level.has_all_data(&used)
+        })
     }
 
     /// Whether something mounted lies on a volume.

@@ -61,6 +61,10 @@ impl Takeover for Running {
     fn xfs_on(&self, node: &Path) -> Result<Option<XfsFound>, HostError> {
         self.look("takeover.xfs_on", &node.display().to_string(), |state| {
             let missing = || failed("xfs_on", "no such device");
+            // A whole disk: of what may be on one, no XFS is told of here.
+            if state.raw_at("xfs_on", node).is_ok() {
+                return Ok(None);
+            }
             let (vg, lv) = lv_of_node(node).ok_or_else(missing)?;
             let there = state.vgs.get(&vg).and_then(|vg| vg.lvs.get(&lv)).filter(|lv| lv.active);
             match there.map(|lv| &lv.kind) {
@@ -94,6 +98,7 @@ impl MemoryHost {
                 uuid,
                 size,
                 complete: true,
+                sparse: false,
                 root: Some(RootSpec {
                     uid: 0,
                     gid: 0,

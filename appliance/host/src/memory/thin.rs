@@ -1,13 +1,13 @@
 //! Thin pools: what is mapped is what files take, and the metadata is as full as the test says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use cistern_model::{Bytes, Percent};
 
 use super::Running;
-use super::state::{EXTENT, Kind, Segment, failed};
-use crate::{HostError, ThinMode, ThinPools, ThinStatus};
+use super::state::{EXTENT, Kind, Segment, Vg, Xfs, failed};
+use crate::{HostError, ThinMode, ThinPools, ThinSize, ThinStatus};
 
 const CHUNK: u64 = 64 << 10;
 
@@ -43,8 +43,8 @@ impl ThinPools for Running {
             let active = lvs.filter(|(_, lv)| lv.active && matches!(lv.kind, Kind::Thin { .. }));
             Ok(active
                 .map(|(name, _)| {
-                    let used = state.xfs(vg, name).map_or(Bytes::ZERO, super::state::Xfs::used);
-                    (name.clone(), used)
+                    let mapped = state.xfs(vg, name).map_or(Bytes::ZERO, super::state::Xfs::mapped);
+                    (name.clone(), mapped)
                 })
                 .collect())
         })
@@ -63,7 +63,7 @@ impl ThinPools for Running {
                     return Err(failed("extend_metadata", "no such pool"));
                 }
             };
-            let given = |disk: usize| nodes.contains(&state.disks[disk].device.node);
+            let given = |disk: usize| nodes.contains(&state.lvm_node(disk));
             let room = |disk: &usize| given(*disk) && state.free_extents_of(*disk) >= extents;
             // Where each copy lies already, or else on disks that hold none.
             let now = metadata.segments.iter().map(|segment| &segment.disks);
@@ -87,4 +87,38 @@ impl ThinPools for Running {
             Ok(())
         })
     }
+}
+
+/// What each thin volume of a pool takes: what copies of a filesystem have in common is exclusive to none.
+pub(super) fn sizes(group: &Vg, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError> {
+    let Some(pool) = group.lvs.get(pool) else {
+        return Ok(BTreeMap::new());
+    };
+    let pieces = |xfs: Option<&Xfs>| -> BTreeSet<(String, Bytes)> {
+        let written = xfs
+            .into_iter()
+            .flat_map(|xfs| xfs.pieces().chain(xfs.deleted.iter().cloned()));
+        written.collect()
+    };
+    let thin = group.lvs.iter().filter_map(|(name, lv)| match &lv.kind {
+        Kind::Thin { xfs, .. } => Some((name, pieces(xfs.as_ref()))),
+        Kind::Plain(_) | Kind::Pool { .. } => None,
+    });
+    let thin: Vec<(&String, BTreeSet<(String, Bytes)>)> = thin.collect();
+    if !thin.is_empty() && !pool.active {
+        return Err(failed("thin_sizes", "Device does not exist."));
+    }
+    let sum = |pieces: &mut dyn Iterator<Item = &(String, Bytes)>| pieces.map(|(_, size)| *size).sum();
+    let of = |(name, own): &(&String, BTreeSet<(String, Bytes)>)| {
+        let shared = |piece: &&(String, Bytes)| {
+            thin.iter()
+                .any(|(other, pieces)| other != name && pieces.contains(*piece))
+        };
+        let size = ThinSize {
+            mapped: sum(&mut own.iter()),
+            exclusive: sum(&mut own.iter().filter(|piece| !shared(piece))),
+        };
+        ((*name).clone(), size)
+    };
+    Ok(thin.iter().map(of).collect())
 }

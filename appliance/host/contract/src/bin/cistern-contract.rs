@@ -2,10 +2,11 @@
 //!
 //!     cistern-contract NODE NODE NODE NODE [--only NAME]
 //!
-//! A line for each, `ok NAME` or `BROKEN NAME: WHY`; the last line is `contract: N held, N broken`.
+//! A line for each, `ok NAME (TIME)` or `BROKEN NAME (TIME): WHY`; the last line is `contract: N held, N broken`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use cistern_contract::{LinuxMachine, all, hold, prepare};
 
@@ -38,14 +39,17 @@ fn main() -> ExitCode {
         {
             continue;
         }
-        match hold(&machine, contract) {
+        let begun = Instant::now();
+        let outcome = hold(&machine, contract);
+        let took = begun.elapsed().as_secs_f64();
+        match outcome {
             Ok(()) => {
                 held += 1;
-                println!("ok {}", contract.name);
+                println!("ok {} ({took:.1} s)", contract.name);
             }
             Err(why) => {
                 broken += 1;
-                println!("BROKEN {}: {}", contract.name, why.replace('\n', " | "));
+                println!("BROKEN {} ({took:.1} s): {}", contract.name, why.replace('\n', " | "));
             }
         }
     }
