@@ -19,7 +19,7 @@ use crate::clients::{MOST_CLIENTS, refuse_unsettled};
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::locks::Held;
-use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
+use crate::pools::{no_pool, power_lost, refuse_incomplete, refuse_missing, refuse_unready};
 use crate::tags::{self, SnapshotTags, Stage};
 use crate::view::{DATA, PoolView, SnapshotView, VolumeView};
 use crate::volumes::{Created, LIMIT, bare};
@@ -299,7 +299,8 @@ impl Engine {
             )));
         }
         if snapshot.tags.clients != clients {
-            refuse_missing(&pool)?;
+            // As with a volume's clients: LVM changes the tags of what it can activate, also in a group that lacks a disk.
+            refuse_incomplete(&pool)?;
             let tags = SnapshotTags {
                 clients,
                 ..snapshot.tags.clone()

@@ -23,7 +23,7 @@ pub(super) fn many_pullable() -> Machine {
     with_disks(6)
 }
 
-fn with_disks(count: u32) -> Machine {
+pub(super) fn with_disks(count: u32) -> Machine {
     let disk = |n: u32| {
         Medium::blank(Bytes::mib(1200))
             .serial(&format!("PULL{n}"))
@@ -51,8 +51,9 @@ pub(super) fn disk_lost_and_back(lab: &Lab) -> Result<()> {
     let volume = lab.create_volume("photos", "400MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
     lab.peer.sh(
-        "dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a; nohup sh -c 'n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo $n >> /mnt/photos/log && sync /mnt/photos/log || echo $n >> /tmp/failed; echo $n > /tmp/count; done' >/dev/null 2>&1 &",
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
     )?;
+    writer_begins(lab)?;
     until(lab, "the parity to be computed", |pool| {
         pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL
     })?;
@@ -260,11 +261,25 @@ pub(super) fn rounds(lab: &Lab, more: u32) -> Result<()> {
     )
 }
 
-/// Waits until the pool is as it should be.
+/// After a power cut, say: what fio has written is there.
+pub(super) fn fio_verifies(lab: &Lab) -> Result<()> {
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "the bytes that fio wrote",
+        "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1",
+    )
+}
+
+/// Waits until the pool `tank` is as it should be.
 pub(super) fn until(lab: &Lab, what: &str, so: impl Fn(&Pool) -> bool) -> Result<Pool> {
+    until_pool(lab, "tank", what, so)
+}
+
+/// Waits until a pool is as it should be.
+pub(super) fn until_pool(lab: &Lab, name: &str, what: &str, so: impl Fn(&Pool) -> bool) -> Result<Pool> {
     let began = Instant::now();
     loop {
-        let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+        let pool: Pool = lab.cli.json(&["pools", "show", name])?;
         if so(&pool) {
             return Ok(pool);
         }
@@ -273,8 +288,15 @@ pub(super) fn until(lab: &Lab, what: &str, so: impl Fn(&Pool) -> bool) -> Result
     }
 }
 
+/// In the client a writer writes lines to `/mnt/photos`, each of them synced.
+pub(super) fn writer_begins(lab: &Lab) -> Result<()> {
+    lab.peer
+        .sh("nohup sh -c 'n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo $n >> /mnt/photos/log && sync /mnt/photos/log || echo $n >> /tmp/failed; echo $n > /tmp/count; done' >/dev/null 2>&1 &")
+        .map(drop)
+}
+
 /// That the writer writes, and has seen no error.
-fn goes_on(lab: &Lab) -> Result<()> {
+pub(super) fn goes_on(lab: &Lab) -> Result<()> {
     lab.peer.sh("cp /tmp/count /tmp/mark")?;
     lab.peer.wait(
         Duration::from_secs(120),

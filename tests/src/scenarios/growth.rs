@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Disk, ErrorKind, Percent, Pool, PoolState};
+use cistern_model::{Bytes, Disk, ErrorKind, Layout, Percent, Pool, PoolState};
 
-use super::failure::{fio_begins, fio_ends, rounds, until};
+use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until};
 use crate::lab::Lab;
 
-fn numbered(lab: &Lab, count: usize) -> Result<Vec<String>> {
+/// The first so many of the disks that can be pulled, by their ids.
+pub(super) fn numbered(lab: &Lab, count: usize) -> Result<Vec<String>> {
     let disks: Vec<Disk> = lab.available_disks()?;
     let ids = (1..=count).map(|n| {
         let serial = format!("PULL{n}");
@@ -130,14 +131,11 @@ pub(super) fn grown_and_drained_under_fio(lab: &Lab) -> Result<()> {
     rounds(lab, 1)?;
     fio_ends(lab)?;
     lab.power_cut_and_start()?;
-    lab.peer.wait(
-        Duration::from_secs(120),
-        "the file after the power cut",
-        "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1",
-    )
+    fio_verifies(lab)
 }
 
-fn until_no_alert(lab: &Lab, kind: &str) -> Result<()> {
+/// Waits until no alert is of this kind.
+pub(super) fn until_no_alert(lab: &Lab, kind: &str) -> Result<()> {
     let began = std::time::Instant::now();
     loop {
         let alerts = lab.cli.ok(&["alerts", "list"])?;
@@ -228,12 +226,81 @@ pub(super) fn layers_grow_with_their_disks(lab: &Lab) -> Result<()> {
         again.size > grown.size.saturating_add(Bytes::mib(900)) && again.growable == Bytes::ZERO,
         "before {grown:?}\nafter {again:?}"
     );
-    lab.peer.wait(
-        Duration::from_secs(120),
-        "the file after the power cut",
-        "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1",
-    )?;
+    fio_verifies(lab)?;
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(!alerts.contains("checksum"), "an alert:\n{alerts}");
     Ok(())
+}
+
+/// A pool of four striped mirrors takes four disks more.
+pub(super) fn stripe_mirror_takes_more_disks(lab: &Lab) -> Result<()> {
+    takes_more_disks(lab, Layout::StripeMirror, 4)
+}
+
+/// A pool with a parity takes three disks more.
+pub(super) fn parity_takes_more_disks(lab: &Lab) -> Result<()> {
+    takes_more_disks(lab, Layout::Parity, 3)
+}
+
+/// A pool with two parities takes five disks more.
+pub(super) fn double_parity_takes_more_disks(lab: &Lab) -> Result<()> {
+    takes_more_disks(lab, Layout::DoubleParity, 5)
+}
+
+/// As many disks as the pool was made of are added under fio. Then more is written than the old ones hold, so that a
+/// client's file lies on the new ones; the power goes, and each byte of both is there.
+fn takes_more_disks(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 2 * count)?;
+    let mut create = vec!["pools", "create", "tank", "--layout", layout.name(), "--trash", "0"];
+    create.extend(ids[..count].iter().flat_map(|id| ["--disk", id.as_str()]));
+    lab.cli.ok(&create)?;
+    let before: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    let volume = lab.create_volume("photos", "600MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    let fewer = ["pools", "add-disks", "tank", "--yes", "--disk", ids[count].as_str()];
+    let said = lab.cli.refused(ErrorKind::Invalid, &fewer)?;
+    ensure!(said.contains(&count.to_string()), "it says how many it takes: {said}");
+    let mut add = vec!["pools", "add-disks", "tank", "--yes"];
+    add.extend(ids[count..].iter().flat_map(|id| ["--disk", id.as_str()]));
+    lab.cli.ok(&add)?;
+    let grown: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    ensure!(
+        grown.disks.len() == 2 * count && grown.size.get() > before.size.get() / 100 * 195,
+        "before {before:?}\nafter {grown:?}"
+    );
+    rounds(lab, 1)?;
+
+    let size = before.size.saturating_add(Bytes::mib(400)).get().to_string();
+    lab.cli.ok(&["volumes", "expand", "photos", "--size", &size])?;
+    // On the appliance itself, because it is much and says nothing.
+    let fill = format!(
+        "dd if=/dev/zero of={}/fill bs=4M count={} oflag=direct",
+        volume.export.path,
+        before.size.get() >> 22
+    );
+    let began = std::time::Instant::now();
+    lab.appliance.root_shell()?.run_for(&fill, Duration::from_secs(400))?;
+    println!("     filled in {:.0} s", began.elapsed().as_secs_f32());
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/c bs=1M count=64 2>/dev/null && cp /tmp/c /mnt/photos/c && sync /mnt/photos/c",
+    )?;
+    let used = lab.cli.json::<Pool>(&["pools", "show", "tank"])?.used;
+    ensure!(used > before.size, "nothing lies on the new disks: {used}");
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+
+    lab.power_cut_and_start()?;
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/c /mnt/photos/c")?;
+    fio_verifies(lab)?;
+    until(lab, "all copies to be made", |pool| {
+        pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL
+    })?;
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/c /mnt/photos/c")?;
+    fio_verifies(lab)
 }

@@ -1,9 +1,11 @@
 //! What is refused: each by its documented error, changing nothing.
 
-use anyhow::{Result, ensure};
+use std::cell::Cell;
+
+use anyhow::{Context, Result, ensure};
 use cistern_model::{Disk, DiskState, ErrorKind, Problem, Volume};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, RootShell};
 
 /// A disk that carries something is not taken, whatever it carries, until it is wiped by name.
 pub(super) fn refused_disk(lab: &Lab) -> Result<()> {
@@ -93,22 +95,89 @@ pub(super) fn refused_disk(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// All that a request could have changed: LVM's objects with their tags, what is mounted, and the exports.
+const MACHINE: &str = r#"
+vgs --noheadings --units b -o vg_name,vg_size,vg_free,vg_tags
+pvs --noheadings -o pv_name,vg_name
+lvs -a --noheadings --units b -o vg_name,lv_name,lv_size,lv_active,lv_tags | sort
+sort /proc/mounts
+cat /etc/exports.d/* /var/lib/nfs/etab
+ls /volumes
+"#;
+
+/// The machine as it was, to be compared with how it is.
+struct Before<'a> {
+    shell: RootShell<'a>,
+    compared: Cell<u32>,
+}
+
+impl<'a> Before<'a> {
+    fn note(lab: &'a Lab) -> Result<Self> {
+        let shell = lab.appliance.root_shell()?;
+        shell.install("/run/machine.sh", MACHINE)?;
+        shell.run("bash /run/machine.sh > /run/before 2>&1")?;
+        let noted = shell.run("cat /run/before")?;
+        for part in ["cistern.name=tank", "cistern.name=kept", "/proc ", "fsid="] {
+            ensure!(noted.contains(part), "{part} is not in what is compared:\n{noted}");
+        }
+        Ok(Before {
+            shell,
+            compared: Cell::new(0),
+        })
+    }
+
+    /// That all is as it was, after something was refused.
+    fn holds(&self, what: &str) -> Result<()> {
+        self.compared.set(self.compared.get() + 1);
+        let same = self
+            .shell
+            .run("bash /run/machine.sh > /run/after 2>&1; diff /run/before /run/after");
+        same.with_context(|| format!("{what} was refused, and changed the machine"))
+            .map(drop)
+    }
+}
+
 /// What is asked wrongly is answered by its own error and changes nothing.
 pub(super) fn refused_requests(lab: &Lab) -> Result<()> {
     let kept = lab.create_volume("kept", "300MiB")?;
+    lab.cli.ok(&["snapshots", "create", "monday", "kept"])?;
+    let before = Before::note(lab)?;
+    let refused = |kind, args: &[&str]| -> Result<String> {
+        let said = lab.cli.refused(kind, args)?;
+        before.holds(&args.join(" "))?;
+        Ok(said)
+    };
     let create = |name, size| ["volumes", "create", name, "--pool", "tank", "--size", size];
-    lab.cli.refused(ErrorKind::NameTaken, &create("kept", "400MiB"))?;
-    let said = lab.cli.refused(ErrorKind::NoSpace, &create("huge", "1TiB"))?;
+    refused(ErrorKind::NameTaken, &create("kept", "400MiB"))?;
+    let said = refused(ErrorKind::NoSpace, &create("huge", "1TiB"))?;
     ensure!(said.contains("tank"), "it names the pool: {said}");
-    let said = lab.cli.refused(
+    let said = refused(
         ErrorKind::NotFound,
         &["volumes", "create", "x", "--pool", "nowhere", "--size", "1GiB"],
     )?;
     ensure!(said.contains("nowhere"), "it names the pool: {said}");
-    lab.cli.refused(
+    refused(
         ErrorKind::NotFound,
         &["volumes", "show", "vol-00000000000000000000000000000000"],
     )?;
+    for (kind, args) in [
+        (
+            ErrorKind::Invalid,
+            &["volumes", "expand", "kept", "--size", "299MiB"][..],
+        ),
+        (ErrorKind::NoSpace, &["volumes", "expand", "kept", "--size", "1TiB"]),
+        (
+            ErrorKind::Invalid,
+            &["volumes", "options", "kept", "--root-owner", "4294967295:0"],
+        ),
+        (ErrorKind::NotFound, &["volumes", "rollback", "kept", "sunday", "--yes"]),
+        (ErrorKind::NotFound, &["snapshots", "delete", "kept@sunday", "--yes"]),
+        (ErrorKind::NotFound, &["snapshots", "create", "both", "kept", "nosuch"]),
+        (ErrorKind::Conflict, &["pools", "delete", "tank", "--yes"]),
+        (ErrorKind::NotFound, &["trash", "undelete", "kept"]),
+    ] {
+        refused(kind, args)?;
+    }
 
     // The API itself, by a client that keeps no rules.
     let big = "x".repeat(10 << 20);
@@ -160,9 +229,14 @@ pub(super) fn refused_requests(lab: &Lab) -> Result<()> {
             problem.kind == kind && status == kind.http_status(),
             "{what}: {status} {problem:?}"
         );
+        before.holds(what)?;
     }
-    lab.cli
-        .refused(ErrorKind::Invalid, &["clients", "add", "kept", "10.0.0.1/24"])?;
+    refused(ErrorKind::Invalid, &["clients", "add", "kept", "10.0.0.1/24"])?;
+    ensure!(
+        before.compared.get() > 15,
+        "it was compared {} times",
+        before.compared.get()
+    );
 
     let left: Vec<Volume> = lab.cli.json(&["volumes", "list"])?;
     ensure!(

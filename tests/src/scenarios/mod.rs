@@ -8,8 +8,11 @@ mod contract;
 mod encrypted;
 mod failure;
 mod faults;
+mod foreign;
 mod growth;
 mod input;
+mod interrupted;
+mod lacking;
 mod many;
 mod moving;
 mod one_disk;
@@ -17,6 +20,7 @@ mod restart;
 mod sealed;
 mod serving;
 mod snapshots;
+mod space;
 mod volumes;
 
 use anyhow::Result;
@@ -177,6 +181,28 @@ const LONG: &[Scenario] = &[
     from("group-snapshots", Stage::Pooled, snapshots::group_snapshots),
     from("rollback-and-trash", Stage::Pooled, snapshots::rollback_and_trash),
     pair("disk-lost-and-back", failure::pullable, failure::disk_lost_and_back),
+    pair(
+        "a-pool-lacks-data-beside-another",
+        failure::pullable,
+        lacking::a_pool_lacks_data_beside_another,
+    ),
+    pair("a-spare-takes-over", failure::pullable, lacking::a_spare_takes_over),
+    pair(
+        "layers-replaced-over-a-power-cut",
+        failure::pullable,
+        interrupted::layers_replaced_over_a_power_cut,
+    ),
+    pair(
+        "moves-over-power-cuts",
+        failure::pullable,
+        interrupted::moves_over_power_cuts,
+    ),
+    pair("snapshots-fill-a-pool", failure::pullable, space::snapshots_fill_a_pool),
+    from(
+        "orphans-and-a-topology",
+        Stage::Enrolled,
+        foreign::orphans_and_a_topology,
+    ),
     pair("a-ghost-is-given-up", failure::pullable, failure::a_ghost_is_given_up),
     pair(
         "disks-replaced-under-fio",
@@ -194,6 +220,21 @@ const LONG: &[Scenario] = &[
         "grown-and-drained-under-fio",
         failure::pullable,
         growth::grown_and_drained_under_fio,
+    ),
+    pair(
+        "stripe-mirror-takes-more-disks",
+        || failure::with_disks(8),
+        growth::stripe_mirror_takes_more_disks,
+    ),
+    pair(
+        "parity-takes-more-disks",
+        failure::many_pullable,
+        growth::parity_takes_more_disks,
+    ),
+    pair(
+        "double-parity-takes-more-disks",
+        || failure::with_disks(10),
+        growth::double_parity_takes_more_disks,
     ),
     pair(
         "layers-grow-with-their-disks",

@@ -154,8 +154,10 @@ pub(super) fn fencing(lab: &Lab) -> Result<()> {
     cut_off(node, "quiet")?;
     other.sh("echo y >> /mnt/quiet/file && sync /mnt/quiet/file")?;
 
-    // Both hold locks on one file, and the node has locks on a volume of its own.
+    // Both hold locks on one file, and each has locks on a second volume.
+    let theirs = both("theirs")?;
     lock(node, "own", 0, "own")?;
+    lock(&other, "theirs", 0, "theirs")?;
     lock(node, "shared", 0, "shared")?;
     lock(&other, "shared", 100, "shared")?;
     goes_on(node, "shared")?;
@@ -171,13 +173,24 @@ pub(super) fn fencing(lab: &Lab) -> Result<()> {
             .any(|touched| touched.volume == own.id && touched.client.to_string() == PEER_ADDRESS),
         "its other volume is told: {report:?}"
     );
+    ensure!(
+        !report
+            .also_touched
+            .iter()
+            .any(|touched| touched.volume == theirs.id || touched.client.to_string() != PEER_ADDRESS),
+        "nobody else is touched: {report:?}"
+    );
     cut_off(node, "shared")?;
     // The other node's lock and writes go on as if nothing had been, and the range that is free now can be had at once.
     goes_on(&other, "shared")?;
     lock(&other, "shared", 0, "shared-2")?;
     goes_on(&other, "shared-2")?;
-    told(node, "own", "after its session was ended")?;
-    // It goes on with its own volume.
+    goes_on(&other, "theirs")?;
+    // The node's own lock is lost to it: what held it gets errors from then on, until it opens the file anew.
+    lost_its_lock(node, "own")?;
+    node.sh("pkill -f '[/]tmp/own.log'")?;
+    lock(node, "own", 0, "own-2")?;
+    goes_on(node, "own-2")?;
     node.sh("timeout 60 sh -c 'echo on > /mnt/own/new && sync /mnt/own/new'")?;
     let events = lab.cli.ok(&["events", "-o", "json"])?;
     ensure!(events.contains("client-fenced"), "no event: {events}");
@@ -206,15 +219,16 @@ fn goes_on(peer: &Peer, log: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Prints what a program has seen, for the documentation.
-fn told(peer: &Peer, log: &str, when: &str) -> Result<()> {
-    std::thread::sleep(Duration::from_secs(5));
-    let seen = peer.sh(&format!("uniq -c /tmp/{log}.log | tail -n 4"))?;
-    println!(
-        "     {log}, {when}: {}",
-        seen.split_whitespace().collect::<Vec<_>>().join(" ")
-    );
-    Ok(())
+/// That all of a program's writes of the last seconds failed with EIO, which is what a lock that was lost comes to.
+fn lost_its_lock(peer: &Peer, log: &str) -> Result<()> {
+    let seen = || peer.sh(&format!("uniq -c /tmp/{log}.log | tail -n 4"));
+    let what = format!("EIO in {log}: {}", seen()?);
+    let limit = Duration::from_secs(60);
+    peer.wait(
+        limit,
+        &what,
+        &format!("[ $(tail -n 3 /tmp/{log}.log | grep -c -e 'write: EIO' -e 'sync: EIO') = 3 ]"),
+    )
 }
 
 /// That it can neither write nor read there.

@@ -215,7 +215,7 @@ pub(super) fn rollback_and_trash(lab: &Lab) -> Result<()> {
 }
 
 /// A volume grows under a writer, who sees it without mounting anew; its name, labels, owner and options change; all of it outlives
-/// a power cut. A trim gives back what was deleted.
+/// a power cut. What was deleted in it comes back to the pool by the trim of the next day.
 pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     let volume = lab.create_volume("photos", "300MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
@@ -266,19 +266,35 @@ pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     let mut after: Volume = lab.cli.json(&["volumes", "show", "pictures"])?;
     (after.used, after.inodes) = (before.used, before.inodes);
     ensure!(after == before, "before {before:?}\nafter {after:?}");
+    // The schedule's first snapshot is made by itself.
+    let scheduled = within_a_minute("a scheduled snapshot", || {
+        let made: Vec<Snapshot> = lab.cli.json(&["snapshots", "list", "pictures"])?;
+        Ok(made.into_iter().find(|s| !s.scheduled.is_empty()))
+    })?;
+
+    // It would keep what is deleted now.
+    lab.cli.ok(&["volumes", "schedule", "pictures", "none"])?;
+    lab.cli
+        .ok(&["snapshots", "delete", &scheduled.id.to_string(), "--yes"])?;
     lab.peer
         .sh("test -s /mnt/photos/big && rm /mnt/photos/big && sync /mnt/photos")?;
-    // The schedule's first snapshot is made by itself.
+    let before = used()?;
+    ensure!(before >= Bytes::mib(450), "it came back without a trim: {before}");
+    lab.appliance.root_shell()?.run("date -s '+1 day'")?;
+    within_a_minute("what was deleted to come back", || {
+        let after = used()?;
+        Ok((after.saturating_add(Bytes::mib(440)) < before).then_some(()))
+    })
+}
+
+/// What comes within a minute, asked for every other second.
+fn within_a_minute<T>(what: &str, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
     let began = std::time::Instant::now();
     loop {
-        let made: Vec<Snapshot> = lab.cli.json(&["snapshots", "list", "pictures"])?;
-        if made.iter().any(|s| !s.scheduled.is_empty()) {
-            return Ok(());
+        if let Some(found) = ask()? {
+            return Ok(found);
         }
-        ensure!(
-            began.elapsed() < Duration::from_secs(60),
-            "no scheduled snapshot: {made:?}"
-        );
+        ensure!(began.elapsed() < Duration::from_secs(60), "waiting for {what}");
         std::thread::sleep(Duration::from_secs(2));
     }
 }

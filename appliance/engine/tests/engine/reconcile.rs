@@ -193,6 +193,7 @@ fn a_group_of_another_machine_is_never_touched() {
 fn a_mirror_that_loses_a_disk_while_it_runs_is_served_degraded() {
     let rig = Rig::with_pool();
     let volume = rig.make_volume("v", Bytes::gib(1));
+    let snapshot = rig.make_snapshot(volume.id, "s");
     rig.machine.detach(&serial("b"));
     rig.engine.reconcile().unwrap();
     let pool = rig.engine.pool(&by(), "tank").unwrap();
@@ -211,7 +212,12 @@ fn a_mirror_that_loses_a_disk_while_it_runs_is_served_degraded() {
     refused(rig.engine.delete_volume(&by(), volume.id), ErrorKind::Unavailable);
     refused(rig.engine.delete_pool(&by(), "tank"), ErrorKind::Conflict);
     assert_eq!(rig.snapshot(), before);
-    // But for tags: clients come and go, and are cut off.
+    // But for tags: clients come and go, and are cut off. Those of a snapshot too.
+    for clients in [&[client("10.0.0.9")][..], &[]] {
+        let served = rig.engine.serve_snapshot(&by(), snapshot.id, clients).unwrap();
+        assert_eq!(served.export.is_some(), !clients.is_empty());
+    }
+    refused(rig.engine.delete_snapshot(&by(), snapshot.id), ErrorKind::Unavailable);
     rig.engine.add_client(&by(), volume.id, client("10.0.0.9")).unwrap();
     rig.engine.remove_client(&by(), volume.id, client("10.0.0.9")).unwrap();
     rig.machine.attach(&serial("b"));

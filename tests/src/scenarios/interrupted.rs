@@ -1,0 +1,210 @@
+//! The power goes while data are on the move from disk to disk: each move goes on by itself, and ends well.
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::{Bytes, Disk, DiskState, Job, JobState, Percent, Pool, PoolState, Snapshot};
+
+use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until};
+use super::growth::numbered;
+use crate::lab::{Lab, PEER_ADDRESS};
+
+fn whole(pool: &Pool) -> bool {
+    pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
+}
+
+/// An encrypted mirror with checksums starts without one of its disks. Clients come and go meanwhile, also those of a
+/// snapshot. Another disk takes the place of the lost one; the power goes while that is filled, and it goes on by itself.
+pub(super) fn layers_replaced_over_a_power_cut(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 3)?;
+    lab.cli.ok(&[
+        "pools",
+        "create",
+        "tank",
+        "--layout",
+        "mirror",
+        "--trash",
+        "0",
+        "--encryption",
+        "key",
+        "--checksums",
+        "--disk",
+        &ids[0],
+        "--disk",
+        &ids[1],
+    ])?;
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
+    )?;
+    lab.cli.ok(&["snapshots", "create", "monday", "photos"])?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    rounds(lab, 1)?;
+    lab.power_cut_and_start()?;
+    until(lab, "it to be served without the disk", |pool| {
+        pool.state == PoolState::Degraded
+    })?;
+    rounds(lab, 1)?;
+    come_and_go(lab)?;
+
+    lab.cli.ok(&[
+        "pools",
+        "replace",
+        "tank",
+        "--old",
+        &ids[1],
+        "--new",
+        &ids[2],
+        "--yes",
+        "--no-wait",
+    ])?;
+    let cut = until(lab, "the new disk to be filled", |pool| {
+        pool.disks.iter().any(|disk| disk.as_str() == ids[2]) && pool.sync_percent < Percent::FULL
+    })?;
+    lab.power_cut_and_start()?;
+    let after: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    println!(
+        "     the power went at {}, and it was {:?} at {} afterwards",
+        cut.sync_percent, after.state, after.sync_percent
+    );
+    let ended = until(lab, "it to be whole again", whole)?;
+    ensure!(
+        ended.disks.len() == 2 && ended.disks.iter().all(|disk| disk.as_str() != ids[1]),
+        "{ended:?}"
+    );
+    until_no_job(lab)?;
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+    lab.cli.ok(&["pools", "scrub", "tank"])?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(
+        !alerts.contains("mismatch") && !alerts.contains("checksum") && !alerts.contains("degraded"),
+        "{alerts}"
+    );
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/a /mnt/photos/a")?;
+    fio_verifies(lab)
+}
+
+/// In a pool that lacks a disk a client is let in and out, of a volume and of a snapshot.
+fn come_and_go(lab: &Lab) -> Result<()> {
+    lab.cli.ok(&["clients", "add", "photos", "10.99.0.0/16"])?;
+    lab.cli.ok(&["clients", "remove", "photos", "10.99.0.0/16"])?;
+    let serve = ["snapshots", "serve", "photos@monday", "--client", PEER_ADDRESS];
+    let served: Snapshot = lab.cli.json(&serve)?;
+    let path = served.export.context("what to mount")?.path;
+    lab.peer.sh(&format!(
+        "mkdir -p /mnt/s && mount -t nfs4 -o vers=4.2,retry=0 {}:{path} /mnt/s && cmp /tmp/a /mnt/s/a && umount /mnt/s",
+        crate::lab::APPLIANCE_ADDRESS
+    ))?;
+    lab.cli.ok(&["snapshots", "unserve", "photos@monday"])?;
+    let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    ensure!(
+        pool.state == PoolState::Degraded,
+        "it was not degraded meanwhile: {pool:?}"
+    );
+    Ok(())
+}
+
+/// A pool of one copy under fio: a disk is emptied onto another, and one is replaced by another; the power goes in the midst
+/// of each.
+pub(super) fn moves_over_power_cuts(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 3)?;
+    lab.cli.ok(&[
+        "pools", "create", "tank", "--layout", "single", "--trash", "0", "--disk", &ids[0], "--disk", &ids[1],
+        "--disk", &ids[2],
+    ])?;
+    let volume = lab.create_volume("photos", "2500MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=40 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
+    )?;
+    lab.appliance.vm().resize("pull1", Bytes::gib(4))?;
+    until(lab, "what could be gained to be shown", |pool| {
+        pool.growable > Bytes::gib(2)
+    })?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    lab.cli
+        .ok(&["pools", "drain", "tank", "--disk", &ids[2], "--yes", "--no-wait"])?;
+    cut_while_moving(lab)?;
+    ends_without(lab, &ids[2])?;
+    rounds(lab, 1)?;
+
+    lab.cli.ok(&[
+        "pools",
+        "replace",
+        "tank",
+        "--old",
+        &ids[1],
+        "--new",
+        &ids[2],
+        "--yes",
+        "--no-wait",
+    ])?;
+    cut_while_moving(lab)?;
+    let ended = ends_without(lab, &ids[1])?;
+    ensure!(ended.disks.iter().any(|disk| disk.as_str() == ids[2]), "{ended:?}");
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/a /mnt/photos/a")?;
+    fio_verifies(lab)
+}
+
+/// The power goes once `pvmove` is under way, and has not ended.
+fn cut_while_moving(lab: &Lab) -> Result<()> {
+    // Asked on the appliance, with nothing in between that the move could end in.
+    let moving = lab.appliance.root_shell()?.run(
+        "for i in $(seq 200); do lvs -a --noheadings -o lv_name,copy_percent | grep pvmove && break; sleep 0.2; done",
+    )?;
+    ensure!(moving.contains("pvmove"), "nothing was being moved: {moving}");
+    lab.power_cut_and_start()?;
+    let jobs: Vec<Job> = lab.cli.json(&["jobs", "list"])?;
+    let running = jobs.iter().find(|job| matches!(job.state, JobState::Running { .. }));
+    println!(
+        "     the power went at {}; afterwards: {:?}",
+        moving.split_whitespace().collect::<Vec<_>>().join(" "),
+        running.map(|job| &job.state)
+    );
+    ensure!(running.is_some(), "it does not go on: {jobs:?}");
+    Ok(())
+}
+
+/// The pool comes to be whole, without this disk, which is blank.
+fn ends_without(lab: &Lab, disk: &str) -> Result<Pool> {
+    let pool = until(lab, "the move to end", |pool| {
+        whole(pool) && pool.disks.iter().all(|member| member.as_str() != disk)
+    })?;
+    until_no_job(lab)?;
+    let disks: Vec<Disk> = lab.cli.json(&["disks", "list"])?;
+    ensure!(
+        disks
+            .iter()
+            .any(|d| d.id.as_str() == disk && d.state == DiskState::Available),
+        "it is not blank: {disks:?}"
+    );
+    Ok(pool)
+}
+
+/// Waits until no job is under way; none must have failed.
+fn until_no_job(lab: &Lab) -> Result<()> {
+    let jobs = || -> Result<Vec<Job>> { lab.cli.json(&["jobs", "list"]) };
+    until(lab, "the job to end", |_| {
+        let running = |job: &Job| matches!(job.state, JobState::Running { .. });
+        jobs().is_ok_and(|jobs| !jobs.iter().any(running))
+    })?;
+    let failed: Vec<Job> = jobs()?
+        .into_iter()
+        .filter(|job| matches!(job.state, JobState::Failed { .. }))
+        .collect();
+    ensure!(failed.is_empty(), "{failed:?}");
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Disks that vanish, and what comes back by itself.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use cistern_model::{Alert, AlertKind, ErrorKind, Percent, Pool, PoolState, Volume};
+
+use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until, until_pool, writer_begins};
+use super::growth::{numbered, until_no_alert};
+use crate::lab::{Lab, PEER_ADDRESS};
+
+/// A pool loses its only disk. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
+/// again, so is the pool, with its volume and its bytes, for clients that had it mounted all the while.
+pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 2)?;
+    for (name, id) in [("tank", &ids[0]), ("lone", &ids[1])] {
+        lab.cli.ok(&[
+            "pools", "create", name, "--layout", "single", "--trash", "0", "--disk", id,
+        ])?;
+    }
+    let photos = lab.create_volume("photos", "300MiB")?;
+    lab.mount(&photos, "/mnt/photos")?;
+    let kept: Volume = lab.cli.json(&[
+        "volumes",
+        "create",
+        "kept",
+        "--pool",
+        "lone",
+        "--size",
+        "300MiB",
+        "--client",
+        PEER_ADDRESS,
+    ])?;
+    lab.mount(&kept, "/mnt/kept")?;
+    lab.peer
+        .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
+    writer_begins(lab)?;
+    let lone = |what: &str, state: PoolState| until_pool(lab, "lone", what, |pool| pool.state == state);
+
+    let pulled = lab.appliance.vm().unplug("pull2")?;
+    lone("it to be incomplete", PoolState::Incomplete)?;
+    goes_on(lab)?;
+    until_pool(lab, "lone", "an alert", |_| {
+        let alerts: Result<Vec<Alert>> = lab.cli.json(&["alerts", "list"]);
+        alerts.is_ok_and(|alerts| alerts.iter().any(|alert| alert.kind == AlertKind::PoolIncomplete))
+    })?;
+
+    lab.power_cut_and_start()?;
+    goes_on(lab)?;
+    lone("it to be incomplete", PoolState::Incomplete)?;
+    let create = ["volumes", "create", "more", "--pool", "lone", "--size", "300MiB"];
+    lab.cli.refused(ErrorKind::Unavailable, &create)?;
+    // Somebody who reads there waits, and gets no error.
+    lab.peer.sh(
+        "echo 3 > /proc/sys/vm/drop_caches; nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 &",
+    )?;
+    std::thread::sleep(Duration::from_secs(40));
+    let read = lab.peer.sh("cat /tmp/read")?;
+    ensure!(read.is_empty(), "a reader of a pool that is not there got {read:?}");
+    goes_on(lab)?;
+    lone("it to be incomplete still", PoolState::Incomplete)?;
+
+    lab.appliance.vm().plug(pulled)?;
+    lone("it to be served", PoolState::Ready)?;
+    lab.peer
+        .wait(Duration::from_secs(120), "an end of reading", "[ -s /tmp/read ]")?;
+    whole(lab, &kept)?;
+
+    // Once more, without a restart: what the kernel had of the filesystem is of no use then.
+    let pulled = lab.appliance.vm().unplug("pull2")?;
+    lone("it to be incomplete", PoolState::Incomplete)?;
+    lab.appliance.vm().plug(pulled)?;
+    lone("it to be served", PoolState::Ready)?;
+    lab.peer
+        .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a > /tmp/read 2>&1; echo $? >> /tmp/read")?;
+    whole(lab, &kept)?;
+    goes_on(lab)
+}
+
+/// What the reader read was right, it can write, and the volume is what it was.
+fn whole(lab: &Lab, before: &Volume) -> Result<()> {
+    let read = lab.peer.sh("cat /tmp/read")?;
+    ensure!(read.trim() == "0", "the reader got {read:?}");
+    lab.peer
+        .sh("date >> /mnt/kept/b && sync /mnt/kept/b && cat /mnt/kept/b")?;
+    let mut after: Volume = lab.cli.json(&["volumes", "show", "kept"])?;
+    (after.used, after.inodes) = (before.used, before.inodes);
+    ensure!(after == *before, "before {before:?}\nafter {after:?}");
+    until_no_alert(lab, "pool-incomplete")
+}
+
+/// A disk of a mirror vanishes under fio: the spare takes its place by itself, and the alerts end by themselves.
+pub(super) fn a_spare_takes_over(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 3)?;
+    lab.cli.ok(&[
+        "pools", "create", "tank", "--layout", "mirror", "--trash", "0", "--disk", &ids[0], "--disk", &ids[1],
+        "--spare", &ids[2],
+    ])?;
+    let whole =
+        |pool: &Pool| pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL;
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    let began = std::time::Instant::now();
+    lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    until(lab, "an alert that names it", |_| {
+        let alerts: Result<Vec<Alert>> = lab.cli.json(&["alerts", "list"]);
+        let names = |alert: &Alert| alert.kind == AlertKind::DiskMissing && alert.object.as_deref() == Some(&ids[1]);
+        alerts.is_ok_and(|alerts| alerts.iter().any(names))
+    })?;
+    let pool = until(lab, "the spare to take its place", whole)?;
+    println!("     whole again after {:.0} s", began.elapsed().as_secs_f32());
+    ensure!(
+        pool.spares.is_empty() && pool.disks.iter().all(|disk| disk.as_str() != ids[1]),
+        "{pool:?}"
+    );
+    let left = until_none_of_it(lab, &ids[1]);
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+    left?;
+    lab.cli.ok(&["pools", "scrub", "tank"])?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("mismatch"), "{alerts}");
+    lab.power_cut_and_start()?;
+    until(lab, "it to be whole", whole)?;
+    lab.remount(&volume, "/mnt/photos")?;
+    fio_verifies(lab)
+}
+
+/// Waits until no alert tells of the lost disk, nor of its pool.
+fn until_none_of_it(lab: &Lab, disk: &str) -> Result<()> {
+    until(lab, "the alerts to end", |_| {
+        let alerts = lab.cli.ok(&["alerts", "list"]);
+        alerts.is_ok_and(|alerts| !alerts.contains(disk) && !alerts.contains("degraded"))
+    })
+    .map(drop)
+}
