@@ -31,7 +31,7 @@ look)
     # a disk that was away, and its copy would have to be brought up to date first.
     for try in {1..100}; do
         disks=(/sys/block/[sv]d*/dev)
-        [ "${#disks[@]}" -ge "$3" ] && [ -e "${disks[0]}" ] && break
+        [ "${#disks[@]}" -eq "$3" ] && [ -e "${disks[0]}" ] && break
         sleep 0.1
     done
     udevadm settle
@@ -101,7 +101,11 @@ deep)
     ;;
 where)
     pool=$(dmsetup ls | grep -o '^[^[:space:]]*-tpool')
-    dmsetup message "$pool" 0 reserve_metadata_snap || exit 1
+    # One that is there already is that of a supervisor that was counting sizes when the power went.
+    dmsetup message "$pool" 0 reserve_metadata_snap || {
+        dmsetup message "$pool" 0 release_metadata_snap
+        dmsetup message "$pool" 0 reserve_metadata_snap || exit 1
+    }
     thin_dump -m "/dev/mapper/${pool%-tpool}_tmeta" | tr -d '"' | sed -n \
         -e 's/.*data_block_size=\([0-9]*\).*/block \1/p' -e 's/.*<device dev_id=\([0-9]*\) .*/device \1/p' \
         -e 's/.*<single_mapping origin_block=\([0-9]*\) data_block=\([0-9]*\) .*/map \1 \2 1/p' \

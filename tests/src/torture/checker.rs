@@ -19,7 +19,7 @@ use crate::lab::{Lab, Machine, RootShell, Site};
 pub(super) const SCRIPT: &str = include_str!("check.sh");
 pub(super) const PATH: &str = "/run/check.sh";
 /// A start of the supervisor with a handful of volumes, each with a log to replay, on a busy machine.
-pub(super) const LIMIT: Duration = Duration::from_secs(180);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 
 /// The machine.
 pub(super) struct Checker {
@@ -123,7 +123,7 @@ impl Checker {
     }
 }
 
-/// Has a machine with `disks` disks look at a cut, and judges what it tells.
+/// Has a machine with `disks` disks beside that of its state look at a cut, and judges what it tells.
 pub(super) fn examine(
     shell: &RootShell<'_>,
     plan: &Plan,
@@ -136,7 +136,8 @@ pub(super) fn examine(
         (Due::Owed, true) => PoolState::Degraded.name(),
         (Due::Owed, false) => PoolState::Ready.name(),
     };
-    let mut told = shell.run_for(&format!("bash {PATH} look {state} {disks}"), LIMIT)?;
+    // That of the machine's state is one more.
+    let mut told = shell.run_for(&format!("bash {PATH} look {state} {}", disks + 1), LIMIT)?;
     let mut found = read(&told)?;
     let judge = |found: &Found| recorded.ledger.judge(at.0, terms, found);
     let mut verdict = judge(&found);
