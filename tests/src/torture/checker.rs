@@ -141,8 +141,9 @@ pub(super) fn examine(
     let mut found = read(&told)?;
     let judge = |found: &Found| recorded.ledger.judge(at.0, terms, found);
     let mut verdict = judge(&found);
-    // Now and then also where nothing is wrong, so that it is known to work when something is.
-    if !verdict.hole.is_empty() || (plan.deep && terms.write_hole) {
+    // Now and then also where nothing is wrong, so that it is known to work when something is; a pool of which no volume is
+    // active has no map to read.
+    if !verdict.hole.is_empty() || (plan.deep && terms.write_hole && !found.sums.is_empty()) {
         let stripes = recorded.stripes.as_ref().context("how the data lies is not known")?;
         let places = shell.run_for(&format!("bash {PATH} where"), LIMIT)?;
         told += &places;
@@ -151,7 +152,7 @@ pub(super) fn examine(
             ensure!(places.knows(id, file), "where {file} of {id} lies is not told: {told}");
         }
         verdict.excuse(|damage| places.may_be_hit(stripes, &rows, &damage.id, damage.file.as_deref()));
-    } else if plan.deep && verdict.lost.is_empty() && !found.pools.is_empty() {
+    } else if plan.deep && !terms.write_hole && verdict.lost.is_empty() && !found.pools.is_empty() {
         told += &shell.run_for(&format!("bash {PATH} deep"), LIMIT)?;
         found = read(&told)?;
         verdict = judge(&found);
