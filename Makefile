@@ -36,7 +36,10 @@ torture: image ## Power cuts by the thousand, lost disks, and all that takes too
 	for layout in mirror stripe-mirror parity double-parity; do \
 		target/debug/torture --lose-a-disk --layout $$layout --cuts $(or $(LOST_CUTS),50) || exit 1; \
 	done
-	target/debug/torture --cuts $(or $(CUTS),1000)
+	for layers in --checksums --encryption "--checksums --encryption"; do \
+		target/debug/torture $$layers --cuts $(or $(LAYER_CUTS),40) --boots 4 || exit 1; \
+	done
+	target/debug/torture --cuts $(or $(CUTS),1000) --boots 10
 
 tools: # What this machine lacks, by apt.
 	@tests/install-tools

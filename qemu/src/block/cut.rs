@@ -70,6 +70,17 @@ impl Cut {
 }
 
 impl History {
+    /// Where the changes of a disk are that a cut at this moment may lose, keep or tear.
+    pub(crate) fn unsafe_at(&self, disk: usize, at: u64) -> Vec<u64> {
+        let track = &self.tracks[disk];
+        let at = at.min(self.end());
+        let from = track.entries.partition_point(|position| *position < track.safe(at));
+        let to = track.entries.partition_point(|position| *position < at);
+        let entries = track.entries.get(from..to).unwrap_or_default().iter().copied();
+        let change = |entry: &Entry| !entry.through && entry.kind.source().is_some();
+        entries.filter(|p| self.entry(*p).is_some_and(change)).collect()
+    }
+
     /// What is where on a disk after the cut.
     pub(crate) fn cut(&self, disk: usize, cut: &Cut) -> ExtentMap {
         let track = &self.tracks[disk];

@@ -251,6 +251,20 @@ fn check(recording: &Recording, model: &Model, at: u64, seed: u64) {
             );
         }
     }
+    let whole = |survivors| sectors(&recording.cut(&Cut::at(Position(at)).survivors(survivors)).unwrap());
+    let (least, most) = (whole(Survivors::Nothing), whole(Survivors::Everything));
+    let open = recording.unsafe_at(Position(at));
+    for (&(disk, sector), number) in &least {
+        let on = |event: &&super::Event| event.disk.as_deref() == Some(NAMES[disk]);
+        let mut changes = open
+            .iter()
+            .filter(on)
+            .map(|e| e.offset / SECTOR..(e.offset + e.length) / SECTOR);
+        assert!(
+            most.get(&(disk, sector)) == Some(number) || changes.any(|sectors| sectors.contains(&sector)),
+            "sector {sector} of {disk} may be lost at {at}, and is not told: {open:?}"
+        );
+    }
     let torn = sectors(&recording.cut(&Cut::at(Position(at)).torn(seed)).unwrap());
     for (&(disk, sector), &number) in &torn {
         let (allowed, last) = (model.allowed(disk, sector, at), model.last_unsafe(disk, at));

@@ -87,6 +87,15 @@ impl Recording {
             .collect()
     }
 
+    /// The changes that a power cut at this moment may lose, keep or tear: complete, not flushed since, and not safe by
+    /// themselves.
+    pub fn unsafe_at(&self, at: Position) -> Vec<Event> {
+        let history = self.tape.history();
+        let disks = 0..self.tape.drives.len();
+        let positions = disks.flat_map(|disk| history.unsafe_at(disk, at.0));
+        positions.filter_map(|position| history.event(position)).collect()
+    }
+
     /// The last mark before a position.
     pub fn phase(&self, at: Position) -> Option<String> {
         self.tape.history().phase(at.0).map(str::to_owned)

@@ -1,6 +1,6 @@
 //! Records a workload and checks what hundreds of power cuts would have left of it.
 //!
-//!     torture [--cuts N] [--machines N] [--layout LAYOUT] [--lose-a-disk] [--keep]
+//!     torture [--cuts N] [--boots N] [--machines N] [--layout LAYOUT] [--checksums] [--encryption] [--lose-a-disk] [--keep]
 //!
 //! Prints in which phases the cuts fell, then `torture: N passed, N failed` and `torture: N cuts, 0 lost`. Cuts are chosen by
 //! `TORTURE_SEED`.
@@ -19,13 +19,23 @@ struct Options {
     /// How many cuts.
     #[arg(long, default_value_t = 100)]
     cuts: usize,
+    /// How many cuts more, of each of which a machine is started from all of its disks, with its state as it was then.
+    #[arg(long, default_value_t = 0)]
+    boots: usize,
     /// How many machines check them side by side.
     #[arg(long, default_value_t = 2)]
     machines: usize,
     /// The pool's layout.
     #[arg(long, default_value = "mirror")]
     layout: Layout,
-    /// With each cut one of the disks is lost too; a parity's write hole is counted by itself.
+    /// With checksums below the pool.
+    #[arg(long)]
+    checksums: bool,
+    /// With the pool encrypted.
+    #[arg(long)]
+    encryption: bool,
+    /// With each cut one of the disks is lost too. What a parity's write hole has cost is counted by itself: bytes in a stripe
+    /// that was being written when the power went, and no others.
     #[arg(long)]
     lose_a_disk: bool,
     /// Keeps the journal and LVM's state of each cut's check, in target/test/scenarios/torture-checker-N.
@@ -50,7 +60,10 @@ fn run(options: &Options) -> Result<bool> {
     let seed = torture::seed()?;
     let campaign = Campaign {
         layout: options.layout,
+        checksums: options.checksums,
+        encryption: options.encryption,
         lose_a_disk: options.lose_a_disk,
+        boots: options.boots,
         cuts: options.cuts,
         machines: options.machines,
         seed,

@@ -26,6 +26,8 @@ pub struct Machine {
     start: Start,
     /// The size of the disk that it starts from, if it is larger than the image.
     system_size: Option<Bytes>,
+    /// The disk for its state, if another serves it.
+    system: Option<Disk>,
     disks: Bus,
     nic: NicModel,
     screen: bool,
@@ -68,6 +70,7 @@ impl Default for Machine {
                 initrd: None,
             },
             system_size: None,
+            system: None,
             disks: Bus::Virtio,
             nic: NicModel::Virtio,
             screen: false,
@@ -155,6 +158,14 @@ impl Machine {
         }
     }
 
+    /// Started directly, with this disk for its state, which begins as target/image/cistern.raw or is what is left of one.
+    pub fn system(self, disk: Disk) -> Self {
+        Machine {
+            system: Some(disk),
+            ..self
+        }
+    }
+
     /// With no disks for a pool, and room on its bus for those that are put in while it runs.
     pub fn disks_later(self) -> Self {
         Machine {
@@ -194,7 +205,10 @@ impl Machine {
                 let initrd = initrd.clone().unwrap_or_else(|| images.join("initrd"));
                 vm.direct_kernel(images.join("vmlinuz"), initrd, cmdline)
                     .second_serial()
-                    .disk(system("cistern.qcow2", *state))
+                    .disk(match &self.system {
+                        Some(disk) => disk.clone().bus(*state).id("system"),
+                        None => system("cistern.qcow2", *state),
+                    })
             }
             Start::Disk { image, bus } => vm.ovmf().disk(system(image, *bus).boot()),
             Start::Cd { image } => vm.ovmf().disk(Disk::cdrom(images.join(image)).id("cd").boot()),

@@ -1,33 +1,23 @@
 //! What was asked for and what was answered, each with the moment, and what a cut must therefore have left.
 //!
-//! Invariant: a thing is owed from the moment at which its answer was there, until the moment at which its end was asked
-//! for; it is excluded before it was asked for, and after its end was answered. Between these it may be there, and then it
-//! must be whole.
+//! Invariant: what is promised of a volume is all that its answers said, and each byte that a client has synced; what was
+//! under way at the cut is there whole, as before or as asked for, or, where it was being made or taken away, not at all.
 //!
-//! Not here: machines.
+//! Not here: machines, and which bytes a write hole may cost (`stripes`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cistern_model::{Bytes, Snapshot, SnapshotState, Volume, VolumeState};
+use cistern_model::{Client, Disk, DiskState, Pool, PoolState, Snapshot, SnapshotState, Volume, VolumeState};
 
-/// A moment, as a count of events of all disks.
-pub type Moment = u64;
+pub use super::lifetimes::{Due, Life, Moment, Request, Versions};
 
 /// A volume, from its request to the end of it.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Its name.
-    pub name: String,
-    /// When it was asked for.
-    pub asked: Moment,
-    /// What was answered, and when.
-    pub made: Option<(Moment, Volume)>,
-    /// The sizes that were asked for later, each with when that was asked and when it was answered.
-    pub resized: Vec<(Bytes, Moment, Option<Moment>)>,
-    /// When its deletion was asked for.
-    pub end_asked: Option<Moment>,
-    /// When that was answered.
-    pub ended: Option<Moment>,
+    /// Its making, and each time that it was deleted or taken back out of the trash.
+    pub life: Life,
+    /// What was answered when it was made, and after each change.
+    pub answers: Versions<Volume>,
     /// Files in it that a client has written and synced.
     pub files: Vec<File>,
 }
@@ -41,37 +31,37 @@ pub struct File {
     pub sum: String,
     /// When the client was told that it is on stable storage.
     pub synced: Moment,
+    /// The rolling back that took it away.
+    pub gone: Option<Request>,
 }
 
 /// A snapshot that was asked for, and never deleted.
 #[derive(Debug, Clone)]
 pub struct Taken {
-    /// Its name, which no other has.
-    pub name: String,
-    /// When it was asked for.
-    pub asked: Moment,
-    /// What was answered, and when.
-    pub made: Option<(Moment, Snapshot)>,
+    /// When.
+    pub request: Request,
+    /// What was answered.
+    pub made: Snapshot,
+    /// What it holds: the sums of the files that were synced by then.
+    pub files: BTreeMap<String, String>,
 }
 
-impl Taken {
-    /// What a cut at this moment must have left of it.
-    pub fn due(&self, at: Moment) -> Due {
-        if at <= self.asked {
-            Due::Excluded
-        } else if self.made.as_ref().is_some_and(|(made, _)| at >= *made) {
-            Due::Owed
-        } else {
-            Due::Open
-        }
-    }
+/// The pool.
+#[derive(Debug, Clone)]
+pub struct KnownPool {
+    /// Its making.
+    pub life: Life,
+    /// What was answered when it was made, and after each change.
+    pub answers: Versions<Pool>,
+    /// When all its copies were made, or its parity: from then on it can do without a disk.
+    pub whole: Moment,
 }
 
 /// Everything that was asked for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Ledger {
-    /// When the pool's making was answered.
-    pub pool_made: Moment,
+    /// The pool.
+    pub pool: KnownPool,
     /// All volumes, those that are gone too.
     pub volumes: Vec<Known>,
     /// All snapshots.
@@ -81,12 +71,22 @@ pub struct Ledger {
 /// What is on an appliance that was given the disks of a cut.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
+    /// Its pools.
+    pub pools: Vec<Pool>,
     /// Its volumes.
     pub volumes: Vec<Volume>,
     /// Its snapshots.
     pub snapshots: Vec<Snapshot>,
-    /// The sums of their files, by volume's id and file's name.
-    pub sums: BTreeMap<(String, String), String>,
+    /// Who may mount what, by the kernel's server's own table: paths, each with addresses and whether these may write.
+    pub exports: BTreeMap<String, BTreeSet<String>>,
+    /// The sums of files, by the volume's or snapshot's id and the file's name; none of one that cannot be read.
+    pub sums: BTreeMap<(String, String), Option<String>>,
+    /// Whether snapshots were read too, and filesystems checked.
+    pub deep: bool,
+    /// What `xfs_repair -n` said of filesystems in which it found something, by id.
+    pub damaged: BTreeMap<String, String>,
+    /// The disks that were cut, if there is no pool.
+    pub disks: Vec<Disk>,
 }
 
 /// Under which conditions a cut is judged.
@@ -98,248 +98,327 @@ pub struct Terms {
     pub write_hole: bool,
 }
 
+/// Something that is lost, or that a write hole has cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The volume's or snapshot's id.
+    pub id: String,
+    /// The file, if it is there and has other bytes; else anything of the filesystem may be the cause.
+    pub file: Option<String>,
+    /// What is wrong.
+    pub told: String,
+}
+
 /// What is wrong with what was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// What was promised and is lost.
     pub lost: Vec<String>,
-    /// What the write hole has cost, as documented.
-    pub hole: Vec<String>,
+    /// What is lost too, unless the write hole can have cost just that.
+    pub hole: Vec<Damage>,
 }
 
-/// What a cut must have left of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// It must be there.
-    Owed,
-    /// It may be there, whole, or not.
-    Open,
-    /// It must not be there.
-    Excluded,
+impl Verdict {
+    /// Counts as lost what the write hole cannot have cost.
+    pub fn excuse(&mut self, may_be_hit: impl Fn(&Damage) -> bool) {
+        let (hole, lost): (Vec<_>, Vec<_>) = std::mem::take(&mut self.hole).into_iter().partition(may_be_hit);
+        let told = |damage: Damage| format!("{}, and nothing beside it was being written", damage.told);
+        self.lost.extend(lost.into_iter().map(told));
+        self.hole = hole;
+    }
+
+    fn damage(&mut self, terms: Terms, damage: Damage) {
+        if terms.write_hole {
+            self.hole.push(damage);
+        } else {
+            self.lost.push(damage.told);
+        }
+    }
+}
+
+/// A volume without what says how it is just now, and without what its pool's snapshots and clients' order make of it.
+fn promised(volume: &Volume) -> Volume {
+    let mut volume = Volume {
+        used: None,
+        inodes: None,
+        state: VolumeState::Ready,
+        reason: None,
+        ..volume.clone()
+    };
+    volume.clients.sort();
+    volume
+}
+
+fn promised_of_snapshot(snapshot: &Snapshot) -> Snapshot {
+    Snapshot {
+        volume_exists: false,
+        state: SnapshotState::Ready,
+        reason: None,
+        referenced: None,
+        exclusive: None,
+        ..snapshot.clone()
+    }
+}
+
+fn same_pool(one: &Pool, other: &Pool) -> bool {
+    let what = |pool: &Pool| (pool.id, pool.name.clone(), pool.layout, pool.layers, pool.trash_seconds);
+    what(one) == what(other)
+}
+
+/// Whether an operator can make a pool of it again: it is blank, or has no more on it than LVM's label, and is wiped by name.
+fn is_bare(disk: &Disk) -> bool {
+    match disk.state {
+        DiskState::Available => true,
+        DiskState::HasData => disk.signatures.iter().all(|found| found.kind == "LVM2_member"),
+        DiskState::Boot | DiskState::InPool { .. } | DiskState::Busy | DiskState::Unusable { .. } => false,
+    }
+}
+
+/// How the kernel's server knows a client.
+fn exported(client: &Client) -> String {
+    let access = if client.is_read_only() { "ro" } else { "rw" };
+    format!("{} {access}", client.with_read_only(false))
 }
 
 impl Known {
-    /// What a cut at this moment must have left of it.
-    pub fn due(&self, at: Moment) -> Due {
-        if at <= self.asked || self.ended.is_some_and(|ended| at >= ended) {
-            return Due::Excluded;
-        }
-        let answered = self.made.as_ref().is_some_and(|(made, _)| at >= *made);
-        if answered && self.end_asked.is_none_or(|asked| at <= asked) {
-            Due::Owed
-        } else {
-            Due::Open
-        }
+    fn id(&self) -> String {
+        self.answers
+            .last()
+            .map(|volume| volume.id.to_string())
+            .unwrap_or_default()
     }
 
-    /// The sizes that it may have at this moment: the last one that was answered, and those asked for since.
-    fn sizes(&self, at: Moment) -> Vec<Bytes> {
-        let mut sizes: Vec<Bytes> = self.made.iter().map(|(_, volume)| volume.size).collect();
-        for (size, asked, answered) in &self.resized {
-            if answered.is_some_and(|answered| at >= answered) {
-                sizes.clear();
-            }
-            if at > *asked {
-                sizes.push(*size);
-            }
+    fn name(&self) -> String {
+        self.answers
+            .last()
+            .map(|volume| volume.name.to_string())
+            .unwrap_or_default()
+    }
+
+    /// In what a volume is another one than was answered.
+    fn differs(&self, at: Moment, volume: &Volume, found: &Found) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if !self
+            .answers
+            .possible(at)
+            .iter()
+            .any(|answer| promised(answer) == promised(volume))
+        {
+            wrong.push(format!("volume {} is not what was answered: {volume:?}", volume.name));
         }
-        sizes
+        let served = found.exports.get(&volume.export.path).cloned().unwrap_or_default();
+        let clients: BTreeSet<String> = volume.clients.iter().map(exported).collect();
+        if served != clients && volume.state == VolumeState::Ready {
+            wrong.push(format!(
+                "volume {} is exported to {served:?} and not to {clients:?}",
+                volume.name
+            ));
+        }
+        wrong
     }
 
-    /// In what a volume that was answered is another one now.
-    fn differs(&self, at: Moment, volume: &Volume) -> Option<String> {
-        let (_, made) = self.made.as_ref()?;
-        let same = made.id == volume.id && made.created == volume.created && self.sizes(at).contains(&volume.size);
-        (!same).then(|| format!("volume {} is not what was answered: {volume:?}", self.name))
-    }
-
-    /// Which of its synced files have not the bytes that they had.
-    fn bytes_wrong(&self, at: Moment, volume: &Volume, found: &Found) -> Vec<String> {
-        let synced = self.files.iter().filter(|file| at >= file.synced);
-        let told = synced.filter_map(
-            |file| match found.sums.get(&(volume.id.to_string(), file.name.clone())) {
-                None => Some(format!("{}/{} was synced and is gone", self.name, file.name)),
-                Some(sum) if *sum != file.sum => {
-                    Some(format!("{}/{} has other bytes than were synced", self.name, file.name))
+    /// Which of its synced files have not the bytes that they had, and which are there that must not be.
+    fn bytes_wrong(&self, at: Moment, found: &Found) -> Vec<Damage> {
+        let (id, name) = (self.id(), self.name());
+        let mut damages = Vec::new();
+        for file in self.files.iter().filter(|file| at >= file.synced) {
+            let there = found.sums.get(&(id.clone(), file.name.clone()));
+            if file.gone.is_some_and(|gone| at > gone.asked) {
+                if there.is_some() && file.gone.is_some_and(|gone| at >= gone.answered) {
+                    let told = format!("{name}/{} was rolled back and is there", file.name);
+                    damages.push(Damage {
+                        id: id.clone(),
+                        file: None,
+                        told,
+                    });
                 }
-                Some(_) => None,
-            },
-        );
-        told.collect()
+                continue;
+            }
+            damages.extend(compare(
+                &id,
+                &format!("{name}/{}", file.name),
+                &file.name,
+                &file.sum,
+                there,
+            ));
+        }
+        damages
     }
+}
+
+fn compare(id: &str, path: &str, name: &str, sum: &str, there: Option<&Option<String>>) -> Option<Damage> {
+    let (file, told) = match there {
+        None => (None, format!("{path} was synced and is gone")),
+        Some(None) => (None, format!("{path} was synced and cannot be read")),
+        Some(Some(other)) if other != sum => (
+            Some(name.to_owned()),
+            format!("{path} has other bytes than were synced"),
+        ),
+        Some(Some(_)) => return None,
+    };
+    Some(Damage {
+        id: id.to_owned(),
+        file,
+        told,
+    })
 }
 
 impl Ledger {
     /// Whether a request was under way at this moment: asked for and not answered.
     pub fn under_way(&self, at: Moment) -> bool {
-        let within = |asked: Moment, answered: Option<Moment>| at > asked && answered.is_none_or(|a| at < a);
-        self.volumes.iter().any(|v| {
-            within(v.asked, v.made.as_ref().map(|(made, _)| *made))
-                || v.end_asked.is_some_and(|asked| within(asked, v.ended))
-                || v.resized.iter().any(|(_, asked, answered)| within(*asked, *answered))
-        }) || self.snapshots.iter().any(|s| s.due(at) == Due::Open)
+        self.pool.life.due(at) == Due::Open
+            || self
+                .volumes
+                .iter()
+                .any(|v| v.life.due(at) == Due::Open || v.answers.under_way(at))
+            || self.snapshots.iter().any(|s| s.request.under_way(at))
+            || self.pool.answers.under_way(at)
     }
 
     /// What is wrong with what was found after a cut at this moment; nothing, if nothing was lost.
     pub fn judge(&self, at: Moment, terms: Terms, found: &Found) -> Verdict {
         let mut verdict = Verdict::default();
-        let Verdict { lost: wrong, hole } = &mut verdict;
+        if !self.judge_pool(at, terms, found, &mut verdict) {
+            return verdict;
+        }
         for volume in &found.volumes {
-            let known = self.volumes.iter().find(|v| v.name == volume.name.as_str());
-            let waits = terms.disk_lost && known.is_some_and(|known| known.due(at) == Due::Open);
-            if volume.state != VolumeState::Ready && !waits {
-                let told = format!("volume {} is {}: {:?}", volume.name, volume.state, volume.reason);
-                match volume.state {
-                    VolumeState::Failed if terms.write_hole => hole.push(told),
-                    _ => wrong.push(told),
-                }
-            }
-            if !self.volumes.iter().any(|v| v.name == volume.name.as_str()) {
-                wrong.push(format!("volume {} was never asked for", volume.name));
-            }
+            self.judge_found(at, terms, volume, &mut verdict);
         }
         for known in &self.volumes {
-            let there = found.volumes.iter().find(|v| v.name.as_str() == known.name);
-            match (known.due(at), there) {
-                (Due::Owed, None) => wrong.push(format!("volume {} was answered and is gone", known.name)),
-                (Due::Excluded, Some(_)) => wrong.push(format!("volume {} must not be there", known.name)),
-                (Due::Owed, Some(volume)) => {
-                    if let Some(other) = known.differs(at, volume) {
-                        wrong.push(other);
-                    }
-                    let bytes = known.bytes_wrong(at, volume, found);
-                    if terms.write_hole { &mut *hole } else { &mut *wrong }.extend(bytes);
+            self.judge_known(at, terms, known, found, &mut verdict);
+        }
+        self.judge_snapshots(at, terms, found, &mut verdict);
+        for (id, told) in &found.damaged {
+            let (id, told) = (id.clone(), format!("xfs_repair finds {id} damaged: {told}"));
+            verdict.damage(terms, Damage { id, file: None, told });
+        }
+        verdict
+    }
+
+    /// Whether there is a pool to look into.
+    fn judge_pool(&self, at: Moment, terms: Terms, found: &Found, verdict: &mut Verdict) -> bool {
+        let state = if terms.disk_lost {
+            PoolState::Degraded
+        } else {
+            PoolState::Ready
+        };
+        match (self.pool.life.due(at), found.pools.as_slice()) {
+            (Due::Owed | Due::Open, [pool]) if pool.state == state => {
+                if !self
+                    .pool
+                    .answers
+                    .possible(at)
+                    .iter()
+                    .any(|answer| same_pool(answer, pool))
+                {
+                    verdict
+                        .lost
+                        .push(format!("the pool is not what was answered: {pool:?}"));
                 }
-                (Due::Open | Due::Excluded, _) => {}
+                true
+            }
+            (Due::Open | Due::Excluded, []) => {
+                let held = found.disks.iter().filter(|disk| !is_bare(disk));
+                let told = held.map(|disk| format!("there is no pool, and a disk is left {disk:?}"));
+                verdict.lost.extend(told);
+                false
+            }
+            (Due::Owed | Due::Open | Due::Excluded, other) => {
+                verdict.lost.push(format!("the pool is not served: {other:?}"));
+                false
             }
         }
-        for snapshot in &found.snapshots {
-            let known = self.snapshots.iter().find(|s| s.name == snapshot.name.as_str());
-            let waits = terms.disk_lost && known.is_some_and(|known| known.due(at) == Due::Open);
-            if snapshot.state != SnapshotState::Ready && !waits {
-                wrong.push(format!("snapshot {} is {}", snapshot.name, snapshot.state));
+    }
+
+    fn known(&self, volume: &Volume) -> Option<&Known> {
+        self.volumes.iter().find(|known| known.id() == volume.id.to_string())
+    }
+
+    fn judge_found(&self, at: Moment, terms: Terms, volume: &Volume, verdict: &mut Verdict) {
+        let Some(known) = self.known(volume) else {
+            verdict.lost.push(format!("volume {} was never asked for", volume.name));
+            return;
+        };
+        let open = known.life.due(at) == Due::Open || known.answers.under_way(at);
+        let waits = terms.disk_lost && open && volume.state != VolumeState::Failed;
+        if volume.state != VolumeState::Ready && !waits {
+            let told = format!("volume {} is {}: {:?}", volume.name, volume.state, volume.reason);
+            let damage = Damage {
+                id: volume.id.to_string(),
+                file: None,
+                told,
+            };
+            match volume.state {
+                VolumeState::Failed => verdict.damage(terms, damage),
+                VolumeState::Creating | VolumeState::Ready | VolumeState::RollingBack | VolumeState::Deleting => {
+                    verdict.lost.push(damage.told);
+                }
             }
-            if !self.snapshots.iter().any(|s| s.name == snapshot.name.as_str()) {
-                wrong.push(format!("snapshot {} was never asked for", snapshot.name));
+        }
+    }
+
+    fn judge_known(&self, at: Moment, terms: Terms, known: &Known, found: &Found, verdict: &mut Verdict) {
+        let there = found.volumes.iter().find(|volume| volume.id.to_string() == known.id());
+        match (known.life.due(at), there) {
+            (Due::Owed, None) => verdict
+                .lost
+                .push(format!("volume {} was answered and is gone", known.name())),
+            (Due::Excluded, Some(_)) => verdict.lost.push(format!("volume {} must not be there", known.name())),
+            // What was being made or taken away, and is there and served, is there whole.
+            (due @ (Due::Owed | Due::Open), Some(volume)) if due == Due::Owed || volume.state == VolumeState::Ready => {
+                verdict.lost.extend(known.differs(at, volume, found));
+                if volume.state == VolumeState::Ready || !(terms.disk_lost && known.answers.under_way(at)) {
+                    for damage in known.bytes_wrong(at, found) {
+                        verdict.damage(terms, damage);
+                    }
+                }
+            }
+            (Due::Owed | Due::Open | Due::Excluded, _) => {}
+        }
+    }
+
+    fn judge_snapshots(&self, at: Moment, terms: Terms, found: &Found, verdict: &mut Verdict) {
+        for snapshot in &found.snapshots {
+            let known = self.snapshots.iter().find(|taken| taken.made.id == snapshot.id);
+            let waits = terms.disk_lost && known.is_some_and(|taken| taken.request.under_way(at));
+            if snapshot.state != SnapshotState::Ready && !waits {
+                verdict
+                    .lost
+                    .push(format!("snapshot {} is {}", snapshot.name, snapshot.state));
+            }
+            // A schedule makes its own, on whatever appliance the volume is.
+            if known.is_none() && snapshot.scheduled.is_empty() {
+                verdict
+                    .lost
+                    .push(format!("snapshot {} was never asked for", snapshot.name));
             }
         }
         for taken in &self.snapshots {
-            let there = found.snapshots.iter().find(|s| s.name.as_str() == taken.name);
-            match (taken.due(at), there) {
-                (Due::Owed, None) => wrong.push(format!("snapshot {} was answered and is gone", taken.name)),
-                (Due::Excluded, Some(_)) => wrong.push(format!("snapshot {} must not be there", taken.name)),
-                (Due::Owed, Some(found)) => {
-                    let made = taken.made.as_ref().map(|(_, made)| (made.id, made.volume, made.size));
-                    if made != Some((found.id, found.volume, found.size)) {
-                        wrong.push(format!("snapshot {} is not what was answered: {found:?}", taken.name));
+            let name = &taken.made.name;
+            let there = found.snapshots.iter().find(|snapshot| snapshot.id == taken.made.id);
+            match (Life::made(taken.request).due(at), there) {
+                (Due::Owed, None) => verdict.lost.push(format!("snapshot {name} was answered and is gone")),
+                (Due::Excluded, Some(_)) => verdict.lost.push(format!("snapshot {name} must not be there")),
+                (Due::Owed | Due::Open, Some(snapshot)) if snapshot.state == SnapshotState::Ready => {
+                    if promised_of_snapshot(snapshot) != promised_of_snapshot(&taken.made) {
+                        verdict
+                            .lost
+                            .push(format!("snapshot {name} is not what was answered: {snapshot:?}"));
+                    }
+                    let id = snapshot.id.to_string();
+                    for (file, sum) in taken.files.iter().filter(|_| found.deep) {
+                        let there = found.sums.get(&(id.clone(), file.clone()));
+                        if let Some(damage) = compare(&id, &format!("snapshot {name}/{file}"), file, sum, there) {
+                            verdict.damage(terms, damage);
+                        }
                     }
                 }
-                (Due::Open | Due::Excluded, _) => {}
+                (Due::Owed | Due::Open | Due::Excluded, _) => {}
             }
         }
-        verdict
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn volume(name: &str) -> Volume {
-        serde_json::from_value(serde_json::json!({
-            "id": "vol-0f8fad5bd9cb469fa16570867728950e", "name": name, "pool": "pool-0f8fad5bd9cb469fa16570867728950e",
-            "pool_name": "tank", "size": 314572800, "used": null, "state": "ready", "reason": null, "owner": "local",
-            "clients": [], "created": "2026-11-21T00:00:00Z",
-            "export": {"path": "/volumes/x", "fsid": "0f8fad5b-d9cb-469f-a165-70867728950e"}
-        }))
-        .unwrap()
-    }
-
-    fn ledger() -> Ledger {
-        let known = Known {
-            name: "v".to_owned(),
-            asked: 10,
-            made: Some((20, volume("v"))),
-            resized: Vec::new(),
-            end_asked: Some(40),
-            ended: Some(50),
-            files: vec![File {
-                name: "f".to_owned(),
-                sum: "s".to_owned(),
-                synced: 30,
-            }],
-        };
-        Ledger {
-            pool_made: 5,
-            volumes: vec![known],
-            snapshots: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_volume_is_owed_from_its_answer_until_its_end_is_asked_for() {
-        let known = &ledger().volumes[0];
-        for (at, due) in [
-            (10, Due::Excluded),
-            (11, Due::Open),
-            (19, Due::Open),
-            (20, Due::Owed),
-            (40, Due::Owed),
-            (41, Due::Open),
-            (50, Due::Excluded),
-        ] {
-            assert_eq!(known.due(at), due, "{at}");
-            assert_eq!(ledger().under_way(at), due == Due::Open, "{at}");
-        }
-    }
-
-    #[test]
-    fn what_is_lost_is_named() {
-        let (ledger, nothing) = (ledger(), Found::default());
-        assert_eq!(ledger.judge(15, Terms::default(), &nothing).lost, Vec::<String>::new());
-        assert_eq!(ledger.judge(25, Terms::default(), &nothing).lost.len(), 1);
-        let mut found = Found {
-            volumes: vec![volume("v")],
-            ..Found::default()
-        };
-        assert_eq!(ledger.judge(25, Terms::default(), &found).lost, Vec::<String>::new());
-        assert_eq!(
-            ledger.judge(35, Terms::default(), &found).lost,
-            ["v/f was synced and is gone"]
-        );
-        let key = (found.volumes[0].id.to_string(), "f".to_owned());
-        found.sums.insert(key.clone(), "other".to_owned());
-        assert_eq!(
-            ledger.judge(35, Terms::default(), &found).lost,
-            ["v/f has other bytes than were synced"]
-        );
-        found.sums.insert(key, "s".to_owned());
-        assert_eq!(ledger.judge(35, Terms::default(), &found).lost, Vec::<String>::new());
-        assert_eq!(
-            ledger.judge(60, Terms::default(), &found).lost,
-            ["volume v must not be there"]
-        );
-        let hole = Terms {
-            disk_lost: true,
-            write_hole: true,
-        };
-        let other = Found {
-            sums: BTreeMap::from([(
-                ("vol-0f8fad5bd9cb469fa16570867728950e".to_owned(), "f".to_owned()),
-                "other".to_owned(),
-            )]),
-            ..found.clone()
-        };
-        assert_eq!(ledger.judge(35, hole, &other).lost, Vec::<String>::new());
-        assert_eq!(ledger.judge(35, hole, &other).hole.len(), 1);
-        assert_eq!(ledger.judge(35, hole, &nothing).lost.len(), 1, "no hole costs a volume");
-        found.volumes[0].state = VolumeState::Deleting;
-        assert_eq!(
-            ledger.judge(45, hole, &found).lost,
-            Vec::<String>::new(),
-            "it waits for its disk"
-        );
-        found.volumes[0].state = VolumeState::Failed;
-        assert_eq!(ledger.judge(45, Terms::default(), &found).lost.len(), 1);
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -6,37 +6,55 @@
 //! Not here: the block server and what a cut leaves of a cache (`cistern_qemu`), and the crashes of the engine alone, which
 //! its own tests have in all places.
 
+mod boots;
 mod checker;
 pub mod ledger;
+mod lifetimes;
+mod plans;
+mod stripes;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use cistern_model::{Bytes, Layout};
-use cistern_qemu::{BlockServer, Cut, Medium, Position, Recording, Survivors};
+use cistern_qemu::{BlockServer, Medium, Recording};
 
 use self::checker::{Checker, Times};
 use self::ledger::{Ledger, Terms};
+use self::plans::Plan;
+use self::stripes::Stripes;
 use crate::lab::{Machine, Site};
 
 /// About how much the workload needs of the pool, and something to spare.
 const POOL_SIZE: Bytes = Bytes::mib(3328);
-/// Of a hundred cuts, how many fall between a request and its answer.
-const UNDER_WAY_PERCENT: u64 = 88;
+/// The disk of the machine's state, and what the pool's disks are called.
+const SYSTEM: &str = "SYSTEM";
+const POOL_DISK: &str = "CUT";
+
+fn is_cut(serial: &str) -> bool {
+    serial.contains(POOL_DISK)
+}
 
 /// What is tried.
 #[derive(Debug, Clone)]
 pub struct Campaign {
     /// The pool's layout.
     pub layout: Layout,
+    /// Whether there are checksums below the pool.
+    pub checksums: bool,
+    /// Whether the pool is encrypted.
+    pub encryption: bool,
     /// Whether with each cut one of the disks is lost too.
     pub lose_a_disk: bool,
     /// How many cuts.
     pub cuts: usize,
+    /// Of how many further cuts the whole machine is started, from the disk of its state as it was then too.
+    pub boots: usize,
     /// How many machines check them side by side.
     pub machines: usize,
     /// What cuts are chosen by.
@@ -56,7 +74,7 @@ impl Campaign {
             Layout::DoubleParity => (5, 3),
         };
         let each = POOL_SIZE.get() / of_data;
-        let names = (1..=count).map(|n| format!("CUT{n}")).collect();
+        let names = (1..=count).map(|n| format!("{POOL_DISK}{n}")).collect();
         (names, Bytes::mib(each >> 20))
     }
 
@@ -90,70 +108,99 @@ pub struct Outcome {
     pub times: BTreeMap<String, f64>,
 }
 
-/// One power cut.
-#[derive(Debug, Clone)]
-struct Plan {
-    number: usize,
-    cut: Cut,
-    phase: String,
-    under_way: bool,
-    terms: Terms,
+/// What was recorded.
+struct Recorded {
+    disks: Recording,
+    ledger: Ledger,
+    /// The machine's, by which the pool's disks are its own.
+    system_id: String,
+    /// The keys of its pools: files on the state partition, by name.
+    keys: Vec<(String, String)>,
+    /// How the data lies, where parity may have a write hole.
+    stripes: Option<Stripes>,
+    /// The folder of the laptop that was enrolled.
+    laptop: PathBuf,
 }
 
 /// Records the workload and checks cuts of it.
-pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
-    let (cuts, machines) = (campaign.cuts, campaign.machines);
+pub fn run(top: &Path, campaign: &Campaign) -> Result<Outcome> {
     let site = Site::new(top)?;
     site.begin("torture")?;
     let began = Instant::now();
     let server = BlockServer::start(top.join("target/test/torture-blocks"))?;
     let (names, size) = campaign.disks();
-    let disks = server.record(names.iter().map(|name| Medium::blank(name, size)))?;
-    let (ledger, system_id) = record(&site, &disks, campaign)?;
+    let pool_disks = names.iter().map(|name| Medium::blank(name, size));
+    let system = Medium::raw(SYSTEM, top.join("target/image/cistern.raw"));
+    let recorded = record(&site, server.record(pool_disks.chain([system]))?, campaign)?;
     let mut outcome = Outcome {
         recording: began.elapsed().as_secs_f64(),
         ..Outcome::default()
     };
     println!(
         "torture: recorded {} events, {} MiB written, in {:.0} s",
-        disks.end().0,
-        disks.written() >> 20,
+        recorded.disks.end().0,
+        recorded.disks.written() >> 20,
         outcome.recording
     );
-    let plans = choose(&disks, &ledger, campaign);
-    ensure!(plans.len() == cuts, "only {} moments to cut at", plans.len());
+    let plans = plans::choose(&recorded, campaign);
+    ensure!(
+        plans.len() == campaign.cuts + campaign.boots,
+        "only {} moments to cut at",
+        plans.len()
+    );
     let began = Instant::now();
-    let next = AtomicUsize::new(0);
+    check(top, &recorded, &plans, campaign, &mut outcome)?;
+    outcome.checking = began.elapsed().as_secs_f64();
+    outcome.under_way = plans.iter().filter(|plan| plan.under_way).count();
+    for plan in &plans {
+        *outcome.phases.entry(plan.phase.clone()).or_default() += 1;
+    }
+    site.end(Ok(()))?;
+    Ok(outcome)
+}
+
+/// Gives the disks of each cut to one of the machines that check them, or starts one from them.
+fn check(top: &Path, recorded: &Recorded, plans: &[Plan], campaign: &Campaign, outcome: &mut Outcome) -> Result<()> {
+    let (attached, booted): (Vec<&Plan>, Vec<&Plan>) = plans.iter().partition(|plan| !plan.boot);
+    let (next, next_boot, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let (lost, hole) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    let done = AtomicUsize::new(0);
-    let lanes: Vec<Result<Times>> = std::thread::scope(|scope| {
-        let work = |machine: usize| -> Result<Times> {
-            let site = Site::new(top)?;
-            site.begin(&format!("torture-checker-{machine}"))?;
-            let checker = Checker::boot(&site, &system_id, campaign.keep_all)?;
-            let cuts = || plans.get(next.fetch_add(1, Ordering::SeqCst));
-            checker.check_all(&disks, &ledger, cuts, |plan, verdict| {
-                done.fetch_add(1, Ordering::SeqCst);
-                let text = |wrong: &[String]| {
-                    let (number, cut, phase) = (plan.number, &plan.cut, &plan.phase);
-                    format!("cut {number} ({cut:?}, {phase}): {}", wrong.join("; "))
-                };
-                if !verdict.lost.is_empty() {
-                    println!("LOST {}", text(&verdict.lost));
-                    locked(&lost).push(text(&verdict.lost));
-                } else if !verdict.hole.is_empty() {
-                    println!("hole {}", text(&verdict.hole));
-                    locked(&hole).push(text(&verdict.hole));
-                }
-            })
+    let tell = |plan: &Plan, verdict: ledger::Verdict| {
+        done.fetch_add(1, Ordering::SeqCst);
+        let text = |wrong: &[String]| {
+            let (number, cut, phase) = (plan.number, &plan.cut, &plan.phase);
+            format!("cut {number} ({cut:?}, {phase}): {}", wrong.join("; "))
         };
-        let lanes: Vec<_> = (0..machines).map(|n| scope.spawn(move || work(n))).collect();
+        if !verdict.lost.is_empty() {
+            println!("LOST {}", text(&verdict.lost));
+            locked(&lost).push(text(&verdict.lost));
+        } else if !verdict.hole.is_empty() {
+            let told: Vec<String> = verdict.hole.into_iter().map(|damage| damage.told).collect();
+            println!("hole {}", text(&told));
+            locked(&hole).push(text(&told));
+        }
+    };
+    let work = |machine: usize| -> Result<Times> {
+        let site = Site::new(top)?;
+        site.begin(&format!("torture-checker-{machine}"))?;
+        let cuts = || attached.get(next.fetch_add(1, Ordering::SeqCst)).copied();
+        let mut times = match attached.is_empty() {
+            true => Times::new(),
+            false => Checker::boot(&site, recorded, campaign.keep_all)?.check_all(recorded, cuts, tell)?,
+        };
+        while let Some(plan) = booted.get(next_boot.fetch_add(1, Ordering::SeqCst)) {
+            let began = Instant::now();
+            let verdict = boots::check(&site, recorded, plan);
+            tell(plan, verdict.with_context(|| format!("at {plan:?}"))?);
+            *times.entry("boot".to_owned()).or_default() += began.elapsed().as_secs_f64();
+        }
+        Ok(times)
+    };
+    let lanes: Vec<Result<Times>> = std::thread::scope(|scope| {
+        let work = &work;
+        let lanes: Vec<_> = (0..campaign.machines).map(|n| scope.spawn(move || work(n))).collect();
+        let lanes = lanes.into_iter().map(|lane| lane.join());
         lanes
-            .into_iter()
-            .map(|lane| {
-                lane.join()
-                    .unwrap_or_else(|_| Err(anyhow::anyhow!("a checker panicked")))
-            })
+            .map(|lane| lane.unwrap_or_else(|_| Err(anyhow::anyhow!("a checker panicked"))))
             .collect()
     });
     for times in lanes {
@@ -161,88 +208,54 @@ pub fn run(top: &std::path::Path, campaign: &Campaign) -> Result<Outcome> {
             *outcome.times.entry(step).or_default() += took;
         }
     }
-    outcome.checking = began.elapsed().as_secs_f64();
     outcome.cuts = done.load(Ordering::SeqCst);
-    outcome.under_way = plans.iter().filter(|plan| plan.under_way).count();
-    for plan in &plans {
-        *outcome.phases.entry(plan.phase.clone()).or_default() += 1;
-    }
     outcome.lost = std::mem::take(&mut *locked(&lost));
     outcome.hole = std::mem::take(&mut *locked(&hole));
-    site.end(Ok(()))?;
-    Ok(outcome)
+    Ok(())
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An appliance whose pool's disks are these does the work. Also says its system ID, by which the disks are its own.
-fn record(site: &Site, disks: &Recording, campaign: &Campaign) -> Result<(Ledger, String)> {
-    let lab = site.boot_pair(Machine::default().pool_disks(disks.disks()))?;
-    lab.check(|lab| {
+/// An appliance all of whose disks are these does the work.
+fn record(site: &Site, disks: Recording, campaign: &Campaign) -> Result<Recorded> {
+    let (names, _) = campaign.disks();
+    let pool_disks: Result<Vec<_>, _> = names.iter().map(|name| disks.disk(name)).collect();
+    let machine = Machine::default().system(disks.disk(SYSTEM)?).pool_disks(pool_disks?);
+    let lab = site.boot_pair(machine)?;
+    let laptop = lab.directory().join("laptop");
+    let (ledger, told) = lab.check(|lab| {
         lab.enrol(&lab.banner()?)?;
-        let ledger = workload::run(lab, disks, campaign)?;
-        let id = lab.appliance.root_shell()?.run("cat /var/lib/cistern/lvm-system-id")?;
-        Ok((ledger, id.trim().to_owned()))
-    })
-}
-
-/// Chooses moments: most of them while a request was under way, spread over all requests, with everything that a cache can
-/// do to what was not flushed.
-fn choose(disks: &Recording, ledger: &Ledger, campaign: &Campaign) -> Vec<Plan> {
-    let (cuts, (names, _)) = (campaign.cuts, campaign.disks());
-    let events: Vec<u64> = disks
-        .events(Position(ledger.pool_made), disks.end())
-        .into_iter()
-        .filter(|event| event.disk.is_some())
-        .map(|event| event.at.0 + 1)
-        .collect();
-    let (busy, calm): (Vec<u64>, Vec<u64>) = events.into_iter().partition(|at| ledger.under_way(*at));
-    let mut random = campaign.seed;
-    let mut next = move || {
-        // A linear congruential generator (Knuth, MMIX); its high bits are good enough to choose by.
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        random >> 33
+        let ledger = workload::run(lab, &disks, campaign)?;
+        let shell = lab.appliance.root_shell()?;
+        let told = [
+            "cat /var/lib/cistern/lvm-system-id",
+            "cd /var/lib/cistern/engine && for f in key-*; do [ ! -f $f ] || echo \"$f $(cat $f)\"; done; cd /",
+            "dmsetup table",
+            "lsblk -rno MAJ:MIN,SERIAL",
+        ];
+        let told: Result<Vec<String>> = told.iter().map(|command| shell.run(command)).collect();
+        Ok((ledger, told?))
+    })?;
+    let [system_id, keys, tables, serials] = told.as_slice() else {
+        anyhow::bail!("it did not tell all: {told:?}");
     };
-    (0..cuts)
-        .filter_map(|number| {
-            let busy_one = (number as u64 * 100 / cuts as u64) % 100 < UNDER_WAY_PERCENT && !busy.is_empty();
-            let from = if busy_one || calm.is_empty() { &busy } else { &calm };
-            let at = *from.get(usize::try_from(next()).ok()? % from.len().max(1))?;
-            let cut = Cut::at(Position(at));
-            let cut = match number % 4 {
-                0 => cut,
-                1 => cut.survivors(Survivors::Everything),
-                2 => cut.survivors(Survivors::Random(next())),
-                _ => cut.survivors(Survivors::Random(next())).torn(next()),
-            };
-            let cut = match campaign.lose_a_disk {
-                true => cut.without(names.get(number % names.len())?),
-                false => cut,
-            };
-            let phase = disks.phase(Position(at)).unwrap_or_default();
-            Some(Plan {
-                number,
-                cut,
-                phase: kind_of(&phase),
-                under_way: ledger.under_way(at),
-                terms: campaign.terms(),
-            })
-        })
-        .collect()
-}
-
-/// `asked: write v3/f1` is of the kind `asked: write`.
-fn kind_of(phase: &str) -> String {
-    let words: Vec<&str> = phase.split_whitespace().collect();
-    match words.as_slice() {
-        ["asked:", what, ..] => format!("between asking to {what} and the answer"),
-        [] => "before anything".to_owned(),
-        _ => "after an answer".to_owned(),
-    }
+    let stripes = match campaign.terms().write_hole {
+        true => Some(Stripes::read(tables, serials)?),
+        false => None,
+    };
+    let keys = keys.lines().filter_map(|line| line.trim().split_once(' '));
+    let keys: Vec<_> = keys.map(|(name, key)| (name.to_owned(), key.to_owned())).collect();
+    ensure!(campaign.encryption != keys.is_empty(), "{} keys were kept", keys.len());
+    Ok(Recorded {
+        system_id: system_id.trim().to_owned(),
+        disks,
+        ledger,
+        keys,
+        stripes,
+        laptop,
+    })
 }
 
 impl Outcome {

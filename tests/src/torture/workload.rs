@@ -10,8 +10,8 @@ use cistern_model::{Bytes, Percent, Pool, Snapshot, Volume};
 use cistern_qemu::Recording;
 
 use super::Campaign;
-use super::ledger::{File, Known, Ledger, Moment, Taken};
-use crate::lab::{Lab, PEER_ADDRESS};
+use super::ledger::{File, Known, KnownPool, Ledger, Life, Moment, Request, Taken, Versions};
+use crate::lab::{Lab, PEER_ADDRESS, SECOND_PEER_ADDRESS};
 
 /// How many rounds of the work there are. At the end of each there is one volume more.
 const ROUNDS: usize = 3;
@@ -22,25 +22,96 @@ const COPIES_LIMIT: Duration = Duration::from_secs(300);
 
 /// Does the work on an appliance whose pool's disks are recorded, and says what was promised and when.
 pub(super) fn run(lab: &Lab, disks: &Recording, campaign: &Campaign) -> Result<Ledger> {
+    let pool = make_pool(lab, disks, campaign)?;
     let mut work = Work {
         lab,
         disks,
-        ledger: Ledger::default(),
+        ledger: Ledger {
+            pool,
+            volumes: Vec::new(),
+            snapshots: Vec::new(),
+        },
     };
-    work.make_pool(campaign.layout.name())?;
-    work.wait_for_copies()?;
     for round in 0..ROUNDS {
         let volume = work.create(&format!("v{round}"), Bytes::mib(300 + 8 * round as u64), None)?;
         work.write(volume, FILES)?;
-        work.snapshot(volume, &format!("s{round}"))?;
+        let snapshot = work.snapshot(volume, &format!("s{round}"))?;
         work.write(volume, 1)?;
-        work.expand(volume, Bytes::mib(400))?;
-        let copy = work.copy(volume, &format!("c{round}"), &format!("s{round}"))?;
+        let id = work.id(volume)?;
+        work.change("expand", volume, &["volumes", "expand", &id, "--size", "400MiB"])?;
+        let copy = work.copy(volume, &format!("c{round}"), snapshot)?;
+        let copied = work.id(copy)?;
         work.write(copy, 1)?;
-        // The source goes, or its copy; what is left of the two needs neither.
-        work.delete(if round % 2 == 0 { volume } else { copy })?;
+        match round {
+            // The source goes, or its copy; what is left of the two needs neither.
+            0 => {
+                work.change("label", copy, &["volumes", "label", &copied, "of=v0"])?;
+                work.change("allow", copy, &["clients", "add", &copied, SECOND_PEER_ADDRESS])?;
+                work.delete(volume)?;
+            }
+            1 => {
+                work.roll_back(volume, snapshot)?;
+                work.write(volume, 1)?;
+                work.delete(copy)?;
+            }
+            _ => {
+                work.change("rename", volume, &["volumes", "rename", &id, "renamed"])?;
+                work.keep_deleted("1h")?;
+                work.delete(volume)?;
+                work.undelete(volume)?;
+                work.keep_deleted("0")?;
+                let options = ["volumes", "options", &copied, "--squash", "root"];
+                work.change("change", copy, &options)?;
+                work.change("shut out", volume, &["clients", "remove", &id, PEER_ADDRESS])?;
+                work.change("schedule", copy, &["volumes", "schedule", &copied, "weekly=2"])?;
+            }
+        }
     }
     Ok(work.ledger)
+}
+
+fn make_pool(lab: &Lab, disks: &Recording, campaign: &Campaign) -> Result<KnownPool> {
+    let mark = |name: &str| disks.mark(name).0;
+    let blank = lab.available_disks()?;
+    let mut args = vec![
+        "pools",
+        "create",
+        "tank",
+        "--layout",
+        campaign.layout.name(),
+        "--trash",
+        "0",
+    ];
+    args.extend(campaign.checksums.then_some("--checksums"));
+    args.extend(
+        campaign
+            .encryption
+            .then_some(["--encryption", "key"])
+            .into_iter()
+            .flatten(),
+    );
+    args.extend(blank.iter().flat_map(|disk| ["--disk", disk.id.as_str()]));
+    let asked = mark("asked: make the pool");
+    lab.cli.ok(&args)?;
+    let answered = mark("answered: the pool is made");
+    let request = Request { asked, answered };
+    let show = || lab.cli.json::<Pool>(&["pools", "show", "tank"]);
+    let (began, pool) = (Instant::now(), show()?);
+    // A layout can do without a disk only once its copies, or its parity, have been made; and where they are, a checker has to
+    // make only those anew that a cut left uncertain, as an appliance in use would.
+    loop {
+        let pool = show()?;
+        if pool.sync_percent == Percent::FULL {
+            break;
+        }
+        ensure!(began.elapsed() < COPIES_LIMIT, "its copies are not made: {pool:?}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(KnownPool {
+        life: Life::made(request),
+        answers: Versions::of(pool, request),
+        whole: mark("answered: the pool is whole"),
+    })
 }
 
 struct Work<'a> {
@@ -54,104 +125,148 @@ impl Work<'_> {
         self.disks.mark(name).0
     }
 
-    fn make_pool(&mut self, layout: &str) -> Result<()> {
-        let disks = self.lab.available_disks()?;
-        let mut args = vec!["pools", "create", "tank", "--layout", layout, "--trash", "0"];
-        args.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
-        self.mark("asked: make the pool");
-        self.lab.cli.ok(&args)?;
-        self.ledger.pool_made = self.mark("answered: the pool is made");
-        Ok(())
+    /// Asks for something, and says when that was and what was answered.
+    fn ask(&self, what: &str, of: &str, args: &[&str]) -> Result<(Request, String)> {
+        let asked = self.mark(&format!("asked: {what} {of}"));
+        let answer = self.lab.cli.ok(args)?;
+        let answered = self.mark(&format!("answered: {what} {of}"));
+        Ok((Request { asked, answered }, answer))
     }
 
-    /// A layout can do without a disk only once its copies, or its parity, have been made; and where they are, a checker has
-    /// to make only those anew that a cut left uncertain, as an appliance in use would.
-    fn wait_for_copies(&mut self) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            let pool: Pool = self.lab.cli.json(&["pools", "show", "tank"])?;
-            if pool.sync_percent == Percent::FULL {
-                break;
-            }
-            ensure!(began.elapsed() < COPIES_LIMIT, "its copies are not made: {pool:?}");
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        self.ledger.pool_made = self.mark("answered: the pool is whole");
-        Ok(())
+    fn known(&mut self, number: usize) -> Result<&mut Known> {
+        self.ledger.volumes.get_mut(number).context("no such volume")
+    }
+
+    fn volume(&mut self, number: usize) -> Result<Volume> {
+        self.known(number)?
+            .answers
+            .last()
+            .cloned()
+            .context("it was never answered")
+    }
+
+    fn id(&mut self, number: usize) -> Result<String> {
+        Ok(self.volume(number)?.id.to_string())
     }
 
     /// Makes a volume, of a snapshot if one is named, and gives its place in the ledger.
     fn create(&mut self, name: &str, size: Bytes, of: Option<&str>) -> Result<usize> {
-        let asked = self.mark(&format!("asked: make {name}"));
         let size = size.get().to_string();
         let mut args = vec!["volumes", "create", name, "--pool", "tank", "--size", &size];
-        args.extend(["--client", PEER_ADDRESS]);
+        args.extend(["--client", PEER_ADDRESS, "-o", "json"]);
         args.extend(of.iter().flat_map(|snapshot| ["--from", snapshot]));
-        let volume: Volume = self.lab.cli.json(&args)?;
-        let made = self.mark(&format!("answered: {name} is made"));
+        let (request, answer) = self.ask("make", name, &args)?;
+        let volume: Volume = serde_json::from_str(&answer).context("reading the volume")?;
         self.ledger.volumes.push(Known {
-            name: name.to_owned(),
-            asked,
-            made: Some((made, volume)),
-            resized: Vec::new(),
-            end_asked: None,
-            ended: None,
+            life: Life::made(request),
+            answers: Versions::of(volume, request),
             files: Vec::new(),
         });
         Ok(self.ledger.volumes.len() - 1)
     }
 
     /// Makes a volume of one of another volume's snapshots: it holds what that held then.
-    fn copy(&mut self, source: usize, name: &str, snapshot: &str) -> Result<usize> {
-        let taken = self.ledger.snapshots.iter().find(|taken| taken.name == snapshot);
-        let taken = taken
-            .and_then(|taken| taken.made.as_ref())
-            .context("no such snapshot")?;
-        let (moment, snapshot) = (taken.0, taken.1.clone());
-        let number = self.create(name, snapshot.size, Some(&snapshot.id.to_string()))?;
-        let files: Vec<File> = self.known(source)?.0.files.clone();
-        let (known, _) = self.known(number)?;
-        let made = known.made.as_ref().map_or(0, |(made, _)| *made);
-        let held = files.into_iter().filter(|file| file.synced <= moment);
+    fn copy(&mut self, source: usize, name: &str, snapshot: usize) -> Result<usize> {
+        let taken = self.ledger.snapshots.get(snapshot).context("no such snapshot")?.clone();
+        let id = taken.made.id.to_string();
+        let number = self.create(name, taken.made.size, Some(&id))?;
+        let files = self.known(source)?.files.clone();
+        let known = self.known(number)?;
+        let made = known.answers.made().map_or(0, |request| request.answered);
+        let held = files.into_iter().filter(|file| taken.files.contains_key(&file.name));
         known.files = held.map(|file| File { synced: made, ..file }).collect();
         Ok(number)
     }
 
-    fn snapshot(&mut self, number: usize, name: &str) -> Result<()> {
-        let volume = self.known(number)?.1;
-        let asked = self.mark(&format!("asked: take {name}"));
+    fn snapshot(&mut self, number: usize, name: &str) -> Result<usize> {
+        let id = self.id(number)?;
+        let (request, answer) = self.ask("take", name, &["snapshots", "create", name, &id, "-o", "json"])?;
+        let made: Snapshot = serde_json::from_str(&answer).context("reading the snapshot")?;
+        self.took(number, request, made)
+    }
+
+    /// Notes a snapshot with what it holds of a volume.
+    fn took(&mut self, number: usize, request: Request, made: Snapshot) -> Result<usize> {
+        let held = self.known(number)?.files.iter();
+        let held = held.filter(|file| file.synced <= request.asked && file.gone.is_none_or(|gone| gone == request));
+        let files = held.map(|file| (file.name.clone(), file.sum.clone())).collect();
+        self.ledger.snapshots.push(Taken { request, made, files });
+        Ok(self.ledger.snapshots.len() - 1)
+    }
+
+    /// Changes a volume, and notes what it is then.
+    fn change(&mut self, what: &str, number: usize, args: &[&str]) -> Result<()> {
+        let name = self.volume(number)?.name.to_string();
+        let (request, _) = self.ask(what, &name, args)?;
+        self.changed(number, request)
+    }
+
+    fn changed(&mut self, number: usize, request: Request) -> Result<()> {
+        let id = self.id(number)?;
+        let volume: Volume = self.lab.cli.json(&["volumes", "show", &id])?;
+        self.known(number)?.answers.then(volume, request);
+        Ok(())
+    }
+
+    /// Makes a volume again what a snapshot is; what it held is kept as one more.
+    fn roll_back(&mut self, number: usize, snapshot: usize) -> Result<()> {
+        let taken = self.ledger.snapshots.get(snapshot).context("no such snapshot")?.clone();
+        let (volume, to) = (self.volume(number)?, taken.made.id.to_string());
         let id = volume.id.to_string();
-        let snapshot: Snapshot = self.lab.cli.json(&["snapshots", "create", name, &id])?;
-        let made = self.mark(&format!("answered: {name} is taken"));
-        self.ledger.snapshots.push(Taken {
-            name: name.to_owned(),
-            asked,
-            made: Some((made, snapshot)),
-        });
+        self.unmount(&id)?;
+        let args = ["volumes", "rollback", &id, &to, "--yes"];
+        let (request, _) = self.ask("roll back", volume.name.as_str(), &args)?;
+        self.changed(number, request)?;
+        for file in &mut self.known(number)?.files {
+            if !taken.files.contains_key(&file.name) {
+                file.gone = Some(request);
+            }
+        }
+        let listed: Vec<Snapshot> = self.lab.cli.json(&["snapshots", "list"])?;
+        let known = |one: &Snapshot| self.ledger.snapshots.iter().any(|taken| taken.made.id == one.id);
+        let mut new: Vec<Snapshot> = listed.into_iter().filter(|one| !known(one)).collect();
+        let kept = new.pop().filter(|_| new.is_empty());
+        let kept = kept.context("what it held is not kept as one snapshot")?;
+        self.took(number, request, kept).map(drop)
+    }
+
+    /// How long deleted volumes stay in the trash.
+    fn keep_deleted(&mut self, time: &str) -> Result<()> {
+        let (request, _) = self.ask("set", "the pool", &["pools", "set", "tank", "--trash", time])?;
+        let pool: Pool = self.lab.cli.json(&["pools", "show", "tank"])?;
+        self.ledger.pool.answers.then(pool, request);
         Ok(())
     }
 
-    fn expand(&mut self, number: usize, size: Bytes) -> Result<()> {
-        let (known, volume) = self.known(number)?;
-        let name = known.name.clone();
-        let asked = self.mark(&format!("asked: expand {name}"));
-        let (id, bytes) = (volume.id.to_string(), size.get().to_string());
-        self.lab.cli.ok(&["volumes", "expand", &id, "--size", &bytes])?;
-        let answered = self.mark(&format!("answered: {name} is larger"));
-        self.known(number)?.0.resized.push((size, asked, Some(answered)));
+    fn delete(&mut self, number: usize) -> Result<()> {
+        let volume = self.volume(number)?;
+        let id = volume.id.to_string();
+        self.unmount(&id)?;
+        let args = ["volumes", "delete", &id, "--yes"];
+        let (request, _) = self.ask("delete", volume.name.as_str(), &args)?;
+        self.known(number)?.life.then(false, request);
         Ok(())
     }
 
-    fn known(&mut self, number: usize) -> Result<(&mut Known, Volume)> {
-        let known = self.ledger.volumes.get_mut(number).context("no such volume")?;
-        let volume = known.made.clone().context("it was never answered")?.1;
-        Ok((known, volume))
+    fn undelete(&mut self, number: usize) -> Result<()> {
+        let volume = self.volume(number)?;
+        let args = ["trash", "undelete", &volume.id.to_string()];
+        let (request, _) = self.ask("undelete", volume.name.as_str(), &args)?;
+        self.known(number)?.life.then(true, request);
+        Ok(())
+    }
+
+    /// Unmounts a volume in the client, wherever it was mounted.
+    fn unmount(&self, id: &str) -> Result<()> {
+        let mounted =
+            format!("while read -r from at _; do [[ $from != *{id} ]] || umount $at || exit; done < /proc/mounts");
+        self.lab.peer.sh(&mounted).map(drop)
     }
 
     /// Mounts a volume in the client if it is not, and writes files to it; each is synced before the next.
     fn write(&mut self, number: usize, files: usize) -> Result<()> {
-        let (known, volume) = self.known(number)?;
-        let (name, have) = (known.name.clone(), known.files.len());
+        let volume = self.volume(number)?;
+        let (name, have) = (volume.name.to_string(), self.known(number)?.files.len());
         let at = format!("/mnt/{name}");
         let mount = self.lab.mount_command(&volume, &at);
         self.lab.peer.sh(&format!("mountpoint -q {at} || ({mount})"))?;
@@ -165,27 +280,13 @@ impl Work<'_> {
             let sum = sum.split_whitespace().next().unwrap_or_default().to_owned();
             ensure!(sum.len() == 64, "no sum of {name}/f{n}");
             let synced = self.mark(&format!("answered: {name}/f{n} is synced"));
-            let file = File {
+            self.known(number)?.files.push(File {
                 name: format!("f{n}"),
                 sum,
                 synced,
-            };
-            self.known(number)?.0.files.push(file);
+                gone: None,
+            });
         }
-        Ok(())
-    }
-
-    fn delete(&mut self, number: usize) -> Result<()> {
-        let (known, volume) = self.known(number)?;
-        let name = known.name.clone();
-        self.lab.peer.sh(&format!("umount /mnt/{name}"))?;
-        let asked = self.mark(&format!("asked: delete {name}"));
-        self.lab
-            .cli
-            .ok(&["volumes", "delete", &volume.id.to_string(), "--yes"])?;
-        let ended = self.mark(&format!("answered: {name} is deleted"));
-        let (known, _) = self.known(number)?;
-        (known.end_asked, known.ended) = (Some(asked), Some(ended));
         Ok(())
     }
 }

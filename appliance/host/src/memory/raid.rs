@@ -358,6 +358,7 @@ fn leave_extracted(state: &mut State, vg: &str, lv: &str, image: usize, before: 
                 level: RaidLevel::Linear,
                 segments,
                 dead: BTreeSet::new(),
+                stalled: BTreeSet::new(),
             }),
         };
         group.lvs.insert(format!("{lv}_{part}_{image}_extracted"), left);
