@@ -1,7 +1,7 @@
 //! Runs programs. The only place in Cistern that does.
 //!
 //! Invariant: a program gets an argument list (never a shell), a fixed environment, no input but a few lines at most, and a
-//! limit; at the limit its whole process group is killed. What it prints is captured, never shown.
+//! limit; at the limit its whole process group is asked to end, and then killed. What it prints is captured, never shown.
 //! Between its fork and its exec a program has copies of all that is open here, and [`close`] waits for that: a device that
 //! was opened exclusively would stay busy for as long, for whoever mounts it next.
 //!
@@ -31,6 +31,9 @@ const STDERR_KEPT: usize = 2000;
 const OUTPUT_LIMIT: usize = 256 << 20;
 /// Read while a program is between its fork and its exec.
 static STARTING: RwLock<()> = RwLock::new(());
+/// How long a program that is to end has for that. LVM lets no signal through while it holds a group, and so ends only
+/// where nothing is half done and no device is suspended.
+const GRACE: Duration = Duration::from_secs(60);
 /// How long to wait for a killed program before it is left to a thread of its own: one that hangs in the kernel goes
 /// only when its disk answers.
 const REAP: Duration = Duration::from_secs(2);
@@ -245,6 +248,11 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> 
 
 fn kill(mut child: Child) {
     let group = Pid::from_raw(child.id().cast_signed());
+    if killpg(group, Signal::SIGTERM).is_ok() && matches!(wait(&mut child, Instant::now() + GRACE), Ok(Some(_))) {
+        // What it started itself has no such need.
+        let _ = killpg(group, Signal::SIGKILL);
+        return;
+    }
     if let Err(errno) = killpg(group, Signal::SIGKILL) {
         tracing::warn!(%group, %errno, "cannot kill a program that took too long");
     }
@@ -294,6 +302,18 @@ mod tests {
         let error = shell("sleep 600 & sleep 600", Duration::from_millis(200)).unwrap_err();
         assert_eq!(error.kind(), HostErrorKind::TimedOut);
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_program_at_its_limit_may_finish_what_it_is_at() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!(
+            "trap 'echo done > {}; exit' TERM; while :; do sleep 0.1; done",
+            file.path().display()
+        );
+        let error = shell(&script, Duration::from_millis(200)).unwrap_err();
+        assert_eq!(error.kind(), HostErrorKind::TimedOut);
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "done\n");
     }
 
     #[test]

@@ -84,6 +84,7 @@ impl Filesystems for Running {
     fn mount(&self, node: &Path, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.mount", &target.display().to_string(), |state| {
             let (vg, lv, _) = device(state, "mount", node)?;
+            state.note_hang("mount", Some(node.to_owned()));
             if state.mounts.contains_key(target) {
                 return Err(busy("mount", &target.display().to_string()));
             }
@@ -118,6 +119,7 @@ impl Filesystems for Running {
 
     fn thaw(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.thaw", &target.display().to_string(), |state| {
+            state.note_hang("thaw", state.mounts.get(target).cloned());
             state.frozen.remove(target);
             Ok(())
         })

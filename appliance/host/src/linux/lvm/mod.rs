@@ -3,12 +3,14 @@
 
 pub(crate) mod args;
 mod durable;
+mod limits;
 mod messages;
 mod raid;
 mod raid_report;
 mod raid_superblock;
 mod raids;
 mod report;
+mod suspended;
 mod takeover;
 mod thin;
 
@@ -25,9 +27,6 @@ use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
 use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize};
-
-/// A command waits for disks that spin up and for groups that another command has locked.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// LVM on this machine.
 #[derive(Debug, Default)]
@@ -59,7 +58,7 @@ impl LinuxLvm {
             operation,
             program: command.program,
             args: &command.args,
-            limit: LIMIT,
+            limit: limits::of(command),
         }
     }
 
@@ -155,6 +154,10 @@ impl Lvm for LinuxLvm {
 
     fn hide(&self, nodes: BTreeSet<PathBuf>) {
         *self.hidden.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    fn resume(&self, patience: Duration) -> Result<Vec<String>, HostError> {
+        self.resume_suspended(patience)
     }
 
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
