@@ -34,6 +34,9 @@ const LOOK_AFTER: Duration = Duration::from_secs(15);
 const ASK_DISKS: Duration = Duration::from_secs(3600);
 const ASK_DISKS_FIRST: Duration = Duration::from_secs(120);
 
+/// How many volumes are mounted at once: each writes a little to the log that it has recovered, and waits for its disks.
+const MOUNTS_AT_ONCE: usize = 4;
+
 /// After a start that failed: a service or a device may come yet.
 const START_AGAIN: Duration = Duration::from_secs(5);
 
@@ -96,7 +99,9 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
         volumes_dir: arguments.volumes_dir.clone(),
         overcommit_percent: arguments.overcommit_percent,
         degraded_wait: Duration::from_secs(arguments.degraded_wait),
+        mounts_at_once: MOUNTS_AT_ONCE,
         look_at_raids_every: Some(Duration::from_secs(10)),
+        ..Config::default()
     };
     let engine = Engine::new(host.clone(), config);
     let (stop, stopping) = watch::channel(false);

@@ -40,6 +40,10 @@ pub struct Config {
     /// How long after the start a pool that lacks disks waits for them before it is served without, if it can be; and how
     /// long a disk may be away before a spare takes its place.
     pub degraded_wait: Duration,
+    /// How many volumes are mounted at once.
+    pub mounts_at_once: usize,
+    /// How long a mount is waited for before the others are served without it.
+    pub mount_patience: Duration,
     /// How often the kernel is asked whether it still uses every image; none: never.
     pub look_at_raids_every: Option<Duration>,
 }
@@ -51,6 +55,8 @@ impl Default for Config {
             volumes_dir: PathBuf::from("/volumes"),
             overcommit_percent: 100,
             degraded_wait: Duration::ZERO,
+            mounts_at_once: 1,
+            mount_patience: Duration::from_secs(120),
             look_at_raids_every: None,
         }
     }
@@ -82,6 +88,8 @@ pub(crate) struct Inner {
     /// Held while exports are replaced; whether the last time failed.
     exports_stale: Mutex<bool>,
     pub(crate) started: AtomicBool,
+    /// Whether a command of LVM's was cut short, here or before the start, and nobody has looked what it left.
+    pub(crate) maybe_suspended: AtomicBool,
     orphans: Mutex<HashSet<Orphan>>,
     /// When the state was last read as a whole.
     read_at: Mutex<Option<Instant>>,
@@ -120,6 +128,7 @@ impl Engine {
             pending: Mutex::default(),
             exports_stale: Mutex::new(true),
             started: AtomicBool::new(false),
+            maybe_suspended: AtomicBool::new(true),
             orphans: Mutex::default(),
             read_at: Mutex::default(),
             changes: OnceLock::new(),
@@ -161,7 +170,7 @@ impl Engine {
 
     /// Whether no operation is far beyond its limit. For the watchdog.
     pub fn alive(&self) -> bool {
-        self.0.operations.in_time()
+        self.0.operations.in_time(self.0.lvm.is_at_length())
     }
 
     pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
@@ -236,13 +245,41 @@ impl Engine {
 
     /// Reads all anew if a change failed.
     pub(crate) fn after_lvm<T>(&self, outcome: Result<T, EngineError>) -> Result<T, EngineError> {
-        if let Err(EngineError::Host { source, .. }) = &outcome
-            && source.kind() != HostErrorKind::PowerLost
-            && let Err(error) = self.read_lvm()
-        {
+        let Err(EngineError::Host { source, .. }) = &outcome else {
+            return outcome;
+        };
+        match source.kind() {
+            HostErrorKind::PowerLost => return outcome,
+            HostErrorKind::TimedOut => {
+                self.0.maybe_suspended.store(true, Ordering::SeqCst);
+                self.resume_suspended(Duration::ZERO);
+            }
+            HostErrorKind::Busy | HostErrorKind::Failed => {}
+        }
+        if let Err(error) = self.read_lvm() {
             tracing::warn!(%error, "after a failed change the state could not be read");
         }
         outcome
+    }
+
+    /// Lets I/O go on to what a command of LVM's that was cut short has left suspended: whoever uses such a volume hangs.
+    /// While one runs yet that does not end within `patience`, that is left to the next call.
+    pub(crate) fn resume_suspended(&self, patience: Duration) {
+        if !self.0.maybe_suspended.load(Ordering::SeqCst) {
+            return;
+        }
+        // A command that runs suspends what it must.
+        let _still = self.0.lvm.still();
+        match self.0.host.lvm.resume(patience) {
+            Ok(resumed) => {
+                self.0.maybe_suspended.store(false, Ordering::SeqCst);
+                for name in resumed {
+                    let message = format!("{name} was suspended by a change that was cut short; it goes on");
+                    self.record(EventKind::VolumeChanged, Severity::Warning, Some(name), None, message);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "volumes may be suspended; it is tried again"),
+        }
     }
 
     /// Makes the exports what the view says.

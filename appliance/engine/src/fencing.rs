@@ -1,10 +1,10 @@
 //! Cutting a client off from a volume whose export it has lost. Invariant: nothing is revoked before the export is gone,
 //! or the client would take it back at once; what is revoked is the least that frees the volume's locks, and what else
-//! that touched is told.
+//! that touched is told; nothing is answered while a request of the client's that was let in before is under way.
 //!
 //! What each way touches was measured on this system's kernel; docs/storage.md has the table.
 
-use cistern_host::NfsSession;
+use cistern_host::{ExportEntry, ExportUsers, NfsSession};
 use cistern_model::{
     Client, EventKind, FenceMethod, FenceReport, HeldState, Principal, Severity, Touched, VolumeId, VolumeName,
 };
@@ -25,6 +25,15 @@ impl Engine {
         name: &VolumeName,
         client: Client,
     ) -> Result<Vec<FenceReport>, EngineError> {
+        // What passed the check of its export before that was gone may be writing yet.
+        let taken = ExportEntry {
+            path: self.path_of(id),
+            fsid: id.uuid(),
+            clients: vec![client],
+            users: ExportUsers::default(),
+        };
+        let settled = self.0.host.exports.settle(&taken);
+        settled.doing(|| format!("wait for what {client} is doing on volume {id}"))?;
         let mut reports: Vec<FenceReport> = Vec::new();
         for _ in 0..LOOKS {
             let sessions = self.sessions(id)?;

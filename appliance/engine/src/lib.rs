@@ -115,6 +115,7 @@ mod rollback;
 mod schedules;
 mod scrub;
 mod scrub_schedule;
+mod serving;
 mod shun;
 mod snapshot_steps;
 mod snapshots;

@@ -2,7 +2,7 @@
 //! LVM while the state is read as a whole. No lock but a name's own is held while a filesystem is made or unmounted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cistern_model::PoolId;
@@ -65,28 +65,85 @@ impl Drop for Held<'_> {
     }
 }
 
+/// A command of LVM's that runs for longer is one that may take an hour: a check of a pool's metadata, the removal of a
+/// volume of terabytes. Who waits to read the state then lets the changes of other pools go first.
+const LONG: Duration = Duration::from_secs(5);
+/// The longest that the host lets a command run, and what it takes to end it; but for moving all of a disk.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
+
 /// The right to change LVM's metadata.
 #[derive(Default)]
 pub(crate) struct LvmLocks {
-    world: RwLock<()>,
+    world: Mutex<World>,
+    changed: Condvar,
     pools: Mutex<HashMap<PoolId, Arc<Mutex<()>>>>,
 }
 
+#[derive(Default)]
+struct World {
+    number: u64,
+    /// The changes that are under way, each with its begin.
+    changes: BTreeMap<u64, Instant>,
+    readers_waiting: usize,
+    reading: bool,
+}
+
+impl World {
+    fn is_at_length(&self) -> bool {
+        let long = |begun: &Instant| (LONG..LONGEST).contains(&begun.elapsed());
+        self.changes.values().any(long)
+    }
+}
+
+/// Nobody changes anything while this is held.
+pub(crate) struct Still<'a>(&'a LvmLocks);
+
+struct Changing<'a>(&'a LvmLocks, u64);
+
 impl LvmLocks {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Runs `body` while nobody else changes this pool, and nobody reads the state as a whole.
     pub(crate) fn change<T>(&self, pool: PoolId, body: impl FnOnce() -> T) -> T {
-        let _world: RwLockReadGuard<'_, ()> = self.world.read().unwrap_or_else(PoisonError::into_inner);
         let lock = {
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
             pools.entry(pool).or_default().clone()
         };
         let _pool = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.begin();
         body()
     }
 
-    /// Nobody changes anything while this is held.
-    pub(crate) fn still(&self) -> RwLockWriteGuard<'_, ()> {
-        self.world.write().unwrap_or_else(PoisonError::into_inner)
+    fn begin(&self) -> Changing<'_> {
+        let mut world = self.world();
+        while world.reading || (world.readers_waiting > 0 && !world.is_at_length()) {
+            // With a limit: that something is long already is told by nobody.
+            let waited = self.changed.wait_timeout(world, LONG / 5);
+            world = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        world.number += 1;
+        let number = world.number;
+        world.changes.insert(number, Instant::now());
+        Changing(self, number)
+    }
+
+    /// Nobody changes anything while what this gives back is held.
+    pub(crate) fn still(&self) -> Still<'_> {
+        let mut world = self.world();
+        world.readers_waiting += 1;
+        while world.reading || !world.changes.is_empty() {
+            world = self.changed.wait(world).unwrap_or_else(PoisonError::into_inner);
+        }
+        world.readers_waiting -= 1;
+        world.reading = true;
+        Still(self)
+    }
+
+    /// Whether a command runs that has taken long and may take longer: whoever waits for it is not stuck.
+    pub(crate) fn is_at_length(&self) -> bool {
+        self.world().is_at_length()
     }
 
     pub(crate) fn forget(&self, pool: PoolId) {
@@ -94,11 +151,34 @@ impl LvmLocks {
     }
 }
 
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.0.world().reading = false;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.world().changes.remove(&self.1);
+        self.0.changed.notify_all();
+    }
+}
+
 /// What is under way, for the watchdog: each call of the host's has a limit, so an operation that is far beyond the sum
-/// of its steps' limits has met a deadlock.
+/// of its steps' limits has met a deadlock. What a command of LVM's takes that is at length counts for nobody: it may be
+/// an hour, and anybody may have waited for it.
 #[derive(Default)]
 pub(crate) struct Operations {
-    running: Mutex<(u64, BTreeMap<u64, Instant>)>,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    number: u64,
+    deadlines: BTreeMap<u64, Instant>,
+    /// When it was last asked whether all are in time.
+    looked: Option<Instant>,
 }
 
 /// An operation that runs until this is dropped.
@@ -108,32 +188,38 @@ pub(crate) struct Operation<'a> {
 }
 
 impl Operations {
-    fn locked(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Instant>)> {
+    fn locked(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An operation begins that must end within `limit`.
     pub(crate) fn begin(&self, limit: Duration) -> Operation<'_> {
         let mut running = self.locked();
-        running.0 += 1;
-        let number = running.0;
-        running.1.insert(number, Instant::now() + limit);
+        running.number += 1;
+        let number = running.number;
+        running.deadlines.insert(number, Instant::now() + limit);
         Operation {
             operations: self,
             number,
         }
     }
 
-    /// Whether all are within their limits.
-    pub(crate) fn in_time(&self) -> bool {
+    /// Whether all are within their limits. With `standing` the time since this was asked last counts for nobody.
+    pub(crate) fn in_time(&self, standing: bool) -> bool {
         let now = Instant::now();
-        self.locked().1.values().all(|deadline| *deadline > now)
+        let mut running = self.locked();
+        let last = running.looked.replace(now).unwrap_or(now);
+        if standing {
+            let since = now.duration_since(last).max(LONG);
+            running.deadlines.values_mut().for_each(|deadline| *deadline += since);
+        }
+        standing || running.deadlines.values().all(|deadline| *deadline > now)
     }
 }
 
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
-        self.operations.locked().1.remove(&self.number);
+        self.operations.locked().deadlines.remove(&self.number);
     }
 }
 
@@ -141,6 +227,10 @@ impl Drop for Operation<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    fn pool(number: u128) -> PoolId {
+        PoolId::from_uuid(uuid::Uuid::from_u128(number))
+    }
 
     #[test]
     fn one_at_a_time_holds_a_name() {
@@ -161,13 +251,62 @@ mod tests {
     }
 
     #[test]
+    fn nothing_changes_while_the_state_is_read_and_one_change_at_a_time_is_at_a_pool() {
+        let (locks, inside) = (LvmLocks::default(), AtomicU32::new(0));
+        let pools = [pool(1), pool(2)];
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (locks, inside, id) = (&locks, &inside, pools[n % 2]);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        locks.change(id, || {
+                            assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                        });
+                        let _still = locks.still();
+                        assert_eq!(inside.load(Ordering::SeqCst), 0);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn while_a_command_takes_long_other_pools_are_changed_and_nobody_counts_as_stuck() {
+        let (locks, operations) = (LvmLocks::default(), Operations::default());
+        let _waiting = operations.begin(Duration::from_millis(1));
+        let (begun, other) = (Instant::now(), Mutex::new(None));
+        let ending = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| locks.change(pool(1), || ending.wait()));
+            while locks.world().changes.is_empty() {
+                std::thread::yield_now();
+            }
+            scope.spawn(|| drop(locks.still()));
+            while locks.world().readers_waiting == 0 {
+                std::thread::yield_now();
+            }
+            assert!(!operations.in_time(locks.is_at_length()));
+            locks.change(pool(2), || {
+                *other.lock().unwrap() = Some(begun.elapsed());
+                assert!(operations.in_time(locks.is_at_length()));
+            });
+            ending.wait();
+        });
+        let taken = other.lock().unwrap().unwrap();
+        assert!((LONG..LONG * 3).contains(&taken), "{taken:?}");
+        // What it took is counted for nobody.
+        assert!(operations.in_time(locks.is_at_length()));
+    }
+
+    #[test]
     fn an_operation_beyond_its_limit_is_noticed_until_it_ends() {
         let operations = Operations::default();
         let _good = operations.begin(Duration::from_secs(60));
-        assert!(operations.in_time());
+        assert!(operations.in_time(false));
         let stuck = operations.begin(Duration::ZERO);
-        assert!(!operations.in_time());
+        assert!(!operations.in_time(false));
         drop(stuck);
-        assert!(operations.in_time());
+        assert!(operations.in_time(false));
     }
 }

@@ -29,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(3600);
 
 /// What is held while all is reconciled.
 pub(crate) const RECONCILING: &str = "the reconciling of everything";
+/// How long a start waits for a command of LVM's that the supervisor before left running.
+const LAST_COMMAND: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Makes everything as the disks say, then starts the NFS server. Fails if the disks cannot be read or NFS cannot be
@@ -37,6 +39,9 @@ impl Engine {
         self.recall();
         // What another supervisor on this machine kept from LVM is looked at anew.
         self.0.host.lvm.hide(BTreeSet::new());
+        // Before anything is asked of a filesystem: what lies on a suspended volume does not answer, and the kernel loses
+        // count of who froze it if it is thawed under a command that suspends it. One of the supervisor before may run yet.
+        self.resume_suspended(LAST_COMMAND);
         self.thaw_all()?;
         self.reconcile()?;
         self.remember_surroundings();
@@ -89,9 +94,7 @@ impl Engine {
             .into_iter()
             .map(|mount| mount.target)
             .collect();
-        for (pool, id) in ready {
-            self.serve(pool, id, &mounted)?;
-        }
+        self.serve_all(ready, &mounted)?;
         self.serve_snapshots(&mounted)?;
         self.publish()?;
         self.withdraw_trash(&mounted)?;
@@ -278,7 +281,7 @@ impl Engine {
     }
 
     /// Mounts a ready volume. Fails only if the machine is gone.
-    fn serve(&self, pool: PoolId, id: VolumeId, mounted: &HashSet<PathBuf>) -> Result<(), EngineError> {
+    pub(crate) fn serve(&self, pool: PoolId, id: VolumeId, mounted: &HashSet<PathBuf>) -> Result<(), EngineError> {
         let Ok((_, volume)) = self.visible_volume(&Principal::local(), id) else {
             return Ok(());
         };
@@ -367,13 +370,10 @@ impl Engine {
 
     /// Mounts volumes anew whose filesystem the kernel has shut down. Fails only if the machine is gone.
     pub(crate) fn revive_volumes(&self) -> Result<(), EngineError> {
-        for (pool, id) in self.volumes_in(|stage| stage == Stage::Ready) {
-            let path = self.path_of(id);
-            if self.0.host.filesystems.is_up(&path).is_ok_and(|up| !up) {
-                self.serve(pool, id, &HashSet::from([path]))?;
-            }
-        }
-        Ok(())
+        let mut down = self.volumes_in(|stage| stage == Stage::Ready);
+        down.retain(|(_, id)| self.0.host.filesystems.is_up(&self.path_of(*id)).is_ok_and(|up| !up));
+        let mounted = down.iter().map(|(_, id)| self.path_of(*id)).collect();
+        self.serve_all(down, &mounted)
     }
 
     /// Mounts a filesystem anew that the kernel has shut down. While its pool takes no writes that would be in vain.

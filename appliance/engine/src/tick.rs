@@ -16,6 +16,7 @@ impl Engine {
             return;
         };
         let _operation = self.0.operations.begin(Duration::from_secs(1200));
+        self.resume_suspended(Duration::ZERO);
         self.activate_again();
         self.reconcile_owed();
         self.look_at_clock();

@@ -85,6 +85,11 @@ pub trait Exports: Send + Sync {
     /// first. No error if it is not there. The client makes a new one, if it is there, and takes back what it can.
     fn expire(&self, session: &str) -> Result<(), HostError>;
 
+    /// After access was taken from these clients of an export (its path, `fsid` and the clients count): returns when nothing
+    /// that they asked for before can have an effect any more, and nothing that was answered late lets them in again.
+    /// Fails if that takes too long.
+    fn settle(&self, entry: &ExportEntry) -> Result<(), HostError>;
+
     /// Makes the server let go of a filesystem whose export was taken away, so that it can be unmounted: its cached
     /// entries expire, and opens and locks that clients hold on it are revoked. Does nothing if the server is stopped.
     fn release(&self, path: &Path) -> Result<(), HostError>;

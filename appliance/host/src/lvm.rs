@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cistern_model::{Bytes, Percent};
 
@@ -138,6 +139,11 @@ pub trait Lvm: Send + Sync {
     /// devices that fail what is written to them, because LVM changes nothing in a group of which it cannot write to each
     /// device that it sees. It is not kept over a restart.
     fn hide(&self, nodes: BTreeSet<PathBuf>);
+
+    /// Lets I/O go on to volumes that a command which was cut short has left suspended, as their group says they are to be;
+    /// their names. Nobody may begin a command meanwhile. Fails `Busy`, having done nothing, if one runs and does not end
+    /// within `patience`.
+    fn resume(&self, patience: Duration) -> Result<Vec<String>, HostError>;
 
     /// Takes the physical volume's label off a device that is in no group.
     fn remove_pv(&self, node: &Path) -> Result<(), HostError>;

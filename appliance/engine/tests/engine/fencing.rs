@@ -159,3 +159,24 @@ fn a_fence_that_failed_is_made_up_for_by_the_same_request() {
     assert_eq!(fence(&rig, &one).len(), 1);
     rig.check();
 }
+
+#[test]
+fn nothing_is_answered_while_a_request_that_was_let_in_is_under_way() {
+    let (rig, one, _) = shared();
+    let slow = || cistern_host::HostError::TimedOut {
+        operation: "wait for a write".into(),
+        limit: std::time::Duration::from_secs(30),
+    };
+    // The same request again finds no tag, and waits all the same.
+    for _ in 0..2 {
+        rig.machine.fail_next("exports.settle", slow());
+        refused(
+            rig.engine.remove_client(&by(), one.id, client(NODE)),
+            ErrorKind::TimedOut,
+        );
+    }
+    assert_eq!(fence(&rig, &one), []);
+    let calls = rig.machine.calls();
+    let last = |name: &str| calls.iter().rposition(|call| call.starts_with(name)).unwrap();
+    assert!(last("exports.set ") < last("exports.settle") && last("exports.settle") < last("exports.sessions"));
+}

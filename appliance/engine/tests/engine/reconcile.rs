@@ -6,6 +6,8 @@ use cistern_host::memory::MemoryHost;
 use cistern_host::{Change, HostError};
 use cistern_model::{Bytes, ErrorKind, EventKind, Layout, PoolState, VolumeState};
 
+use cistern_engine::{Config, Engine, VolumeFilter};
+
 use crate::support::{Rig, by, client, path, refused, serial, volume_request};
 
 #[test]
@@ -323,4 +325,87 @@ fn an_nfs_server_that_does_not_start_is_an_error_and_the_volumes_are_mounted() {
     assert_eq!(rig.machine.mounts().len(), 1);
     rig.engine.start().unwrap();
     rig.check();
+}
+
+#[test]
+fn what_an_lvm_command_left_suspended_goes_on_before_anything_is_asked_of_it() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let (vg, lv) = (volume.pool.to_string(), volume.id.to_string());
+    rig.machine.leave_suspended(&vg, &lv);
+    let rig = Rig::on(rig.machine.clone());
+    assert_eq!(rig.machine.suspended(), Vec::<String>::new());
+    let told = rig.engine.events(0, 1000);
+    assert!(told.iter().any(|event| event.message.contains("it goes on")));
+    rig.check();
+    // The same when a command took too long; while that still runs, the clock tries again.
+    rig.machine.leave_suspended(&vg, &lv);
+    rig.machine.fail_next("lvm.resume", busy());
+    rig.machine.fail_next("lvm.tag_lv", timed_out());
+    refused(
+        rig.engine.add_client(&by(), volume.id, client("10.0.0.9")),
+        ErrorKind::TimedOut,
+    );
+    assert_eq!(rig.machine.suspended().len(), 1);
+    rig.engine.tick();
+    assert_eq!(rig.machine.suspended(), Vec::<String>::new());
+    let asked = || {
+        rig.machine
+            .calls()
+            .iter()
+            .filter(|call| call.starts_with("lvm.resume"))
+            .count()
+    };
+    let before = asked();
+    rig.engine.tick();
+    assert_eq!(asked(), before);
+    rig.check();
+}
+
+fn timed_out() -> HostError {
+    HostError::TimedOut {
+        operation: "a command".into(),
+        limit: Duration::from_secs(120),
+    }
+}
+
+fn busy() -> HostError {
+    HostError::Busy {
+        operation: "resume".into(),
+        object: "LVM".into(),
+    }
+}
+
+#[test]
+fn a_volume_whose_mount_hangs_keeps_no_other_from_being_served() {
+    for mounts_at_once in [1, 4] {
+        let rig = Rig::with_pool();
+        for n in 0..6 {
+            rig.make_volume(&format!("v{n}"), Bytes::mib(300));
+        }
+        rig.machine.restart();
+        rig.machine.block("filesystems.mount");
+        let config = Config {
+            mounts_at_once,
+            mount_patience: Duration::from_millis(200),
+            ..Config::default()
+        };
+        let engine = Engine::new(rig.machine.host(), config);
+        let begun = Instant::now();
+        engine.start().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        // All wait, and each has its export.
+        assert_eq!(rig.machine.exports_at_nfs_start().pop().unwrap().len(), 6);
+        let states = || -> Vec<VolumeState> {
+            let volumes = engine.volumes(&by(), &VolumeFilter::default(), 100, None).unwrap();
+            volumes.items.iter().map(|volume| volume.state).collect()
+        };
+        assert_eq!(states(), [VolumeState::Failed; 6]);
+        rig.machine.unblock("filesystems.mount");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while states() != [VolumeState::Ready; 6] && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(states(), [VolumeState::Ready; 6]);
+    }
 }

@@ -117,6 +117,11 @@ fn a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing(bench: &Bench<'
     exports.expire("17").done("ending a session that is not there")?;
     for path in [&target, &bench.target("w")] {
         exports.release(path).done("releasing")?;
+        let gone = ExportEntry {
+            path: path.to_owned(),
+            ..entry(bench, "gone", &["10.0.0.1", "10.0.1.0/24"])?
+        };
+        exports.settle(&gone).done("waiting for what is under way")?;
     }
     bench.host.filesystems.unmount(&target).done("unmounting")
 }

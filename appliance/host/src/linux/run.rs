@@ -1,7 +1,7 @@
 //! Runs programs. The only place in Cistern that does.
 //!
 //! Invariant: a program gets an argument list (never a shell), a fixed environment, no input but a few lines at most, and a
-//! limit; at the limit its whole process group is killed. What it prints is captured, never shown.
+//! limit; at the limit its whole process group is asked to end, and then killed. What it prints is captured, never shown.
 //! Between its fork and its exec a program has copies of all that is open here, and [`close`] waits for that: a device that
 //! was opened exclusively would stay busy for as long, for whoever mounts it next.
 //!
@@ -31,6 +31,9 @@ const STDERR_KEPT: usize = 2000;
 const OUTPUT_LIMIT: usize = 256 << 20;
 /// Read while a program is between its fork and its exec.
 static STARTING: RwLock<()> = RwLock::new(());
+/// How long a program that is to end has for that. LVM lets no signal through while it holds a group, and so ends only
+/// where nothing is half done and no device is suspended.
+const GRACE: Duration = Duration::from_secs(60);
 /// How long to wait for a killed program before it is left to a thread of its own: one that hangs in the kernel goes
 /// only when its disk answers.
 const REAP: Duration = Duration::from_secs(2);
@@ -181,7 +184,8 @@ type Pipes = (Vec<u8>, Vec<u8>);
 
 /// Reads both pipes to their ends; `None` at the deadline.
 fn capture(child: &mut Child, deadline: Instant) -> io::Result<Option<Pipes>> {
-    let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {
+    // They stay open: a program that is asked to end may still say something, and must not die of that.
+    let (Some(out), Some(err)) = (child.stdout.as_mut(), child.stderr.as_mut()) else {
         return Err(io::Error::other("the program has no pipes"));
     };
     unblock(out.as_fd())?;
@@ -205,8 +209,8 @@ fn capture(child: &mut Child, deadline: Instant) -> io::Result<Option<Pipes>> {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        out_open = out_open && drain(&mut out, &mut stdout)?;
-        err_open = err_open && drain(&mut err, &mut stderr)?;
+        out_open = out_open && drain(out, &mut stdout)?;
+        err_open = err_open && drain(err, &mut stderr)?;
         if stdout.len() > OUTPUT_LIMIT || stderr.len() > OUTPUT_LIMIT {
             return Err(io::Error::other("the program prints without end"));
         }
@@ -245,6 +249,11 @@ fn wait(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> 
 
 fn kill(mut child: Child) {
     let group = Pid::from_raw(child.id().cast_signed());
+    if killpg(group, Signal::SIGTERM).is_ok() && matches!(wait(&mut child, Instant::now() + GRACE), Ok(Some(_))) {
+        // What it started itself has no such need.
+        let _ = killpg(group, Signal::SIGKILL);
+        return;
+    }
     if let Err(errno) = killpg(group, Signal::SIGKILL) {
         tracing::warn!(%group, %errno, "cannot kill a program that took too long");
     }
@@ -294,6 +303,18 @@ mod tests {
         let error = shell("sleep 600 & sleep 600", Duration::from_millis(200)).unwrap_err();
         assert_eq!(error.kind(), HostErrorKind::TimedOut);
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn a_program_at_its_limit_may_finish_what_it_is_at() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let script = format!(
+            "trap 'echo done > {}; exit' TERM; while :; do sleep 0.1; done",
+            file.path().display()
+        );
+        let error = shell(&script, Duration::from_secs(2)).unwrap_err();
+        assert_eq!(error.kind(), HostErrorKind::TimedOut);
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), "done\n");
     }
 
     #[test]

@@ -75,6 +75,10 @@ impl Exports for Running {
         })
     }
 
+    fn settle(&self, entry: &ExportEntry) -> Result<(), HostError> {
+        self.look("exports.settle", &entry.path.display().to_string(), |_| Ok(()))
+    }
+
     fn release(&self, path: &Path) -> Result<(), HostError> {
         self.change("exports.release", &path.display().to_string(), |state| {
             revoke(state, path);

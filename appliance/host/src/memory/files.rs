@@ -27,6 +27,7 @@ fn device(state: &State, operation: &str, node: &Path) -> Result<(String, String
 
 fn mount(state: &mut State, node: &Path, target: &Path) -> Result<(), HostError> {
     let (vg, lv, _) = device(state, "mount", node)?;
+    state.note_hang("mount", Some(node.to_owned()));
     if state.mounts.contains_key(target) {
         return Err(busy("mount", &target.display().to_string()));
     }
@@ -133,6 +134,7 @@ impl Filesystems for Running {
 
     fn thaw(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.thaw", &target.display().to_string(), |state| {
+            state.note_hang("thaw", state.mounts.get(target).cloned());
             mounted(state, "thaw", target)?;
             state.frozen.remove(target);
             Ok(())

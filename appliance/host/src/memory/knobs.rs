@@ -36,6 +36,17 @@ impl MemoryHost {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// A command that was cut short leaves a volume suspended: whoever asks something of what is mounted from it waits,
+    /// which a call here cannot and fails in place of.
+    pub fn leave_suspended(&self, vg: &str, lv: &str) {
+        self.lock().suspended.insert(format!("{vg}/{lv}"));
+    }
+
+    /// The volumes, `vg/lv`, that are suspended.
+    pub fn suspended(&self) -> Vec<String> {
+        self.lock().suspended.iter().cloned().collect()
+    }
+
     /// What should never have been tried: writing to a disk or a device with something unknown on it, or changing a group
     /// of another machine.
     pub fn violations(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cistern_model::{Bytes, Percent};
 
@@ -33,6 +34,12 @@ impl Lvm for Running {
             state.hidden = nodes;
             Ok(())
         });
+    }
+
+    fn resume(&self, _patience: Duration) -> Result<Vec<String>, HostError> {
+        self.look("lvm.resume", "", |state| {
+            Ok(std::mem::take(&mut state.suspended).into_iter().collect())
+        })
     }
 
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {

@@ -24,6 +24,8 @@ pub(super) struct State {
     pub(super) vgs: BTreeMap<String, Vg>,
     pub(super) records: BTreeMap<String, Record>,
     // From here on, volatile.
+    /// Volumes, `vg/lv`, whose users wait.
+    pub(super) suspended: BTreeSet<String>,
     pub(super) mounts: BTreeMap<PathBuf, PathBuf>,
     /// Of what was mounted before it got another name: the node that it had.
     pub(super) given: BTreeMap<PathBuf, PathBuf>,
@@ -139,6 +141,7 @@ impl State {
             pinned: BTreeSet::new(),
             read_only: BTreeSet::new(),
             frozen: BTreeSet::new(),
+            suspended: BTreeSet::new(),
             shut_down: BTreeSet::new(),
             boot: 1,
             dark: false,
@@ -181,6 +184,7 @@ impl State {
         self.pinned.clear();
         self.read_only.clear();
         self.frozen.clear();
+        self.suspended.clear();
         self.shut_down.clear();
         self.faults.disarm();
         self.blocked.clear();
@@ -233,6 +237,16 @@ impl State {
                 let images: Vec<usize> = images.collect();
                 plain.dead.extend(images);
             }
+        }
+    }
+
+    /// Who asks something of a filesystem on a suspended volume does not come back. A test cannot wait for ever.
+    pub(super) fn note_hang(&mut self, call: &str, node: Option<PathBuf>) {
+        let Some((vg, lv)) = node.as_deref().and_then(lv_of_node) else {
+            return;
+        };
+        if self.suspended.contains(&format!("{vg}/{lv}")) {
+            self.violations.push(format!("{call} hangs: {vg}/{lv} is suspended"));
         }
     }
 

@@ -42,6 +42,12 @@ impl Stale<'_> {
     }
 }
 
+/// Of a cache's content the answers that hold and say yes.
+pub(super) fn allowed(content: &str) -> String {
+    let yes = content.lines().filter(|line| !line.starts_with('#'));
+    yes.map(|line| format!("{line}\n")).collect()
+}
+
 /// Lines for the channel of `nfsd.export`, from its content: `PATH TAB DOMAIN(FLAGS)`.
 pub(super) fn exports(content: &str, stale: &Stale<'_>) -> Vec<String> {
     let line = |line: &str| {
@@ -152,6 +158,13 @@ mod tests {
             ]
         );
         assert_eq!(handles(caches()[1], &stale(None)).len(), 2);
+    }
+
+    #[test]
+    fn what_says_no_is_not_among_what_is_allowed() {
+        let all = exports(caches()[0], &stale(None));
+        let yes = exports(&allowed(caches()[0]), &stale(None));
+        assert!(!yes.is_empty() && yes.len() < all.len(), "{yes:?} of {all:?}");
     }
 
     #[test]

@@ -8,11 +8,14 @@
 mod kernel;
 mod sessions;
 mod table;
+mod under_way;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use cistern_model::Client;
 
@@ -30,6 +33,10 @@ const CACHES: [&str; 3] = [HANDLES, EXPORTS, ADDRESSES];
 const EXPORTS: &str = "nfsd.export";
 const HANDLES: &str = "nfsd.fh";
 const ADDRESSES: &str = "auth.unix.ip";
+
+/// How long mountd may be at an answer, and how often within that it is looked for one that is late.
+const LATE_ANSWER: Duration = Duration::from_millis(50);
+const LATE_ANSWERS: u32 = 3;
 
 /// This machine's exports.
 #[derive(Debug, Default)]
@@ -51,9 +58,10 @@ impl LinuxExports {
     fn change(&self, operation: &str, change: impl FnOnce(&Table) -> Table) -> Result<(), HostError> {
         let mut known = self.known();
         let stamp = stamp(operation)?;
-        let old = match known.take() {
-            Some((then, table)) if Some(then) == stamp => table,
-            Some(_) | None => read(operation)?,
+        // Taken: after an error nothing is known until a change has succeeded.
+        let (old, sure) = match known.take() {
+            Some((then, table)) if Some(then) == stamp => (table, true),
+            Some(_) | None => (read(operation)?, false),
         };
         let new = change(&old);
         let changes = old.changes(&new);
@@ -70,9 +78,35 @@ impl LinuxExports {
             file::replace(operation, Path::new(TABLE), &new.etab())?;
         }
         // From here on mountd gives the new answers; what the kernel knows from before must go.
-        forget(operation, &old, &new, &changes)?;
+        match Forgetting::after(sure, &changes) {
+            Forgetting::Nothing => {}
+            Forgetting::What => forget(operation, &old, &new, &changes)?,
+            Forgetting::All => flush(operation)?,
+        }
         *known = self::stamp(operation)?.map(|stamp| (stamp, new));
         Ok(())
+    }
+}
+
+/// Which of its answers the kernel is to forget after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forgetting {
+    Nothing,
+    /// Those that the change is about.
+    What,
+    All,
+}
+
+impl Forgetting {
+    /// `sure`: the table before the change was written here, and the kernel forgot then what was to be forgotten. Else the
+    /// table may say already what is asked for, and the kernel something else: a supervisor that died, or failed, between
+    /// the one and the other leaves that, and no comparison of tables shows it.
+    fn after(sure: bool, changes: &table::Changes) -> Forgetting {
+        match (sure, changes.is_empty()) {
+            (false, _) => Forgetting::All,
+            (true, true) => Forgetting::Nothing,
+            (true, false) => Forgetting::What,
+        }
     }
 }
 
@@ -107,6 +141,29 @@ impl Exports for LinuxExports {
 
     fn expire(&self, session: &str) -> Result<(), HostError> {
         sessions::expire(session)
+    }
+
+    fn settle(&self, entry: &ExportEntry) -> Result<(), HostError> {
+        let operation = format!("wait for what is under way at {}", entry.path.display());
+        let stale = Stale {
+            path: Some(&entry.path),
+            fsid: Some(entry.fsid),
+            peers: Some(&entry.clients),
+        };
+        // What mountd began to answer from the old table may come after the new one was told.
+        for _ in 0..LATE_ANSWERS {
+            thread::sleep(LATE_ANSWER);
+            tell_cache(&operation, EXPORTS, |content| {
+                kernel::exports(&kernel::allowed(content), &stale)
+            })?;
+            tell_cache(&operation, HANDLES, |content| {
+                kernel::handles(&kernel::allowed(content), &stale)
+            })?;
+        }
+        entry
+            .clients
+            .iter()
+            .try_for_each(|client| under_way::wait(&operation, client))
     }
 
     fn release(&self, path: &Path) -> Result<(), HostError> {
@@ -214,8 +271,33 @@ fn tell_cache(operation: &str, cache: &str, lines: impl FnOnce(&str) -> Vec<Stri
 
 fn flush(operation: &str) -> Result<(), HostError> {
     for cache in CACHES {
-        // Whatever number is written, everything in the cache expires.
-        file::tell(operation, format!("/proc/net/rpc/{cache}/flush"), "1\n")?;
+        let flush = format!("/proc/net/rpc/{cache}/flush");
+        // Whatever number is written, everything in the cache expires. A kernel whose server was never started has none.
+        if Path::new(&flush).exists() {
+            file::tell(operation, flush, "1\n")?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_kernel_may_know_an_older_table_it_forgets_all() {
+        let entry = ExportEntry {
+            path: "/volumes/a".into(),
+            fsid: uuid::Uuid::from_u128(1),
+            clients: vec!["10.77.0.2".parse().unwrap()],
+            users: crate::ExportUsers::default(),
+        };
+        let (none, one) = (Table::default(), Table::new(&[entry]));
+        let (same, taken) = (none.changes(&none), one.changes(&none));
+        // A supervisor that died after the table was written finds it as it should be.
+        assert_eq!(Forgetting::after(false, &same), Forgetting::All);
+        assert_eq!(Forgetting::after(false, &taken), Forgetting::All);
+        assert_eq!(Forgetting::after(true, &same), Forgetting::Nothing);
+        assert_eq!(Forgetting::after(true, &taken), Forgetting::What);
+    }
 }

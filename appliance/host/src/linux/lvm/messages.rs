@@ -13,7 +13,6 @@ use serde::Deserialize;
 use super::args::{self, LvmCommand};
 use super::{LinuxLvm, unexpected};
 use crate::HostError;
-use crate::linux::run::Output;
 
 /// A thin volume that the kernel has and LVM is about to have made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +25,13 @@ struct HalfMade {
 
 impl LinuxLvm {
     /// Runs a command that has LVM tell a thin pool something; once more, if it failed and a volume was half made.
-    pub(super) fn run_thin(&self, operation: &str, command: &LvmCommand, vg: &str) -> Result<Output, HostError> {
-        let failed = match self.run(operation, command) {
+    pub(super) fn run_thin(&self, operation: &str, command: &LvmCommand, vg: &str) -> Result<(), HostError> {
+        let failed = match self.change(operation, command, vg) {
             Err(error @ HostError::Failed { .. }) => error,
             outcome => return outcome,
         };
         match self.take_half_made(operation, vg) {
-            Ok(true) => self.run(operation, command),
+            Ok(true) => self.change(operation, command, vg),
             Ok(false) => Err(failed),
             Err(error) => {
                 tracing::warn!(%error, "whether a volume was half made cannot be told");

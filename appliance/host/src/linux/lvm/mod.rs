@@ -2,12 +2,15 @@
 //! the kernel, to say whether something holds it.
 
 pub(crate) mod args;
+mod durable;
+mod limits;
 mod messages;
 mod raid;
 mod raid_report;
 mod raid_superblock;
 mod raids;
 mod report;
+mod suspended;
 mod takeover;
 mod thin;
 
@@ -19,18 +22,17 @@ use std::time::Duration;
 use cistern_model::Bytes;
 
 use self::args::LvmCommand;
+use self::durable::Commits;
 use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
 use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize};
 
-/// A command waits for disks that spin up and for groups that another command has locked.
-const LIMIT: Duration = Duration::from_secs(120);
-
 /// LVM on this machine.
 #[derive(Debug, Default)]
 pub(super) struct LinuxLvm {
     counting: Mutex<()>,
+    commits: Commits,
     /// What no command is to see.
     hidden: Mutex<BTreeSet<PathBuf>>,
 }
@@ -38,6 +40,11 @@ pub(super) struct LinuxLvm {
 impl LinuxLvm {
     fn run(&self, operation: &str, command: &LvmCommand) -> Result<Output, HostError> {
         Self::prepared(operation, &self.sighted(command)).checked()
+    }
+
+    /// Runs a command that commits something to a group.
+    fn change(&self, operation: &str, command: &LvmCommand, vg: &str) -> Result<(), HostError> {
+        self.commit(operation, vg, || self.run(operation, command).map(drop))
     }
 
     /// A command that does not see what is hidden.
@@ -51,7 +58,7 @@ impl LinuxLvm {
             operation,
             program: command.program,
             args: &command.args,
-            limit: LIMIT,
+            limit: limits::of(command),
         }
     }
 
@@ -142,6 +149,7 @@ impl Lvm for LinuxLvm {
                     let health = Self::prepared(operation, &raid::raid_health()).finished()?;
                     raid_report::note_health(&mut state.raids, &health.stdout);
                 }
+                self.learn(operation, &state.pvs);
                 Ok(state)
             }
             Err(_) if !output.status.success() => Err(run.failed(&output)),
@@ -153,9 +161,14 @@ impl Lvm for LinuxLvm {
         *self.hidden.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
     }
 
+    fn resume(&self, patience: Duration) -> Result<Vec<String>, HostError> {
+        self.resume_suspended(patience)
+    }
+
     fn remove_pv(&self, node: &Path) -> Result<(), HostError> {
         let operation = format!("take LVM's label off {}", node.display());
         self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])?;
+        durable::flush(&operation, [node.to_owned()])?;
         // udev is told by the kernel, some time later; who lists disks next is to find this one blank.
         disks::refresh(&operation, node)
     }
@@ -163,20 +176,20 @@ impl Lvm for LinuxLvm {
     fn create_vg(&self, vg: &str, nodes: &[PathBuf], tags: &[String]) -> Result<(), HostError> {
         let operation = format!("make volume group {vg}");
         let system_id = self.system_id()?;
-        self.run_with(&operation, &args::create_vg(vg, &system_id, nodes, tags), nodes)
+        let command = args::create_vg(vg, &system_id, nodes, tags);
+        self.commits.joined(vg, nodes);
+        self.commit(&operation, vg, || self.run_with(&operation, &command, nodes))
     }
 
     fn remove_vg(&self, vg: &str) -> Result<(), HostError> {
-        self.run(&format!("remove volume group {vg}"), &args::remove_vg(vg))?;
-        Ok(())
+        self.change(&format!("remove volume group {vg}"), &args::remove_vg(vg), vg)
     }
 
     fn tag_vg(&self, vg: &str, change: &TagChange) -> Result<(), HostError> {
         if change.add.is_empty() && change.remove.is_empty() {
             return Ok(());
         }
-        self.run(&format!("tag volume group {vg}"), &args::tag_vg(vg, change))?;
-        Ok(())
+        self.change(&format!("tag volume group {vg}"), &args::tag_vg(vg, change), vg)
     }
 
     fn create_lv(
@@ -189,28 +202,25 @@ impl Lvm for LinuxLvm {
         tags: &[String],
     ) -> Result<(), HostError> {
         let command = args::create_lv(vg, lv, level, extents, nodes, tags);
-        self.run(&format!("make volume {vg}/{lv}"), &command)?;
-        Ok(())
+        self.change(&format!("make volume {vg}/{lv}"), &command, vg)
     }
 
     fn extend_lv(&self, vg: &str, lv: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
-        self.run(
+        self.change(
             &format!("extend volume {vg}/{lv}"),
             &args::extend_lv(vg, lv, extents, nodes),
-        )?;
-        Ok(())
+            vg,
+        )
     }
 
     fn convert_to_thin_pool(&self, vg: &str, data: &str, metadata: &str, chunk: Bytes) -> Result<(), HostError> {
         let command = args::convert_to_thin_pool(vg, data, metadata, chunk);
-        self.run(&format!("make {vg}/{data} a thin pool"), &command)?;
-        Ok(())
+        self.change(&format!("make {vg}/{data} a thin pool"), &command, vg)
     }
 
     fn create_thin(&self, vg: &str, pool: &str, lv: &str, size: Bytes, tags: &[String]) -> Result<(), HostError> {
         let command = args::create_thin(vg, pool, lv, size, tags);
-        self.run_thin(&format!("make thin volume {vg}/{lv}"), &command, vg)?;
-        Ok(())
+        self.run_thin(&format!("make thin volume {vg}/{lv}"), &command, vg)
     }
 
     fn create_thin_snapshot(
@@ -222,13 +232,12 @@ impl Lvm for LinuxLvm {
         active: bool,
     ) -> Result<(), HostError> {
         let command = args::create_thin_snapshot(vg, origin, lv, tags, active);
-        self.run_thin(&format!("make {vg}/{lv}, a snapshot of {origin}"), &command, vg)?;
-        Ok(())
+        self.run_thin(&format!("make {vg}/{lv}, a snapshot of {origin}"), &command, vg)
     }
 
     fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError> {
-        self.run(&format!("rename {vg}/{from} to {to}"), &args::rename_lv(vg, from, to))?;
-        Ok(())
+        let command = args::rename_lv(vg, from, to);
+        self.change(&format!("rename {vg}/{from} to {to}"), &command, vg)
     }
 
     fn extend_thin(&self, vg: &str, lv: &str, size: Bytes) -> Result<(), HostError> {
@@ -236,16 +245,14 @@ impl Lvm for LinuxLvm {
             &format!("extend thin volume {vg}/{lv}"),
             &args::extend_thin(vg, lv, size),
             vg,
-        )?;
-        Ok(())
+        )
     }
 
     fn tag_lv(&self, vg: &str, lv: &str, change: &TagChange) -> Result<(), HostError> {
         if change.add.is_empty() && change.remove.is_empty() {
             return Ok(());
         }
-        self.run(&format!("tag volume {vg}/{lv}"), &args::tag_lv(vg, lv, change))?;
-        Ok(())
+        self.change(&format!("tag volume {vg}/{lv}"), &args::tag_lv(vg, lv, change), vg)
     }
 
     fn activate_lv(&self, vg: &str, lv: &str, mode: Activation) -> Result<(), HostError> {
@@ -270,8 +277,9 @@ impl Lvm for LinuxLvm {
     fn remove_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
         let operation = format!("remove {vg}/{lv}");
         let command = args::remove_lv(vg, lv);
-        match self.run_on(&operation, &command, vg, Some(lv)) {
-            Err(HostError::Failed { .. }) => self.run_thin(&operation, &command, vg).map(|_| ()),
+        let removed = self.commit(&operation, vg, || self.run_on(&operation, &command, vg, Some(lv)));
+        match removed {
+            Err(HostError::Failed { .. }) => self.run_thin(&operation, &command, vg),
             outcome => outcome,
         }
     }

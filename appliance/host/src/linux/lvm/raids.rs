@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::args::{self, LvmCommand};
 use super::{LinuxLvm, raid, raid_report, raid_superblock};
-use crate::linux::disks;
-use crate::{HostError, RaidStatus, Raids, SyncAction};
+use crate::{HostError, Lvm as _, RaidStatus, Raids, SyncAction};
 
 /// How often the kernel is asked how far it is.
 const PACE: Duration = Duration::from_secs(1);
@@ -41,13 +40,15 @@ impl Raids for LinuxLvm {
 
     fn extend_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("add {} to {vg}", node.display());
-        self.run_with(&operation, &raid::extend_vg(vg, node), &[node.to_owned()])
+        let nodes = [node.to_owned()];
+        self.commits.joined(vg, &nodes);
+        let command = raid::extend_vg(vg, node);
+        self.commit(&operation, vg, || self.run_with(&operation, &command, &nodes))
     }
 
     fn resize_pv(&self, vg: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("take up what {} of {vg} has grown by", node.display());
-        self.run(&operation, &raid::resize_pv(node))?;
-        Ok(())
+        self.change(&operation, &raid::resize_pv(node), vg)
     }
 
     fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError> {
@@ -55,25 +56,29 @@ impl Raids for LinuxLvm {
         let command = self.sighted(&raid::move_off(node, to));
         let mut run = Self::prepared(&operation, &command);
         run.limit = MOVE_LIMIT;
-        run.checked().map(drop)
+        self.commit(&operation, vg, || run.checked().map(drop))
     }
 
     fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("take {} out of {vg}", node.display());
-        self.run(&operation, &raid::reduce_vg(vg, node))?;
-        self.run_with(&operation, &args::remove_pv(node), &[node.to_owned()])?;
-        disks::refresh(&operation, node)
+        // The label goes only once the others keep that the disk is out: else a group could lack a disk that is blank.
+        self.change(&operation, &raid::reduce_vg(vg, node), vg)?;
+        self.commits.parted(vg, node);
+        self.remove_pv(node)
     }
 
     fn forget_missing(&self, vg: &str) -> Result<(), HostError> {
-        self.run(&format!("forget the missing disks of {vg}"), &raid::forget_missing(vg))?;
-        Ok(())
+        self.change(
+            &format!("forget the missing disks of {vg}"),
+            &raid::forget_missing(vg),
+            vg,
+        )
     }
 
     fn restore_pv(&self, vg: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("take {} back into {vg}", node.display());
-        self.run(&operation, &raid::restore_pv(vg, node))?;
-        Ok(())
+        self.commits.joined(vg, &[node.to_owned()]);
+        self.change(&operation, &raid::restore_pv(vg, node), vg)
     }
 
     fn refresh_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
@@ -82,14 +87,13 @@ impl Raids for LinuxLvm {
     }
 
     fn repair_lv(&self, vg: &str, lv: &str, new: &Path) -> Result<(), HostError> {
-        self.run(&format!("repair {vg}/{lv}"), &raid::repair_lv(vg, lv, new))?;
-        Ok(())
+        let command = raid::repair_lv(vg, lv, new);
+        self.change(&format!("repair {vg}/{lv}"), &command, vg)
     }
 
     fn replace_image(&self, vg: &str, lv: &str, old: &Path, new: &Path) -> Result<(), HostError> {
         let command = raid::replace_image(vg, lv, old, new);
-        self.run(&format!("replace an image of {vg}/{lv}"), &command)?;
-        Ok(())
+        self.change(&format!("replace an image of {vg}/{lv}"), &command, vg)
     }
 
     fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError> {
@@ -102,7 +106,7 @@ impl Raids for LinuxLvm {
             let table = Self::prepared(&operation, &table).checked()?.stdout;
             raid_superblock::mend(&operation, &table, &status, node)?;
         }
-        self.run(&operation, &raid::rebuild_image(vg, lv, node)).map(drop)
+        self.change(&operation, &raid::rebuild_image(vg, lv, node), vg)
     }
 
     fn scrub(&self, vg: &str, lv: &str, repair: bool) -> Result<(), HostError> {

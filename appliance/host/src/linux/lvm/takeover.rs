@@ -15,15 +15,16 @@ impl Takeover for LinuxLvm {
     fn take_group(&self, vg: &str, from: &str) -> Result<(), HostError> {
         let operation = format!("take over {vg} from {from}");
         let own = self.system_id()?;
-        self.run(&operation, &take_group(vg, from, &own)).map(|_| ())
+        self.change(&operation, &take_group(vg, from, &own), vg)
     }
 
     fn import_group(&self, vg: &str) -> Result<(), HostError> {
-        self.run(&format!("import {vg}"), &plain("vgimport", &[vg])).map(|_| ())
+        self.change(&format!("import {vg}"), &plain("vgimport", &[vg]), vg)
     }
 
     fn export_group(&self, vg: &str) -> Result<(), HostError> {
-        self.run_on(&format!("give up {vg}"), &plain("vgexport", &[vg]), vg, None)
+        let (operation, command) = (format!("give up {vg}"), plain("vgexport", &[vg]));
+        self.commit(&operation, vg, || self.run_on(&operation, &command, vg, None))
     }
 
     fn xfs_on(&self, node: &Path) -> Result<Option<XfsFound>, HostError> {

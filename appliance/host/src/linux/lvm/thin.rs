@@ -29,8 +29,7 @@ impl ThinPools for LinuxLvm {
 
     fn extend_metadata(&self, vg: &str, pool: &str, extents: u64, nodes: &[PathBuf]) -> Result<(), HostError> {
         let operation = format!("enlarge the metadata of {vg}/{pool}");
-        self.run(&operation, &extend_metadata(vg, pool, extents, nodes))
-            .map(|_| ())
+        self.change(&operation, &extend_metadata(vg, pool, extents, nodes), vg)
     }
 }
 
