@@ -94,7 +94,7 @@ fn a_pool_that_fills_is_alerted_at_each_threshold_and_takes_no_more_volumes_befo
     let text = refused(rig.engine.create_volume(&by(), &request), ErrorKind::NoSpace);
     assert!(text.contains("data"), "{text}");
     // One that is full is there again as soon as there is room.
-    let rest = size.saturating_sub(Bytes::mib(2));
+    let rest = size.saturating_sub(Bytes::mib(68));
     rig.machine.write_file(&path(volume.id), "file", Bytes::ZERO).unwrap();
     rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
     assert!(rig.machine.write_file(&path(volume.id), "more", Bytes::mib(1)).is_err());
@@ -188,7 +188,7 @@ fn a_full_overcommitted_pool_without_snapshots_blames_none() {
     let rig = Rig::with_pool();
     let size = set(&rig, Some(300), Some(0)).size;
     let volume = rig.make_volume("v", Bytes::gib(20));
-    let rest = size.saturating_sub(Bytes::mib(2));
+    let rest = size.saturating_sub(Bytes::mib(68));
     rig.machine.write_file(&path(volume.id), "file", rest).unwrap();
     rig.engine.tick();
     let kinds: Vec<AlertKind> = rig.engine.alerts(false).iter().map(|alert| alert.kind).collect();

@@ -1,6 +1,7 @@
 //! Groups and plain volumes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cistern_host::{Activation, HostErrorKind, RaidLevel, TagChange};
 use cistern_model::Bytes;
@@ -33,6 +34,8 @@ contracts! {
         Lvm::create_lv;
     a_plain_volume_grows_by_what_was_asked:
         Lvm::extend_lv;
+    nothing_is_suspended_where_no_command_was_cut_short:
+        Lvm::resume;
     what_is_not_there_cannot_be_changed:
         Lvm::tag_vg, Lvm::remove_vg, Lvm::activate_vg, Lvm::deactivate_vg, Lvm::tag_lv, Lvm::remove_lv, Lvm::activate_lv, Lvm::extend_lv, Lvm::create_thin;
 }
@@ -325,4 +328,15 @@ fn what_is_not_there_cannot_be_changed(bench: &Bench<'_>) -> Result<(), Broken> 
         .refused("growing no volume", HostErrorKind::Failed)?;
     lvm.create_thin(VG, POOL, "v", Bytes::gib(1), &[])
         .refused("a thin volume in no pool", HostErrorKind::Failed)
+}
+
+fn nothing_is_suspended_where_no_command_was_cut_short(bench: &Bench<'_>) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.pool(&[0], 100)?;
+    let target = bench.mounted("v", Bytes::mib(300))?;
+    for _ in 0..2 {
+        let resumed = lvm.resume(Duration::from_secs(10)).done("resuming what is suspended")?;
+        same("what was suspended", resumed, Vec::new())?;
+    }
+    bench.host.filesystems.unmount(&target).done("unmounting")
 }

@@ -31,6 +31,7 @@ const HALVES: &[(&str, Half)] = &[
     ("filesystems.grow_xfs", Half::Nothing),
     ("filesystems.make_xfs", Half::Own),
     ("filesystems.mount", Half::Volatile),
+    ("filesystems.mount_read_only", Half::Volatile),
     // The owner, then the mode.
     ("filesystems.set_root", Half::Own),
     ("filesystems.thaw", Half::Volatile),

@@ -265,6 +265,10 @@ impl History {
                 let file = format!("{}/{mib}", volume.id);
                 let size = Bytes::mib(mib.into());
                 let written = self.rig.machine.write_file(&path(volume.id), &file, size).is_ok();
+                if !written {
+                    // What fitted of it is not what anybody was promised.
+                    self.rig.machine.remove_file(&path(volume.id), &file);
+                }
                 self.became(if written { Outcome::Done } else { Outcome::Idle }, |world| {
                     if let Some(volume) = world.volumes.get_mut(&name) {
                         volume.files.insert(file.clone(), size);

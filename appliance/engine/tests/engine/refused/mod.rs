@@ -239,9 +239,6 @@ fn what_a_pool_that_lacks_disks_cannot_do_is_refused_and_changes_nothing() {
         call("delete a snapshot", ErrorKind::Unavailable, |f| {
             f.rig.engine.delete_snapshot(&by(), f.of_v.id)
         }),
-        call("serve a snapshot", ErrorKind::Unavailable, |f| {
-            f.rig.engine.serve_snapshot(&by(), f.of_w.id, &[client("10.0.0.3")])
-        }),
         call("adopt", ErrorKind::Unavailable, |f| {
             f.rig.engine.adopt_volume(&by(), &adopt(&f.stray, "x"))
         }),
