@@ -433,8 +433,10 @@ impl State {
         let Some(xfs) = self.xfs_mut(vg, lv) else {
             return Err(failed(operation, "no filesystem"));
         };
-        // What fits is written before the rest is refused.
-        let fits = size.min(room).min(xfs.size.saturating_sub(xfs.used()));
+        // What fits is written before the rest is refused; what it had is written over.
+        let had = xfs.files.get(name).copied().unwrap_or_default();
+        let free = xfs.size.saturating_sub(xfs.used());
+        let fits = size.min(room.saturating_add(had)).min(free.saturating_add(had));
         xfs.files.insert(name.to_owned(), fits);
         if fits < size {
             return Err(failed(operation, "No space left on device"));

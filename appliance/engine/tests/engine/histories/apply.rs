@@ -265,7 +265,8 @@ impl History {
                 let file = format!("{}/{mib}", volume.id);
                 let size = Bytes::mib(mib.into());
                 let written = self.rig.machine.write_file(&path(volume.id), &file, size).is_ok();
-                if !written {
+                let files = self.rig.machine.files(&path(volume.id)).unwrap_or_default();
+                if files.iter().any(|(name, has)| *name == file && *has < size) {
                     // What fitted of it is not what anybody was promised.
                     self.rig.machine.remove_file(&path(volume.id), &file);
                 }
