@@ -165,6 +165,9 @@ fn same_pool(one: &Pool, other: &Pool) -> bool {
     what(one) == what(other)
 }
 
+/// What the name of a snapshot begins with that a rolling back keeps.
+const KEPT: &str = "before-rollback-";
+
 /// Whether an operator can make a pool of it again: it is blank, or has no more on it than LVM's label, and is wiped by name.
 fn is_bare(disk: &Disk) -> bool {
     match disk.state {
@@ -399,8 +402,13 @@ impl Ledger {
             match (Life::made(taken.request).due(at), there) {
                 (Due::Owed, None) => verdict.lost.push(format!("snapshot {name} was answered and is gone")),
                 (Due::Excluded, Some(_)) => verdict.lost.push(format!("snapshot {name} must not be there")),
-                (Due::Owed | Due::Open, Some(snapshot)) if snapshot.state == SnapshotState::Ready => {
-                    if promised_of_snapshot(snapshot) != promised_of_snapshot(&taken.made) {
+                (due @ (Due::Owed | Due::Open), Some(snapshot)) if snapshot.state == SnapshotState::Ready => {
+                    let mut made = taken.made.clone();
+                    if due == Due::Open && name.as_str().starts_with(KEPT) {
+                        // Named by when it is taken, and nobody was told of that yet.
+                        (made.name, made.created) = (snapshot.name.clone(), snapshot.created);
+                    }
+                    if promised_of_snapshot(snapshot) != promised_of_snapshot(&made) {
                         verdict
                             .lost
                             .push(format!("snapshot {name} is not what was answered: {snapshot:?}"));

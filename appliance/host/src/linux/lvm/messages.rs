@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::args::{self, LvmCommand};
 use super::{LinuxLvm, unexpected};
-use crate::HostError;
+use crate::{Activation, HostError};
 
 /// A thin volume that the kernel has and LVM is about to have made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ struct HalfMade {
     layer: String,
     /// Its number in that pool.
     id: u64,
+    /// Its name in LVM.
+    lv: String,
 }
 
 impl LinuxLvm {
@@ -46,28 +48,46 @@ impl LinuxLvm {
         let status = self.run(operation, &args::thin_status())?;
         let found = half_made(&report.stdout, &status.stdout, vg).map_err(|detail| unexpected(operation, detail))?;
         let mut taken = false;
-        for HalfMade { layer, id } in found {
+        for HalfMade { layer, id, lv } in found {
+            // LVM activates what the kernel has, whether it was made whole or not; what is active is not deleted.
+            let was_active = self.done(operation, &remove(&args::dm_name(vg, &lv)))?;
             // The kernel may not have got as far; then there is nothing to take, and LVM's word will be heard.
-            match self.run(operation, &delete(&layer, id)) {
-                Ok(_) => {
-                    tracing::warn!(
-                        pool = layer,
-                        id,
-                        "a volume that was being made when the power went was taken away"
-                    );
-                    taken = true;
-                }
-                Err(HostError::Failed { .. }) => {}
-                Err(error) => return Err(error),
+            if self.done(operation, &delete(&layer, id))? {
+                tracing::warn!(
+                    pool = layer,
+                    id,
+                    "a volume that was being made when the power went was taken away"
+                );
+                taken = true;
+            }
+            if was_active {
+                // LVM makes it anew first.
+                self.change(operation, &args::activate_lv(vg, &lv, Activation::Complete), vg)?;
             }
         }
         Ok(taken)
+    }
+
+    /// Runs a command that may fail; whether it did what it says.
+    fn done(&self, operation: &str, command: &LvmCommand) -> Result<bool, HostError> {
+        match self.run(operation, command) {
+            Ok(_) => Ok(true),
+            Err(HostError::Failed { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
 fn transactions(vg: &str) -> LvmCommand {
     let fields = "lv_name,pool_lv,thin_id,transaction_id";
     LvmCommand::new("lvs", ["--reportformat", "json", "-o", fields, vg])
+}
+
+fn remove(device: &str) -> LvmCommand {
+    LvmCommand {
+        program: "dmsetup",
+        args: ["remove", device].map(str::to_owned).to_vec(),
+    }
 }
 
 fn delete(layer: &str, id: u64) -> LvmCommand {
@@ -121,8 +141,11 @@ fn half_made(report: &str, status: &str, vg: &str) -> Result<Vec<HalfMade>, Stri
                     .thin_id
                     .parse()
                     .map_err(|_| format!("no number: {:?}", row.thin_id))?;
-                let layer = layer.clone();
-                found.push(HalfMade { layer, id });
+                found.push(HalfMade {
+                    layer: layer.clone(),
+                    id,
+                    lv: row.lv_name.clone(),
+                });
             }
         }
     }
@@ -157,6 +180,7 @@ mod tests {
         let expected = HalfMade {
             layer: "p--1-data-tpool".to_owned(),
             id: 4,
+            lv: "d".to_owned(),
         };
         for (noted, found) in [(4, vec![expected]), (3, vec![]), (5, vec![]), (2, vec![])] {
             assert_eq!(half_made(&report(noted), status, "p-1"), Ok(found), "{noted}");

@@ -237,7 +237,7 @@ impl Lvm for LinuxLvm {
 
     fn rename_lv(&self, vg: &str, from: &str, to: &str) -> Result<(), HostError> {
         let command = args::rename_lv(vg, from, to);
-        self.change(&format!("rename {vg}/{from} to {to}"), &command, vg)
+        self.run_thin(&format!("rename {vg}/{from} to {to}"), &command, vg)
     }
 
     fn extend_thin(&self, vg: &str, lv: &str, size: Bytes) -> Result<(), HostError> {
