@@ -42,7 +42,7 @@ impl LinuxLvm {
         }
     }
 
-    /// Takes volumes away that are half made; whether there was one.
+    /// Takes volumes away that are half made, and has LVM make them whole; whether there was one.
     pub(super) fn take_half_made(&self, operation: &str, vg: &str) -> Result<bool, HostError> {
         let report = self.run(operation, &transactions(vg))?;
         let status = self.run(operation, &args::thin_status())?;
@@ -52,7 +52,8 @@ impl LinuxLvm {
             // LVM activates what the kernel has, whether it was made whole or not; what is active is not deleted.
             let was_active = self.done(operation, &remove(&args::dm_name(vg, &lv)))?;
             // The kernel may not have got as far; then there is nothing to take, and LVM's word will be heard.
-            if self.done(operation, &delete(&layer, id))? {
+            let deleted = self.done(operation, &delete(&layer, id))?;
+            if deleted {
                 tracing::warn!(
                     pool = layer,
                     id,
@@ -60,9 +61,12 @@ impl LinuxLvm {
                 );
                 taken = true;
             }
-            if was_active {
+            if deleted || was_active {
                 // LVM makes it anew first.
                 self.change(operation, &args::activate_lv(vg, &lv, Activation::Complete), vg)?;
+            }
+            if deleted && !was_active {
+                self.change(operation, &args::deactivate_lv(vg, &lv), vg)?;
             }
         }
         Ok(taken)

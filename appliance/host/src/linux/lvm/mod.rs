@@ -261,7 +261,15 @@ impl Lvm for LinuxLvm {
     }
 
     fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
-        self.run(&format!("activate {vg}"), &args::activate_vg(vg, mode))?;
+        let operation = format!("activate {vg}");
+        self.run(&operation, &args::activate_vg(vg, mode))?;
+        // Now, while nothing of it is mounted: what is made anew is a copy of what nobody is writing to. A group that lacks a
+        // disk cannot be changed.
+        if mode == Activation::Complete
+            && let Err(error) = self.take_half_made(&operation, vg)
+        {
+            tracing::warn!(%error, vg, "whether a volume was half made cannot be told");
+        }
         Ok(())
     }
 
