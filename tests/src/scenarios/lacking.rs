@@ -9,16 +9,17 @@ use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until,
 use super::growth::{numbered, until_no_alert};
 use crate::lab::{Lab, PEER_ADDRESS};
 
-/// A pool loses its only disk. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
+/// A pool of one copy loses one of its two disks. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
 /// again, so is the pool, with its volume and its bytes, for clients that had it mounted all the while.
 pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
-    let ids = numbered(lab, 2)?;
-    for (name, id) in [("tank", &ids[0]), ("lone", &ids[1])] {
-        lab.cli.ok(&[
-            "pools", "create", name, "--layout", "single", "--trash", "0", "--disk", id,
-        ])?;
-    }
+    let ids = numbered(lab, 3)?;
+    lab.cli.ok(&[
+        "pools", "create", "tank", "--layout", "single", "--trash", "0", "--disk", &ids[0],
+    ])?;
+    lab.cli.ok(&[
+        "pools", "create", "lone", "--layout", "single", "--trash", "0", "--disk", &ids[1], "--disk", &ids[2],
+    ])?;
     let photos = lab.create_volume("photos", "300MiB")?;
     lab.mount(&photos, "/mnt/photos")?;
     let kept: Volume = lab.cli.json(&[

@@ -197,8 +197,9 @@ fn a_filesystem_whose_disk_is_gone_is_shut_down_until_it_is_mounted_anew(bench: 
         .grow_xfs(&target, Bytes::mib(301))
         .refused("growing it", HostErrorKind::Failed)?;
     filesystems.unmount(&target).done("unmounting it")?;
-    bench.host.lvm.deactivate_vg(VG).done("deactivating the group")?;
+    // LVM knows a group by its disks: without any of them there is nothing to deactivate by its name.
     bench.machine.attach(&bench.nodes[3], true)?;
+    bench.host.lvm.deactivate_vg(VG).done("deactivating the group")?;
     bench.machine.seat()?;
     let activation = cistern_host::Activation::Complete;
     bench

@@ -1,7 +1,6 @@
 //! XFS and mounts. mkfs.xfs is run; mounting, unmounting and counting are system calls.
 
 use std::fs::{self, File, Permissions};
-use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -47,31 +46,16 @@ fn allocation_groups(size: Bytes) -> u64 {
     size.get().div_ceil(LARGEST_GROUP).max(least)
 }
 
-/// The bytes of a filesystem's data section, in what `xfs_growfs -n` prints of it:
-/// `data     =                       bsize=4096   blocks=262144, imaxpct=25`.
-fn data_size(geometry: &str) -> Option<Bytes> {
-    let line = geometry.lines().find(|line| line.starts_with("data "))?;
-    let field = |name: &str| -> Option<u64> {
-        let (_, rest) = line.split_once(name)?;
-        rest.split([',', ' ']).next()?.parse().ok()
-    };
-    Some(Bytes::new(field("bsize=")?.checked_mul(field(" blocks=")?)?))
-}
+/// An allocation group has at least so many blocks; XFS leaves out a last one that would have fewer.
+const LEAST_GROUP: u64 = 64;
 
-/// The bytes of the filesystem on a device, as its superblock has them: a magic number, the bytes of a block and the
-/// number of blocks, big-endian.
-fn superblock_size(node: &Path) -> Option<Bytes> {
-    let mut start = [0; 16];
-    File::open(node).ok()?.read_exact(&mut start).ok()?;
-    superblock(&start)
-}
-
-fn superblock(start: &[u8; 16]) -> Option<Bytes> {
-    let (magic, rest) = start.split_first_chunk::<4>()?;
-    let (block, rest) = rest.split_first_chunk::<4>()?;
-    let (blocks, _) = rest.split_first_chunk::<8>()?;
-    let size = u64::from(u32::from_be_bytes(*block)).checked_mul(u64::from_be_bytes(*blocks))?;
-    (magic == b"XFSB").then_some(Bytes::new(size))
+/// What a filesystem has when it was grown to a size, in blocks.
+fn grown_blocks(size: Bytes, group_blocks: u64) -> u64 {
+    let blocks = size.get() / BLOCK;
+    match blocks.checked_rem(group_blocks) {
+        Some(rest) if rest < LEAST_GROUP => blocks - rest,
+        Some(_) | None => blocks,
+    }
 }
 
 fn grow_args(target: &Path, size: Bytes) -> [String; 3] {
@@ -259,37 +243,27 @@ impl Filesystems for LinuxFilesystems {
 
     fn grow_xfs(&self, target: &Path, size: Bytes) -> Result<(), HostError> {
         let operation = format!("grow the filesystem on {}", target.display());
-        let unexpected = |detail: String| HostError::Unexpected {
-            operation: operation.clone(),
-            detail,
-        };
-        let run = |args: &[String]| {
-            Run {
-                operation: &operation,
-                program: "xfs_growfs",
-                args,
-                limit: GROW_LIMIT,
-            }
-            .checked()
-        };
-        let mounted = mounts::all()?.into_iter().find(|mount| mount.entry.target == target);
-        let Some(mounted) = mounted else {
-            return Err(unexpected("nothing is mounted there".to_owned()));
-        };
-        // What stands in the superblock may be older than the log, but never larger: a growth that is there is done.
-        if superblock_size(&mounted.entry.source) == Some(size) {
-            return Ok(());
-        }
-        let output = run(&["-n".to_owned(), target.to_string_lossy().into_owned()])?;
-        let has = data_size(&output.stdout).ok_or_else(|| unexpected(output.stdout))?;
-        if has == size {
+        refuse_unmounted("grow the filesystem on", target)?;
+        let geometry = frozen::geometry(target).map_err(|source| file::io(&operation, target, source))?;
+        let has = Bytes::new(geometry.data_blocks.saturating_mul(geometry.block_size.into()));
+        if geometry.data_blocks == grown_blocks(size, geometry.group_blocks.into()) || has == size {
             return Ok(());
         }
         // xfs_growfs would try to shrink it.
         if has > size {
-            return Err(unexpected(format!("it has {has:#} already, more than {size:#}")));
+            return Err(HostError::Unexpected {
+                operation,
+                detail: format!("it has {has:#} already, more than {size:#}"),
+            });
         }
-        run(&grow_args(target, size)).map(drop)
+        Run {
+            operation: &operation,
+            program: "xfs_growfs",
+            args: &grow_args(target, size),
+            limit: GROW_LIMIT,
+        }
+        .checked()
+        .map(drop)
     }
 
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError> {
@@ -362,13 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn a_filesystem_s_size_is_read_from_its_geometry() {
-        let text = crate::linux::fixture(include_str!("fixtures/xfs_growfs-n.txt"));
-        assert_eq!(data_size(text), Some(Bytes::new(1_000_001_536)));
-        assert_eq!(data_size("data\n"), None);
-        let start = *b"XFSB\0\0\x10\0\0\0\0\0\0\x03\xb9\xad";
-        assert_eq!(superblock(&start), Some(Bytes::new(1_000_001_536)));
-        assert_eq!(superblock(&[0; 16]), None);
+    fn a_filesystem_grows_to_the_block_unless_its_last_allocation_group_would_be_too_small() {
+        let group = Bytes::mib(150).get() / BLOCK;
+        let grown = |blocks: u64| grown_blocks(Bytes::new(blocks * BLOCK), group);
+        assert_eq!(grown(3 * group), 3 * group);
+        assert_eq!(grown(3 * group + 64), 3 * group + 64);
+        assert_eq!(grown(3 * group + 63), 3 * group);
+        assert_eq!(grown_blocks(Bytes::gib(1), 0), 262_144);
         let args = grow_args(Path::new("/volumes/v"), Bytes::gib(1));
         assert_eq!(args.join(" "), "-D 262144 /volumes/v");
     }

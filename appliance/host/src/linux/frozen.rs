@@ -1,4 +1,5 @@
-//! The filesystem ioctls that no library has a safe call for: freezing, thawing, and giving free space back.
+//! The filesystem ioctls that no library has a safe call for: freezing, thawing, giving free space back, and how large an XFS
+//! is.
 
 use std::fs::File;
 use std::io;
@@ -16,13 +17,50 @@ pub(super) struct TrimRange {
     minlen: u64,
 }
 
+/// `struct xfs_fsop_geom_v1` of xfs_fs.h.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub(super) struct Geometry {
+    pub(super) block_size: u32,
+    rt_extent_size: u32,
+    pub(super) group_blocks: u32,
+    group_count: u32,
+    log_blocks: u32,
+    sector_size: u32,
+    inode_size: u32,
+    inodes_max_percent: u32,
+    pub(super) data_blocks: u64,
+    rt_blocks: u64,
+    rt_extents: u64,
+    log_start: u64,
+    uuid: [u8; 16],
+    stripe: [u32; 2],
+    version: i32,
+    flags: u32,
+    log_sector_size: u32,
+    rt_sector_size: u32,
+    directory_block_size: u32,
+}
+
 mod raw {
-    use super::TrimRange;
+    use super::{Geometry, TrimRange};
 
     // linux/fs.h: FIFREEZE and FITHAW are declared with an int that is not read.
     nix::ioctl_readwrite!(freeze, b'X', 119, nix::libc::c_int);
     nix::ioctl_readwrite!(thaw, b'X', 120, nix::libc::c_int);
     nix::ioctl_readwrite!(trim, b'X', 121, TrimRange);
+    // xfs_fs.h: XFS_IOC_FSGEOMETRY_V1.
+    nix::ioctl_read!(geometry, b'X', 100, Geometry);
+}
+
+/// How large the XFS is that a path lies in, as it is now: what stands in its superblock on the device may be older than its log.
+pub(super) fn geometry(target: &Path) -> io::Result<Geometry> {
+    let file = File::open(target)?;
+    let mut geometry = Geometry::default();
+    // SAFETY: the descriptor is open and the argument as large as the kernel's structure, for as long as the call takes.
+    let asked = unsafe { raw::geometry(file.as_raw_fd(), &mut geometry) };
+    asked?;
+    Ok(geometry)
 }
 
 /// Holds all writes to a filesystem back, having made it clean. Fails with `EBUSY` if it is frozen.
@@ -57,4 +95,14 @@ pub(super) fn trim(target: &Path, least: u64) -> io::Result<u64> {
     let trimmed = unsafe { raw::trim(file.as_raw_fd(), &mut range) };
     trimmed?;
     Ok(range.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_geometry_is_as_large_as_the_kernel_s() {
+        assert_eq!(std::mem::size_of::<Geometry>(), 112);
+    }
 }
