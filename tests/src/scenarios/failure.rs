@@ -194,9 +194,7 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     let (old, new) = (numbered(2)?.id.as_str(), numbered(count + 1)?.id.as_str());
     lab.cli
         .ok(&["pools", "replace", "tank", "--old", old, "--new", new, "--yes"])?;
-    until(lab, "it to be whole again", |pool| {
-        pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
-    })?;
+    until(lab, "it to be whole again", whole)?;
     rounds(lab, 1)?;
     fio_ends(lab)?;
     lab.cli.ok(&["pools", "scrub", "tank"])?;
@@ -288,6 +286,11 @@ pub(super) fn until_pool(lab: &Lab, name: &str, what: &str, so: impl Fn(&Pool) -
     }
 }
 
+/// Whether a pool lacks nothing, and all of its copies are made.
+pub(super) fn whole(pool: &Pool) -> bool {
+    pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
+}
+
 /// In the client a writer writes lines to `/mnt/photos`, each of them synced.
 pub(super) fn writer_begins(lab: &Lab) -> Result<()> {
     lab.peer
@@ -326,7 +329,6 @@ pub(super) fn a_ghost_is_given_up(lab: &Lab) -> Result<()> {
         let args = mirror.into_iter().chain(["--disk", first, "--disk", second]);
         lab.cli.ok(&args.collect::<Vec<_>>())
     };
-    let whole = |pool: &Pool| pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL;
     create("tank")?;
     until(lab, "its copies to be made", whole)?;
     lab.create_volume("photos", "300MiB")?;
@@ -334,9 +336,7 @@ pub(super) fn a_ghost_is_given_up(lab: &Lab) -> Result<()> {
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
     lab.cli
         .ok(&["pools", "replace", "tank", "--old", second, "--new", third, "--yes"])?;
-    until(lab, "it to be whole again", |pool| {
-        whole(pool) && pool.missing_disks == 0
-    })?;
+    until(lab, "it to be whole again", whole)?;
     lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
     lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
 

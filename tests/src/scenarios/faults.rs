@@ -1,10 +1,10 @@
 //! Disks that err, served by a block server that can be told to: the operator's disks are slow to die, not pulled.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Alert, AlertKind, Bytes, Disk, DiskState, Percent, Pool, PoolState};
+use cistern_model::{Alert, AlertKind, Bytes, Disk, DiskState, PoolState};
 use cistern_qemu::{BlockServer, Bus, Fault, Medium, Recording};
 
-use super::failure::{fio_begins, fio_ends, rounds, until};
+use super::failure::{fio_begins, fio_ends, rounds, until, whole};
 use crate::lab::{Lab, Machine, Site};
 
 /// Where a pool's own beginnings end on a disk: the partition table, the layers' headers, LVM's metadata. None of it has a
@@ -41,8 +41,6 @@ fn steps(lab: &Lab, recording: &Recording) -> Result<()> {
     lab.cli.ok(&[
         "pools", "create", "tank", "--layout", "mirror", "--disk", first, "--disk", second, "--spare", third,
     ])?;
-    let whole =
-        |pool: &Pool| pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL;
     until(lab, "its copies to be made", whole)?;
     let volume = lab.create_volume("photos", "400MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
@@ -104,8 +102,6 @@ fn garbage(lab: &Lab, recording: &Recording) -> Result<()> {
     let mut create = vec!["pools", "create", "tank", "--layout", "mirror", "--checksums"];
     create.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
     lab.cli.ok(&create)?;
-    let whole =
-        |pool: &Pool| pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL;
     until(lab, "its copies to be made", whole)?;
     let volume = lab.create_volume("photos", "600MiB")?;
     lab.mount(&volume, "/mnt/photos")?;

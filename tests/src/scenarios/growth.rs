@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cistern_model::{Bytes, Disk, ErrorKind, Layout, Percent, Pool, PoolState};
 
-use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until};
+use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until, whole};
 use crate::lab::Lab;
 
 /// The first so many of the disks that can be pulled, by their ids.
@@ -147,28 +147,34 @@ pub(super) fn until_no_alert(lab: &Lab, kind: &str) -> Result<()> {
     }
 }
 
+/// Makes the pool `tank`, an encrypted mirror with checksums of the first two of these disks.
+pub(super) fn layered_pool(lab: &Lab, ids: &[String]) -> Result<()> {
+    lab.cli
+        .ok(&[
+            "pools",
+            "create",
+            "tank",
+            "--layout",
+            "mirror",
+            "--trash",
+            "0",
+            "--encryption",
+            "key",
+            "--checksums",
+            "--disk",
+            &ids[0],
+            "--disk",
+            &ids[1],
+        ])
+        .map(drop)
+}
+
 /// An encrypted mirror with checksums under fio: its disks become larger and are taken up, layers first; nothing of what is
 /// new fails its checksum while the copies of it are made. The power goes while that is done a second time.
 pub(super) fn layers_grow_with_their_disks(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 2)?;
-    lab.cli.ok(&[
-        "pools",
-        "create",
-        "tank",
-        "--layout",
-        "mirror",
-        "--trash",
-        "0",
-        "--encryption",
-        "key",
-        "--checksums",
-        "--disk",
-        &ids[0],
-        "--disk",
-        &ids[1],
-    ])?;
-    let whole = |pool: &Pool| pool.state == PoolState::Ready && pool.sync_percent == Percent::FULL;
+    layered_pool(lab, &ids)?;
     until(lab, "the copies to be made", whole)?;
     let volume = lab.create_volume("photos", "400MiB")?;
     lab.mount(&volume, "/mnt/photos")?;

@@ -3,12 +3,24 @@
 use anyhow::{Context, Result, ensure};
 use cistern_model::{Bytes, Disk, DiskState, Job, JobState, Percent, Pool, PoolState, Snapshot};
 
-use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until};
-use super::growth::numbered;
+use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until, whole};
+use super::growth::{layered_pool, numbered};
 use crate::lab::{Lab, PEER_ADDRESS};
 
-fn whole(pool: &Pool) -> bool {
-    pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL
+/// Begins to put one disk in the place of another, and does not wait for it.
+fn replace_begins(lab: &Lab, old: &str, new: &str) -> Result<()> {
+    let replace = [
+        "pools",
+        "replace",
+        "tank",
+        "--old",
+        old,
+        "--new",
+        new,
+        "--yes",
+        "--no-wait",
+    ];
+    lab.cli.ok(&replace).map(drop)
 }
 
 /// An encrypted mirror with checksums starts without one of its disks. Clients come and go meanwhile, also those of a
@@ -16,22 +28,7 @@ fn whole(pool: &Pool) -> bool {
 pub(super) fn layers_replaced_over_a_power_cut(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 3)?;
-    lab.cli.ok(&[
-        "pools",
-        "create",
-        "tank",
-        "--layout",
-        "mirror",
-        "--trash",
-        "0",
-        "--encryption",
-        "key",
-        "--checksums",
-        "--disk",
-        &ids[0],
-        "--disk",
-        &ids[1],
-    ])?;
+    layered_pool(lab, &ids)?;
     until(lab, "its copies to be made", whole)?;
     let volume = lab.create_volume("photos", "400MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
@@ -52,17 +49,7 @@ pub(super) fn layers_replaced_over_a_power_cut(lab: &Lab) -> Result<()> {
     rounds(lab, 1)?;
     come_and_go(lab)?;
 
-    lab.cli.ok(&[
-        "pools",
-        "replace",
-        "tank",
-        "--old",
-        &ids[1],
-        "--new",
-        &ids[2],
-        "--yes",
-        "--no-wait",
-    ])?;
+    replace_begins(lab, &ids[1], &ids[2])?;
     let cut = until(lab, "the new disk to be filled", |pool| {
         pool.disks.iter().any(|disk| disk.as_str() == ids[2]) && pool.sync_percent < Percent::FULL
     })?;
@@ -138,17 +125,7 @@ pub(super) fn moves_over_power_cuts(lab: &Lab) -> Result<()> {
     ends_without(lab, &ids[2])?;
     rounds(lab, 1)?;
 
-    lab.cli.ok(&[
-        "pools",
-        "replace",
-        "tank",
-        "--old",
-        &ids[1],
-        "--new",
-        &ids[2],
-        "--yes",
-        "--no-wait",
-    ])?;
+    replace_begins(lab, &ids[1], &ids[2])?;
     cut_while_moving(lab)?;
     let ended = ends_without(lab, &ids[1])?;
     ensure!(ended.disks.iter().any(|disk| disk.as_str() == ids[2]), "{ended:?}");

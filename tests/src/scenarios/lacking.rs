@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use cistern_model::{Alert, AlertKind, ErrorKind, Percent, Pool, PoolState, Volume};
+use cistern_model::{Alert, AlertKind, ErrorKind, PoolState, Volume};
 
-use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until, until_pool, writer_begins};
+use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until, until_pool, whole, writer_begins};
 use super::growth::{numbered, until_no_alert};
 use crate::lab::{Lab, PEER_ADDRESS};
 
@@ -67,7 +67,7 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lone("it to be served", PoolState::Ready)?;
     lab.peer
         .wait(Duration::from_secs(120), "an end of reading", "[ -s /tmp/read ]")?;
-    whole(lab, &kept)?;
+    unharmed(lab, &kept)?;
 
     // Once more, without a restart: what the kernel had of the filesystem is of no use then.
     let pulled = lab.appliance.vm().unplug("pull2")?;
@@ -76,12 +76,12 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lone("it to be served", PoolState::Ready)?;
     lab.peer
         .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a > /tmp/read 2>&1; echo $? >> /tmp/read")?;
-    whole(lab, &kept)?;
+    unharmed(lab, &kept)?;
     goes_on(lab)
 }
 
 /// What the reader read was right, it can write, and the volume is what it was.
-fn whole(lab: &Lab, before: &Volume) -> Result<()> {
+fn unharmed(lab: &Lab, before: &Volume) -> Result<()> {
     let read = lab.peer.sh("cat /tmp/read")?;
     ensure!(read.trim() == "0", "the reader got {read:?}");
     lab.peer
@@ -100,8 +100,6 @@ pub(super) fn a_spare_takes_over(lab: &Lab) -> Result<()> {
         "pools", "create", "tank", "--layout", "mirror", "--trash", "0", "--disk", &ids[0], "--disk", &ids[1],
         "--spare", &ids[2],
     ])?;
-    let whole =
-        |pool: &Pool| pool.state == PoolState::Ready && pool.missing_disks == 0 && pool.sync_percent == Percent::FULL;
     until(lab, "its copies to be made", whole)?;
     let volume = lab.create_volume("photos", "400MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
