@@ -2,7 +2,7 @@
 
 use cistern_model::{Bytes, Percent};
 
-use super::lvm::belongs_here;
+use super::guards::belongs_here;
 use super::raid;
 use super::state::{EXTENT, Kind, Lv, State};
 use crate::{LogicalVolume, LvAttributes, LvmState, PhysicalVolume, VolumeGroup};

@@ -7,10 +7,12 @@
 //! Not here: time that passes, bytes of files, NFS itself.
 
 mod allocation;
+mod contents;
 mod exports;
 mod faults;
 mod files;
 mod groups;
+mod guards;
 mod halves;
 mod health;
 mod knobs;

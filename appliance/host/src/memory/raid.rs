@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cistern_model::Percent;
 
-use super::lvm::{numbers, ours, whole};
+use super::guards::{numbers, ours, whole};
 use super::state::{EXTENT, Kind, Lv, Plain, Pv, Segment, State, failed};
 use super::{Running, layers, moving};
 use crate::{HostError, ImageHealth, RaidImage, RaidLevel, RaidStatus, RaidVolume, Raids, SyncAction};
