@@ -11,13 +11,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
 
 use super::run::Run;
-use super::{disks, file, frozen, mounts, signatures, sparse};
+use super::{disks, file, frozen, growing, mounts, signatures, sparse};
 use crate::{FilesystemUsage, Filesystems, Ground, HostError, MountEntry, RootSpec, XfsSpec};
 
 /// Where nothing is known of the device, a filesystem's log, some 64 MiB, is written to disks that may be busy.
 const MKFS_LIMIT: Duration = Duration::from_secs(180);
-/// The bytes of a block.
-const BLOCK: u64 = 4096;
 /// How long unmounting waits for what is just being closed.
 const SETTLING: Duration = Duration::from_secs(2);
 
@@ -30,8 +28,6 @@ pub(super) struct LinuxFilesystems;
 const OPTIONS: &str = "nouuid,nodiscard";
 /// Smaller pieces of free space than a thin pool's smallest chunk give nothing back.
 const LEAST_TRIM: u64 = 64 << 10;
-/// Growing writes the headers of new allocation groups only.
-const GROW_LIMIT: Duration = Duration::from_secs(120);
 
 /// The largest allocation group: 1 TiB less a little.
 const LARGEST_GROUP: u64 = (1 << 40) - (4 << 20);
@@ -44,27 +40,6 @@ const GROUPS: (u64, u64) = (2, 4);
 fn allocation_groups(size: Bytes) -> u64 {
     let least = if size <= FEW_GROUPS { GROUPS.0 } else { GROUPS.1 };
     size.get().div_ceil(LARGEST_GROUP).max(least)
-}
-
-/// An allocation group has at least so many blocks; XFS leaves out a last one that would have fewer.
-const LEAST_GROUP: u64 = 64;
-
-/// What a filesystem has when it was grown to a size, in blocks.
-fn grown_blocks(size: Bytes, group_blocks: u64) -> u64 {
-    let blocks = size.get() / BLOCK;
-    match blocks.checked_rem(group_blocks) {
-        Some(rest) if rest < LEAST_GROUP => blocks - rest,
-        Some(_) | None => blocks,
-    }
-}
-
-fn grow_args(target: &Path, size: Bytes) -> [String; 3] {
-    let blocks = size.get() / BLOCK;
-    [
-        "-D".to_owned(),
-        blocks.to_string(),
-        target.to_string_lossy().into_owned(),
-    ]
 }
 
 /// Every feature is named, those that are on by default in xfsprogs 6.13 too, so that a newer mkfs.xfs makes what this
@@ -244,26 +219,7 @@ impl Filesystems for LinuxFilesystems {
     fn grow_xfs(&self, target: &Path, size: Bytes) -> Result<(), HostError> {
         let operation = format!("grow the filesystem on {}", target.display());
         refuse_unmounted("grow the filesystem on", target)?;
-        let geometry = frozen::geometry(target).map_err(|source| file::io(&operation, target, source))?;
-        let has = Bytes::new(geometry.data_blocks.saturating_mul(geometry.block_size.into()));
-        if geometry.data_blocks == grown_blocks(size, geometry.group_blocks.into()) || has == size {
-            return Ok(());
-        }
-        // xfs_growfs would try to shrink it.
-        if has > size {
-            return Err(HostError::Unexpected {
-                operation,
-                detail: format!("it has {has:#} already, more than {size:#}"),
-            });
-        }
-        Run {
-            operation: &operation,
-            program: "xfs_growfs",
-            args: &grow_args(target, size),
-            limit: GROW_LIMIT,
-        }
-        .checked()
-        .map(drop)
+        growing::to(&operation, target, size)
     }
 
     fn usage(&self, target: &Path) -> Result<FilesystemUsage, HostError> {
@@ -333,18 +289,6 @@ mod tests {
             let group = size.get().div_ceil(allocation_groups(size));
             assert!(size.get() * 10 / group <= 40, "{size}");
         }
-    }
-
-    #[test]
-    fn a_filesystem_grows_to_the_block_unless_its_last_allocation_group_would_be_too_small() {
-        let group = Bytes::mib(150).get() / BLOCK;
-        let grown = |blocks: u64| grown_blocks(Bytes::new(blocks * BLOCK), group);
-        assert_eq!(grown(3 * group), 3 * group);
-        assert_eq!(grown(3 * group + 64), 3 * group + 64);
-        assert_eq!(grown(3 * group + 63), 3 * group);
-        assert_eq!(grown_blocks(Bytes::gib(1), 0), 262_144);
-        let args = grow_args(Path::new("/volumes/v"), Bytes::gib(1));
-        assert_eq!(args.join(" "), "-D 262144 /volumes/v");
     }
 
     #[test]

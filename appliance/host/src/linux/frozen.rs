@@ -1,5 +1,5 @@
 //! The filesystem ioctls that no library has a safe call for: freezing, thawing, giving free space back, and how large an XFS
-//! is.
+//! is and is to be.
 
 use std::fs::File;
 use std::io;
@@ -24,11 +24,12 @@ pub(super) struct Geometry {
     pub(super) block_size: u32,
     rt_extent_size: u32,
     pub(super) group_blocks: u32,
-    group_count: u32,
+    pub(super) group_count: u32,
     log_blocks: u32,
     sector_size: u32,
     inode_size: u32,
-    inodes_max_percent: u32,
+    /// The share of the filesystem that inodes may take.
+    pub(super) inodes_max_percent: u32,
     pub(super) data_blocks: u64,
     rt_blocks: u64,
     rt_extents: u64,
@@ -42,8 +43,16 @@ pub(super) struct Geometry {
     directory_block_size: u32,
 }
 
+/// `struct xfs_growfs_data` of xfs_fs.h.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct Growth {
+    blocks: u64,
+    inodes_max_percent: u32,
+}
+
 mod raw {
-    use super::{Geometry, TrimRange};
+    use super::{Geometry, Growth, TrimRange};
 
     // linux/fs.h: FIFREEZE and FITHAW are declared with an int that is not read.
     nix::ioctl_readwrite!(freeze, b'X', 119, nix::libc::c_int);
@@ -51,6 +60,8 @@ mod raw {
     nix::ioctl_readwrite!(trim, b'X', 121, TrimRange);
     // xfs_fs.h: XFS_IOC_FSGEOMETRY_V1.
     nix::ioctl_read!(geometry, b'X', 100, Geometry);
+    // xfs_fs.h: XFS_IOC_FSGROWFSDATA.
+    nix::ioctl_write_ptr!(grow, b'X', 110, Growth);
 }
 
 /// How large the XFS is that a path lies in, as it is now: what stands in its superblock on the device may be older than its log.
@@ -61,6 +72,19 @@ pub(super) fn geometry(target: &Path) -> io::Result<Geometry> {
     let asked = unsafe { raw::geometry(file.as_raw_fd(), &mut geometry) };
     asked?;
     Ok(geometry)
+}
+
+/// Makes an XFS have so many blocks, and writes all copies of its superblock, also if it has so many.
+pub(super) fn grow(target: &Path, blocks: u64, inodes_max_percent: u32) -> io::Result<()> {
+    let file = File::open(target)?;
+    let growth = Growth {
+        blocks,
+        inodes_max_percent,
+    };
+    // SAFETY: the descriptor is open and the argument the kernel's structure, for as long as the call takes.
+    let grown = unsafe { raw::grow(file.as_raw_fd(), &growth) };
+    grown?;
+    Ok(())
 }
 
 /// Holds all writes to a filesystem back, having made it clean. Fails with `EBUSY` if it is frozen.
@@ -102,7 +126,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_geometry_is_as_large_as_the_kernel_s() {
+    fn the_structures_are_as_large_as_the_kernel_s() {
         assert_eq!(std::mem::size_of::<Geometry>(), 112);
+        assert_eq!(std::mem::size_of::<Growth>(), 16);
     }
 }

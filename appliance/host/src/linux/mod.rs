@@ -4,11 +4,13 @@
 //! with captured output, and few impure lines. Programs are run in [`run`] only.
 
 mod background;
+mod direct;
 pub(crate) mod disks;
 mod exports;
 mod file;
 mod filesystems;
 mod frozen;
+mod growing;
 mod health;
 mod kernel_log;
 pub(crate) mod layers;
@@ -22,6 +24,7 @@ mod seals;
 mod signatures;
 mod sparse;
 mod systemd;
+mod within;
 
 use std::sync::Arc;
 

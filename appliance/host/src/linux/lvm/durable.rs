@@ -117,7 +117,7 @@ impl LinuxLvm {
 }
 
 /// Has disks write out what they were given, all at once. Fails if none could.
-pub(super) fn flush(operation: &str, nodes: impl IntoIterator<Item = PathBuf>) -> Result<(), HostError> {
+pub(in crate::linux) fn flush(operation: &str, nodes: impl IntoIterator<Item = PathBuf>) -> Result<(), HostError> {
     let begun = Instant::now();
     let (sender, flushed) = mpsc::channel();
     let mut waiting = BTreeSet::new();

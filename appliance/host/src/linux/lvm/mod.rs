@@ -23,6 +23,7 @@ use cistern_model::Bytes;
 
 use self::args::LvmCommand;
 use self::durable::Commits;
+pub(super) use self::durable::flush;
 use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};

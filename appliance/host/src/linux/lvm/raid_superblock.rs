@@ -1,29 +1,154 @@
 //! The kernel's own notes on an image of a RAID volume (dm-raid's superblock and its bitmap, on a small hidden volume beside
-//! the image): where garbage lies under them, the image cannot be filled, because the kernel does not use a device whose
-//! superblock it cannot read, whatever else it is told.
+//! the image): what they say; and where garbage lies under them, so that they can be read again. The image could not be
+//! filled, because the kernel does not use a device whose superblock it cannot read, whatever else it is told.
 //!
 //! Invariant: only notes that cannot be read, of an image that is not in use, are written; they become those of an image in
 //! use, which say that this one failed. So at every moment, also after a cut, the kernel takes the image for failed, or
 //! brings it up to date. Its first block, which makes them valid, is written last.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
-
+use crate::linux::direct::{self, Aligned, BLOCK};
 use crate::linux::file;
 use crate::{HostError, ImageHealth, RaidStatus};
 
-/// What direct reading and writing is aligned to, and what the superblock lies in.
-const BLOCK: usize = 4096;
 /// LVM makes these volumes one extent large; one that is much larger is not what we think.
 const LARGEST: u64 = 64 << 20;
 /// The superblock's first bytes (drivers/md/dm-raid.c).
 const MAGIC: [u8; 4] = *b"DmRd";
-/// Where it has the place of its image among the others, 4 bytes, little endian.
-const POSITION: std::ops::Range<usize> = 12..16;
+/// Where it has what, little endian: how many images there are, the place of its own among them, how often the notes were
+/// written, which images failed, up to where its image was filled, up to where all images are even, and the level.
+const IMAGES: usize = 8;
+const POSITION: Range<usize> = 12..16;
+const EVENTS: usize = 16;
+const FAILED: usize = 24;
+const FILLED: usize = 32;
+const EVEN: Range<usize> = 40..48;
+const LEVEL: usize = 48;
+/// The bitmap begins in the next block (drivers/md/md-bitmap.h): its first bytes, where it has the sectors that it speaks of
+/// and the bytes that each bit stands for, and where the bits begin.
+const BITMAP: u64 = 4096;
+const BITMAP_MAGIC: [u8; 4] = *b"bitm";
+const SECTORS: usize = 40;
+const STRETCH: usize = 52;
+const BITS: usize = 256;
+const SECTOR: u64 = 512;
+/// "All of it", in the notes.
+const ALL: u64 = u64::MAX;
+
+/// What the kernel notes with an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// How many images the volume has.
+    pub(super) images: u32,
+    /// Which of them this is.
+    pub(super) position: u32,
+    /// How often the notes were written: the highest of all images' are the newest.
+    pub(super) events: u64,
+    /// The images that failed, as bits; of those beyond 64 nothing is known here.
+    pub(super) failed: u64,
+    /// Up to which sector it was filled.
+    pub(super) filled: u64,
+    /// Up to which sector all images are even.
+    pub(super) even: u64,
+    /// As in `raid1`.
+    pub(super) level: u32,
+    /// Whether a stretch of the volume was being written to.
+    pub(super) was_written_to: bool,
+}
+
+impl Notes {
+    /// Reads them; nothing, if there are none.
+    pub(super) fn read(device: &File, at: u64) -> io::Result<Option<Self>> {
+        let mut superblock = Aligned::read(device, at, BLOCK)?;
+        let bytes = superblock.bytes();
+        if !bytes.starts_with(&MAGIC) {
+            return Ok(None);
+        }
+        Ok(Some(Notes {
+            images: word(bytes, IMAGES),
+            position: word(bytes, POSITION.start),
+            events: long(bytes, EVENTS),
+            failed: long(bytes, FAILED),
+            filled: long(bytes, FILLED),
+            even: long(bytes, EVEN.start),
+            level: word(bytes, LEVEL),
+            was_written_to: any_bit(device, at + BITMAP)?,
+        }))
+    }
+
+    pub(super) fn is_filled(&self) -> bool {
+        self.filled == ALL
+    }
+
+    pub(super) fn says_even(&self) -> bool {
+        self.even == ALL
+    }
+
+    pub(super) fn counts_as_failed(&self, image: u32) -> bool {
+        self.failed.checked_shr(image).is_some_and(|failed| failed & 1 == 1)
+    }
+
+    /// Writes that nothing is even.
+    pub(super) fn say_uneven(&mut self, device: &File, at: u64) -> io::Result<()> {
+        let mut superblock = Aligned::read(device, at, BLOCK)?;
+        let bytes = superblock.bytes();
+        if !bytes.starts_with(&MAGIC) {
+            return Err(io::Error::other("its notes are gone"));
+        }
+        if let Some(even) = bytes.get_mut(EVEN) {
+            even.fill(0);
+        }
+        device.write_all_at(bytes, at)?;
+        self.even = 0;
+        Ok(())
+    }
+}
+
+/// Whether a bitmap has a bit set.
+fn any_bit(device: &File, at: u64) -> io::Result<bool> {
+    let mut head = Aligned::read(device, at, BLOCK)?;
+    let bytes = head.bytes();
+    if !bytes.starts_with(&BITMAP_MAGIC) {
+        return Ok(false);
+    }
+    let stretch = u64::from(word(bytes, STRETCH)) / SECTOR;
+    let Some(bits) = long(bytes, SECTORS)
+        .checked_add(stretch.saturating_sub(1))
+        .and_then(|sum| sum.checked_div(stretch))
+    else {
+        return Err(io::Error::other("a bitmap of nothing"));
+    };
+    if bits / 8 > LARGEST {
+        return Err(io::Error::other(format!("a bitmap of {bits} bits")));
+    }
+    let whole = BITS + usize::try_from(bits.div_ceil(8)).map_err(io::Error::other)?;
+    let mut all = Aligned::read(device, at, whole.next_multiple_of(BLOCK))?;
+    let set = all.bytes().get(BITS..whole).unwrap_or_default();
+    // What is behind the last bit is of no meaning.
+    let last = match bits % 8 {
+        0 => u8::MAX,
+        used => (1_u8 << used) - 1,
+    };
+    Ok(match set.split_last() {
+        Some((end, most)) => end & last != 0 || most.iter().any(|byte| *byte != 0),
+        None => false,
+    })
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    let bytes = bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
+    u64::from_le_bytes(bytes.unwrap_or_default())
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let bytes = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+    u32::from_le_bytes(bytes.unwrap_or_default())
+}
 
 /// The devices of a volume's images in their order, from its table: of the notes and of the image.
 ///
@@ -77,17 +202,13 @@ pub(super) fn mend(operation: &str, table: &str, status: &RaidStatus, node: &Pat
     };
     let open = |place: usize| {
         let notes = devices.get(place).map_or("-", |(notes, _)| notes.as_str());
-        OpenOptions::new()
-            .read(true)
-            .write(place == failed)
-            .custom_flags(OFlag::O_DIRECT.bits())
-            .open(Path::new("/dev/block").join(notes))
+        direct::open(&Path::new("/dev/block").join(notes), place == failed)
     };
     let failed_notes = open(failed).map_err(io)?;
-    if Aligned::read(&failed_notes).is_ok() {
+    if all(&failed_notes).is_ok() {
         return Ok(());
     }
-    let mut notes = open(good).and_then(|notes| Aligned::read(&notes)).map_err(io)?;
+    let mut notes = open(good).and_then(|notes| all(&notes)).map_err(io)?;
     let position = u32::try_from(failed).unwrap_or(u32::MAX).to_le_bytes();
     let bytes = notes.bytes();
     if bytes.get(..MAGIC.len()) != Some(&MAGIC) {
@@ -100,51 +221,87 @@ pub(super) fn mend(operation: &str, table: &str, status: &RaidStatus, node: &Pat
         place.copy_from_slice(&position);
     }
     tracing::info!(?devices, failed, good, "the notes on an image are made readable");
-    notes.write(&failed_notes).map_err(io)
+    write(notes, &failed_notes).map_err(io)
 }
 
-/// Bytes where direct reading can put them.
-struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-    length: usize,
+/// All that is on a device.
+fn all(device: &File) -> io::Result<Aligned> {
+    let length = io::Seek::seek(&mut &*device, io::SeekFrom::End(0))?;
+    if length == 0 || length > LARGEST || length % BLOCK as u64 != 0 {
+        return Err(io::Error::other(format!("notes of {length} bytes")));
+    }
+    Aligned::read(device, 0, usize::try_from(length).map_err(io::Error::other)?)
 }
 
-impl Aligned {
-    /// All that is on a device.
-    fn read(device: &File) -> io::Result<Self> {
-        let length = io::Seek::seek(&mut &*device, io::SeekFrom::End(0))?;
-        if length == 0 || length > LARGEST || length % BLOCK as u64 != 0 {
-            return Err(io::Error::other(format!("notes of {length} bytes")));
-        }
-        let length = usize::try_from(length).map_err(io::Error::other)?;
-        let memory = vec![0; length + BLOCK];
-        let start = memory.as_ptr().align_offset(BLOCK);
-        let mut own = Aligned { memory, start, length };
-        device.read_exact_at(own.bytes(), 0)?;
-        Ok(own)
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        self.memory
-            .get_mut(self.start..)
-            .and_then(|bytes| bytes.get_mut(..self.length))
-            .unwrap_or_default()
-    }
-
-    /// The first block comes last, each durably.
-    fn write(mut self, device: &File) -> io::Result<()> {
-        let (first, rest) = self.bytes().split_at(BLOCK);
-        device.write_all_at(rest, BLOCK as u64)?;
-        device.sync_data()?;
-        device.write_all_at(first, 0)?;
-        device.sync_data()
-    }
+/// The first block comes last, each durably.
+fn write(mut notes: Aligned, device: &File) -> io::Result<()> {
+    let (first, rest) = notes.bytes().split_at(BLOCK);
+    device.write_all_at(rest, BLOCK as u64)?;
+    device.sync_data()?;
+    device.write_all_at(first, 0)?;
+    device.sync_data()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Notes as the kernel (6.12) writes them, of a volume of 70 stretches.
+    fn written(bits: &[u8]) -> File {
+        let device = tempfile::tempfile().unwrap();
+        let mut superblock = [0; 8192];
+        superblock[..4].copy_from_slice(&MAGIC);
+        superblock[IMAGES] = 2;
+        superblock[POSITION.start] = 1;
+        superblock[EVENTS] = 9;
+        superblock[FAILED] = 0b10;
+        superblock[FILLED..FILLED + 8].fill(0xFF);
+        superblock[EVEN].fill(0xFF);
+        superblock[LEVEL] = 1;
+        let bitmap = &mut superblock[4096..];
+        bitmap[..4].copy_from_slice(&BITMAP_MAGIC);
+        bitmap[SECTORS..SECTORS + 4].copy_from_slice(&(69_u32 * 4096 + 1).to_le_bytes());
+        bitmap[STRETCH..STRETCH + 4].copy_from_slice(&(2_u32 << 20).to_le_bytes());
+        bitmap[BITS..BITS + bits.len()].copy_from_slice(bits);
+        device.write_all_at(&superblock, 4096).unwrap();
+        device
+    }
+
+    #[test]
+    fn notes_are_read_and_written() {
+        let device = written(&[0, 0, 0, 0, 1]);
+        let mut notes = Notes::read(&device, 4096).unwrap().unwrap();
+        let expected = Notes {
+            images: 2,
+            position: 1,
+            events: 9,
+            failed: 0b10,
+            filled: ALL,
+            even: ALL,
+            level: 1,
+            was_written_to: true,
+        };
+        assert_eq!(notes, expected);
+        assert!(notes.says_even() && notes.is_filled());
+        assert!(notes.counts_as_failed(1) && !notes.counts_as_failed(0) && !notes.counts_as_failed(64));
+        notes.say_uneven(&device, 4096).unwrap();
+        let now = Notes::read(&device, 4096).unwrap().unwrap();
+        assert_eq!(now, Notes { even: 0, ..expected });
+        assert_eq!(now, notes);
+        // Nothing was ever written there.
+        assert_eq!(Notes::read(&device, 0).unwrap(), None);
+        assert!(notes.say_uneven(&device, 0).is_err());
+    }
+
+    #[test]
+    fn a_bit_is_seen_up_to_the_last() {
+        let dirty = |bits: &[u8]| any_bit(&written(bits), 8192).unwrap();
+        assert!(!dirty(&[0; 9]));
+        assert!(dirty(&[1]));
+        assert!(dirty(&[0, 0, 0, 0, 0, 0, 0, 0, 0b10_0000]));
+        // There are 70.
+        assert!(!dirty(&[0, 0, 0, 0, 0, 0, 0, 0, 0b1100_0000, 0xFF]));
+    }
 
     #[test]
     fn the_devices_are_those_of_the_table() {
