@@ -44,7 +44,7 @@ fn kind(command: &LvmCommand) -> Kind {
         "lvcreate" | "lvextend" | "lvconvert" | "lvrename" => Kind::Suspending,
         // It reads as much of the metadata as a check does.
         "thin_ls" => Kind::Checking,
-        "dmsetup" if says("resume") => Kind::Suspending,
+        "dmsetup" if says("suspend") || says("resume") => Kind::Suspending,
         _ => Kind::Text,
     }
 }

@@ -1,28 +1,52 @@
-//! What LVM told a thin pool, and the kernel did, when the power went before LVM could note it.
+//! What LVM was telling a thin pool when the power went.
 //!
 //! For each volume that LVM makes it writes into its own metadata that the kernel is to be told, tells it, has the kernel
-//! count one transaction more, and takes the note off. The kernel commits after each word. Between the two commits the
-//! pool has the volume and not the count: LVM then says the same word again at its next change, is told "File exists",
-//! and from then on can change nothing in that pool. Seen with 2.03.31 by cutting the power there.
+//! count one transaction more, and takes the note off. The kernel commits after each word. A cut in between leaves one of:
 //!
-//! Invariant: what is taken away here is one that LVM itself is about to make anew: nobody was told of it, and nothing was
-//! written to it.
+//! - The kernel was not told. LVM lists a volume that there is not, and tells the kernel when it makes the next one in that
+//!   pool; of a volume that may be mounted by then, and that it does not hold back.
+//! - The kernel was told and does not count it. LVM then tells it once more when it makes the next one, hears "File exists",
+//!   and from then on can change nothing in that pool.
+//!
+//! Both seen with 2.03.31 by cutting the power there. So the kernel is told here, as LVM would have; with the count as high
+//! as LVM's own, LVM takes what it noted as said (libdm-deptree.c: "transaction_id matches, skipping messages").
+//!
+//! Invariant: a volume that is not there is made as its note says, of an origin that nothing is being written to; nobody was
+//! told of it before.
+
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::args::{self, LvmCommand};
 use super::{LinuxLvm, unexpected};
-use crate::{Activation, HostError};
+use crate::HostError;
 
-/// A thin volume that the kernel has and LVM is about to have made.
+/// A pool of which LVM's count is one ahead of the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Untold {
+    /// Its name in device mapper.
+    layer: String,
+    /// The kernel's count.
+    counted: u64,
+    /// What LVM notes as being made.
+    volumes: Vec<HalfMade>,
+}
+
+/// A thin volume that LVM notes as being made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct HalfMade {
-    /// Its pool's name in device mapper.
-    layer: String,
-    /// Its number in that pool.
+    /// Its number in its pool.
     id: u64,
-    /// Its name in LVM.
-    lv: String,
+    /// Of a snapshot, what it is one of.
+    origin: Option<Origin>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    id: u64,
+    /// Its name in device mapper.
+    device: String,
 }
 
 impl LinuxLvm {
@@ -32,7 +56,7 @@ impl LinuxLvm {
             Err(error @ HostError::Failed { .. }) => error,
             outcome => return outcome,
         };
-        match self.take_half_made(operation, vg) {
+        match self.finish_half_made(operation, vg) {
             Ok(true) => self.change(operation, command, vg),
             Ok(false) => Err(failed),
             Err(error) => {
@@ -42,65 +66,70 @@ impl LinuxLvm {
         }
     }
 
-    /// Takes volumes away that are half made, and has LVM make them whole; whether there was one.
-    pub(super) fn take_half_made(&self, operation: &str, vg: &str) -> Result<bool, HostError> {
+    /// Makes volumes whole that are half made; whether there was one.
+    pub(super) fn finish_half_made(&self, operation: &str, vg: &str) -> Result<bool, HostError> {
         let report = self.run(operation, &transactions(vg))?;
         let status = self.run(operation, &args::thin_status())?;
-        let found = half_made(&report.stdout, &status.stdout, vg).map_err(|detail| unexpected(operation, detail))?;
-        let mut taken = false;
-        for HalfMade { layer, id, lv } in found {
-            // LVM activates what the kernel has, whether it was made whole or not; what is active is not deleted.
-            let was_active = self.done(operation, &remove(&args::dm_name(vg, &lv)))?;
-            // The kernel may not have got as far; then there is nothing to take, and LVM's word will be heard.
-            let deleted = self.done(operation, &delete(&layer, id))?;
-            if deleted {
+        let found = untold(&report.stdout, &status.stdout, vg).map_err(|detail| unexpected(operation, detail))?;
+        for pool in &found {
+            for volume in &pool.volumes {
+                let made = self.tell(operation, &pool.layer, volume)?;
                 tracing::warn!(
-                    pool = layer,
-                    id,
-                    "a volume that was being made when the power went was taken away"
+                    pool = pool.layer,
+                    volume.id,
+                    made,
+                    "a volume was half made, and is whole"
                 );
-                taken = true;
             }
-            if deleted || was_active {
-                // LVM makes it anew first.
-                self.change(operation, &args::activate_lv(vg, &lv, Activation::Complete), vg)?;
-            }
-            if deleted && !was_active {
-                self.change(operation, &args::deactivate_lv(vg, &lv), vg)?;
-            }
+            self.run(operation, &message(&pool.layer, &count(pool.counted)))?;
         }
-        Ok(taken)
+        Ok(!found.is_empty())
     }
 
-    /// Runs a command that may fail; whether it did what it says.
-    fn done(&self, operation: &str, command: &LvmCommand) -> Result<bool, HostError> {
-        match self.run(operation, command) {
+    /// Has the kernel make a volume, unless it has it; whether it had not.
+    fn tell(&self, operation: &str, layer: &str, volume: &HalfMade) -> Result<bool, HostError> {
+        let origin = volume.origin.as_ref().map(|origin| origin.device.as_str());
+        let held = origin.filter(|device| Path::new("/dev/mapper").join(device).exists());
+        if let Some(device) = held {
+            self.run(operation, &dmsetup(&["suspend", device]))?;
+        }
+        let told = self.run(operation, &message(layer, &make(volume)));
+        if let Some(device) = held {
+            self.run(operation, &dmsetup(&["resume", device]))?;
+        }
+        match told {
             Ok(_) => Ok(true),
-            Err(HostError::Failed { .. }) => Ok(false),
+            Err(HostError::Failed { stderr, .. }) if stderr.contains("File exists") => Ok(false),
             Err(error) => Err(error),
         }
     }
 }
 
 fn transactions(vg: &str) -> LvmCommand {
-    let fields = "lv_name,pool_lv,thin_id,transaction_id";
+    let fields = "lv_name,pool_lv,origin,thin_id,transaction_id";
     LvmCommand::new("lvs", ["--reportformat", "json", "-o", fields, vg])
 }
 
-fn remove(device: &str) -> LvmCommand {
+fn dmsetup(words: &[&str]) -> LvmCommand {
     LvmCommand {
         program: "dmsetup",
-        args: ["remove", device].map(str::to_owned).to_vec(),
+        args: words.iter().map(|word| (*word).to_owned()).collect(),
     }
 }
 
-fn delete(layer: &str, id: u64) -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: ["message", layer, "0", &format!("delete {id}")]
-            .map(str::to_owned)
-            .to_vec(),
+fn message(layer: &str, text: &str) -> LvmCommand {
+    dmsetup(&["message", layer, "0", text])
+}
+
+fn make(volume: &HalfMade) -> String {
+    match &volume.origin {
+        None => format!("create_thin {}", volume.id),
+        Some(origin) => format!("create_snap {} {}", volume.id, origin.id),
     }
+}
+
+fn count(counted: u64) -> String {
+    format!("set_transaction_id {counted} {}", counted + 1)
 }
 
 #[derive(Deserialize)]
@@ -117,40 +146,54 @@ struct Section {
 struct Row {
     lv_name: String,
     pool_lv: String,
+    origin: String,
     thin_id: String,
     transaction_id: String,
 }
 
 /// From LVM's count of each pool's transactions and the kernel's. A volume's own count is its pool's when it was made, so
-/// where LVM is one ahead, the volume with the kernel's count is the one that is being made.
-fn half_made(report: &str, status: &str, vg: &str) -> Result<Vec<HalfMade>, String> {
+/// where LVM is one ahead, the volume with the kernel's count is the one that is being made. Where there is none, it is one
+/// that is being removed: that LVM does itself.
+fn untold(report: &str, status: &str, vg: &str) -> Result<Vec<Untold>, String> {
     let report: Report = serde_json::from_str(report).map_err(|error| error.to_string())?;
     let rows: Vec<Row> = report.report.into_iter().flat_map(|section| section.lv).collect();
+    let number = |row: &Row| {
+        let id = row.thin_id.parse();
+        id.map_err(|_| format!("{} has no number: {:?}", row.lv_name, row.thin_id))
+    };
     let mut found = Vec::new();
     for pool in rows.iter().filter(|row| row.thin_id.is_empty()) {
         let name = args::dm_name(vg, &pool.lv_name);
-        let Ok(noted) = pool.transaction_id.parse::<u64>() else {
-            continue;
-        };
-        let Some((layer, counted)) = counted(status, &name) else {
+        let (Ok(noted), Some((layer, counted))) = (pool.transaction_id.parse::<u64>(), counted(status, &name)) else {
             continue;
         };
         if noted != counted + 1 {
             continue;
         }
         let in_pool = |row: &&Row| row.pool_lv.trim_matches(['[', ']']) == pool.lv_name;
+        let mut volumes = Vec::new();
         for row in rows.iter().filter(in_pool) {
-            if row.transaction_id.parse() == Ok(counted) {
-                let id = row
-                    .thin_id
-                    .parse()
-                    .map_err(|_| format!("no number: {:?}", row.thin_id))?;
-                found.push(HalfMade {
-                    layer: layer.clone(),
-                    id,
-                    lv: row.lv_name.clone(),
-                });
+            if row.transaction_id.parse() != Ok(counted) {
+                continue;
             }
+            let of = rows.iter().find(|other| other.lv_name == row.origin);
+            let origin = match (row.origin.as_str(), of) {
+                ("", _) => None,
+                (_, Some(of)) => Some(Origin {
+                    id: number(of)?,
+                    device: args::dm_name(vg, &of.lv_name),
+                }),
+                (gone, None) => return Err(format!("{} is a copy of {gone}, which is not there", row.lv_name)),
+            };
+            let id = number(row)?;
+            volumes.push(HalfMade { id, origin });
+        }
+        if !volumes.is_empty() {
+            found.push(Untold {
+                layer,
+                counted,
+                volumes,
+            });
         }
     }
     Ok(found)
@@ -177,24 +220,43 @@ mod tests {
         fixture(include_str!("../fixtures/lvs-transactions.json")).replace("POOL", &pool.to_string())
     }
 
+    fn status(counted: u64) -> String {
+        format!(
+            "p--1-data-tpool: 0 2097152 thin-pool {counted} 114/1024 0/16384 - rw discard_passdown queue_if_no_space - 256\n"
+        )
+    }
+
     #[test]
     fn a_volume_of_which_the_kernel_lacks_the_count_is_half_made() {
-        let status =
-            "p--1-data-tpool: 0 2097152 thin-pool 3 114/1024 0/16384 - rw discard_passdown queue_if_no_space - 256\n";
-        let expected = HalfMade {
-            layer: "p--1-data-tpool".to_owned(),
+        let found = |noted, counted| untold(&report(noted), &status(counted), "p-1").unwrap();
+        let copy = HalfMade {
             id: 4,
-            lv: "d".to_owned(),
+            origin: Some(Origin {
+                id: 2,
+                device: "p--1-b".to_owned(),
+            }),
         };
-        for (noted, found) in [(4, vec![expected]), (3, vec![]), (5, vec![]), (2, vec![])] {
-            assert_eq!(half_made(&report(noted), status, "p-1"), Ok(found), "{noted}");
+        let expected = Untold {
+            layer: "p--1-data-tpool".to_owned(),
+            counted: 3,
+            volumes: vec![copy.clone()],
+        };
+        assert_eq!(found(4, 3), [expected]);
+        for (noted, counted) in [(3, 3), (5, 3), (2, 3)] {
+            assert_eq!(found(noted, counted), [], "{noted} {counted}");
         }
+        // One that is being removed.
+        assert_eq!(found(5, 4), []);
         // Not active, or another's.
-        assert_eq!(half_made(&report(4), "", "p-1"), Ok(Vec::new()));
-        assert_eq!(half_made(&report(4), status, "p"), Ok(Vec::new()));
+        assert_eq!(untold(&report(4), "", "p-1"), Ok(Vec::new()));
+        assert_eq!(untold(&report(4), &status(3), "p"), Ok(Vec::new()));
+
+        assert_eq!(make(&copy), "create_snap 4 2");
+        let fresh = found(3, 2).remove(0).volumes.remove(0);
+        assert_eq!(make(&fresh), "create_thin 3");
         assert_eq!(
-            delete("p--1-data-tpool", 4).args,
-            ["message", "p--1-data-tpool", "0", "delete 4"]
+            message("p--1-data-tpool", &count(3)).args,
+            ["message", "p--1-data-tpool", "0", "set_transaction_id 3 4"]
         );
     }
 }

@@ -263,15 +263,18 @@ impl Lvm for LinuxLvm {
 
     fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
         let operation = format!("activate {vg}");
-        self.run(&operation, &args::activate_vg(vg, mode))?;
-        // Now, while nothing of it is mounted: what is made anew is a copy of what nobody is writing to. A group that lacks a
-        // disk cannot be changed.
-        if mode == Activation::Complete
-            && let Err(error) = self.take_half_made(&operation, vg)
-        {
-            tracing::warn!(%error, vg, "whether a volume was half made cannot be told");
+        let activate = args::activate_vg(vg, mode);
+        let activated = self.run(&operation, &activate);
+        // Now, while nothing of it is mounted: what is made now is a copy of what nobody is writing to.
+        match self.finish_half_made(&operation, vg) {
+            // One that the kernel did not have could not be activated.
+            Ok(true) if activated.is_err() => self.run(&operation, &activate).map(drop),
+            Ok(_) => activated.map(drop),
+            Err(error) => {
+                tracing::warn!(%error, vg, "whether a volume was half made cannot be told");
+                activated.map(drop)
+            }
         }
-        Ok(())
     }
 
     fn deactivate_lv(&self, vg: &str, lv: &str) -> Result<(), HostError> {
