@@ -4,7 +4,9 @@
 #   check.sh look STATE DISKS
 #                         waits for so many disks, starts cisternd, waits a while for the pool to be in that state (or, with
 #                         `ready-or-none`, not to be there), and tells the pools, the volumes and the sums of their files
-#   check.sh deep         reads snapshots too, and has all filesystems checked; cisternd is stopped for it
+#   check.sh deep [compare]
+#                         reads snapshots too, has all filesystems checked and, if told to, the images of all RAID volumes
+#                         compared; cisternd is stopped for it
 #   check.sh where        tells which blocks of the pool volumes, snapshots and files are in
 #   check.sh evidence     tells what there is to find the cause by, when something is wrong
 #   check.sh leave        lets go of the disks, so that they can be taken out
@@ -90,14 +92,22 @@ deep)
             ;;
         snap-*)
             lvchange --quiet -ay -K "$group/$name" || continue
-            # Its log is replayed: one that LVM had noted and the kernel not made is made at the next start, of a filesystem
-            # that was not at rest.
+            # Its log is replayed: one that LVM had noted and the kernel not made was made just now, of a filesystem that was
+            # not at rest.
             mount -o ro,nouuid "/dev/$group/$name" /run/look && sums /run/look "$name"
             umount /run/look 2>/dev/null
             lvchange --quiet -an "$group/$name"
             ;;
         esac
     done < <(lvs --noheadings -o vg_name,lv_name)
+    for raid in $([ "$2" != compare ] || dmsetup ls --target raid | cut -f1); do
+        until read -r _ _ _ _ _ health _ action mismatches _ < <(dmsetup status "$raid") && [ "$action" = idle ]; do sleep 0.1; done
+        # Of a volume that lacks an image there is nothing to compare.
+        [[ $health == *[!A]* ]] && continue
+        dmsetup message "$raid" 0 check
+        until read -r _ _ _ _ _ _ _ action mismatches _ < <(dmsetup status "$raid") && [ "$action" = idle ]; do sleep 0.1; done
+        echo "uneven $raid $mismatches"
+    done
     echo deep
     took deep
     ;;

@@ -153,7 +153,8 @@ pub(super) fn examine(
         }
         verdict.excuse(|damage| places.may_be_hit(stripes, &rows, &damage.id, damage.file.as_deref()));
     } else if plan.deep && !terms.write_hole && verdict.lost.is_empty() && !found.pools.is_empty() {
-        told += &shell.run_for(&format!("bash {PATH} deep"), LIMIT)?;
+        let compare = if plan.compare { "compare" } else { "" };
+        told += &shell.run_for(&format!("bash {PATH} deep {compare}"), LIMIT)?;
         found = read(&told)?;
         verdict = judge(&found);
     }
@@ -193,8 +194,14 @@ fn read(told: &str) -> Result<Found> {
                 found.sums.insert(((*id).to_owned(), (*file).to_owned()), sum);
             }
             ("damaged", [id, ..]) => drop(found.damaged.insert((*id).to_owned(), rest.to_owned())),
+            ("uneven", [volume, sectors]) => {
+                let sectors = sectors
+                    .parse()
+                    .with_context(|| format!("it is not understood: {line}"))?;
+                found.uneven.insert((*volume).to_owned(), sectors);
+            }
             ("deep", []) => found.deep = true,
-            ("sum" | "export", _) => anyhow::bail!("it is not understood: {line}"),
+            ("sum" | "export" | "uneven", _) => anyhow::bail!("it is not understood: {line}"),
             _ => {}
         }
     }

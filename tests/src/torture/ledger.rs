@@ -81,10 +81,12 @@ pub struct Found {
     pub exports: BTreeMap<String, BTreeSet<String>>,
     /// The sums of files, by the volume's or snapshot's id and the file's name; none of one that cannot be read.
     pub sums: BTreeMap<(String, String), Option<String>>,
-    /// Whether snapshots were read too, and filesystems checked.
+    /// Whether snapshots were read too, filesystems checked and images compared.
     pub deep: bool,
     /// What `xfs_repair -n` said of filesystems in which it found something, by id.
     pub damaged: BTreeMap<String, String>,
+    /// By how many sectors the images of a RAID volume differ.
+    pub uneven: BTreeMap<String, u64>,
     /// The disks that were cut, if there is no pool.
     pub disks: Vec<Disk>,
 }
@@ -291,6 +293,9 @@ impl Ledger {
             self.judge_known(at, terms, known, found, &mut verdict);
         }
         self.judge_snapshots(at, terms, found, &mut verdict);
+        let uneven = found.uneven.iter().filter(|(_, sectors)| **sectors > 0);
+        let told = uneven.map(|(volume, sectors)| format!("the images of {volume} differ by {sectors} sectors"));
+        verdict.lost.extend(told);
         for (id, told) in &found.damaged {
             let (id, told) = (id.clone(), format!("xfs_repair finds {id} damaged: {told}"));
             verdict.damage(terms, Damage { id, file: None, told });

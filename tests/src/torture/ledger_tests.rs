@@ -216,8 +216,12 @@ fn a_snapshot_holds_what_its_volume_did_and_a_filesystem_is_sound() {
     assert_eq!(lost(39, Terms::default(), &found), Vec::<String>::new());
     found.damaged.insert(ID.to_owned(), "bad".to_owned());
     assert_eq!(lost(39, Terms::default(), &found).len(), 1);
-    found.snapshots[0].name = "t".parse().unwrap();
+    found.uneven.insert("data_tmeta".to_owned(), 0);
+    assert_eq!(lost(39, Terms::default(), &found).len(), 1);
+    found.uneven.insert("data_tdata".to_owned(), 8);
     assert_eq!(lost(39, Terms::default(), &found).len(), 2);
+    found.snapshots[0].name = "t".parse().unwrap();
+    assert_eq!(lost(39, Terms::default(), &found).len(), 3);
 }
 
 #[test]

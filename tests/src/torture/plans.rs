@@ -12,6 +12,8 @@ const UNDER_WAY_PERCENT: u64 = 88;
 const MAKING: usize = 12;
 /// Of how many cuts one is looked at with all that its filesystems hold.
 const DEEP: usize = 8;
+/// Of how many one of these has all images compared, which takes longer than all else.
+const COMPARE: usize = 3 * DEEP;
 
 /// One power cut.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(super) struct Plan {
     pub(super) boot: bool,
     /// Whether its snapshots are read too, and its filesystems checked; or, where these may have holes, where files lie.
     pub(super) deep: bool,
+    /// Whether the images of its RAID volumes are compared then.
+    pub(super) compare: bool,
 }
 
 /// Moments at which something was written, as those after which the power goes.
@@ -112,6 +116,7 @@ pub(super) fn choose(recorded: &Recorded, campaign: &Campaign) -> Vec<Plan> {
                 terms,
                 boot,
                 deep: !boot && number % DEEP == DEEP - 1,
+                compare: number % COMPARE == COMPARE - 1,
             })
         })
         .collect()

@@ -13,6 +13,7 @@ mod report;
 mod suspended;
 mod takeover;
 mod thin;
+mod uneven;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -264,6 +265,10 @@ impl Lvm for LinuxLvm {
     fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
         let operation = format!("activate {vg}");
         let activate = args::activate_vg(vg, mode);
+        // Else it is served as it has been for as long as there is device mapper's RAID.
+        if let Err(error) = self.note_uneven(&operation, vg) {
+            tracing::warn!(%error, vg, "whether its images are even cannot be told");
+        }
         let activated = self.run(&operation, &activate);
         // Now, while nothing of it is mounted: what is made now is a copy of what nobody is writing to.
         match self.finish_half_made(&operation, vg) {
