@@ -27,6 +27,8 @@ pub(crate) struct Failures {
     refreshed: Mutex<BTreeMap<PoolId, BTreeSet<PathBuf>>>,
     /// Devices that came back and that LVM could not take back.
     not_restored: Mutex<BTreeSet<PathBuf>>,
+    /// Pools that were seen to lack data while the kernel had them.
+    pub(crate) broken: Mutex<BTreeSet<PoolId>>,
     /// Whether somebody wanted all reconciled and could not wait until it was his turn.
     pub(crate) owed: AtomicBool,
 }
@@ -188,10 +190,13 @@ impl Engine {
             self.read_lvm()?;
         }
         let (failed, unused) = {
-            let view = self.view();
-            let Some(pool) = view.pools.get(&id).filter(|pool| pool.active && pool.missing == 0) else {
+            let pool = self.view().pools.get(&id).cloned();
+            let Some(pool) = pool.filter(|pool| pool.active && pool.missing == 0) else {
                 return Ok(());
             };
+            if self.is_to_be_renewed(&pool)? {
+                return Ok(());
+            }
             (pool.failed_nodes(), pool.unused_nodes())
         };
         let tried = locked(&self.0.failures.refreshed).insert(id, unused.clone());

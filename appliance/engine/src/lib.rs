@@ -110,6 +110,7 @@ mod pool_steps;
 mod pools;
 mod react;
 mod reconcile;
+mod renewing;
 mod replace;
 mod rollback;
 mod schedules;

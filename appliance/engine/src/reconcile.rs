@@ -128,7 +128,7 @@ impl Engine {
                 let back = self.take_disks_back(id);
                 match &back {
                     Err(error) if power_lost(error) => back,
-                    Ok(()) | Err(_) => self.activate(id).and(back),
+                    Ok(()) | Err(_) => self.renew(id).and_then(|()| self.activate(id)).and(back),
                 }
             }
             // No pool is.
@@ -390,7 +390,7 @@ impl Engine {
                 "the kernel has shut its filesystem down, and its pool takes no writes".to_owned(),
             ));
         }
-        self.let_go(path)?;
+        self.give_back(path)?;
         let mounted = filesystems.mount(&self.0.host.lvm.node(&vg, &id.to_string()), path);
         mounted.doing(|| "its filesystem was shut down, and cannot be mounted again".to_owned())?;
         let message = format!("volume {id} was mounted again: the kernel had shut its filesystem down");

@@ -85,6 +85,10 @@ pub trait Filesystems: Send + Sync {
     /// Lets the writes go on. No error if they were not held back.
     fn thaw(&self, target: &Path) -> Result<(), HostError>;
 
+    /// Writes out all that is on its way to a mounted filesystem. Fails if that cannot be done: only then does the NFS server
+    /// find that what it was given unsynced is lost, and has its clients send it again.
+    fn sync(&self, target: &Path) -> Result<(), HostError>;
+
     /// Gives what is free in a mounted filesystem back to what lies under it, and says how much that was: not only what
     /// came free since the last time.
     fn trim(&self, target: &Path) -> Result<Bytes, HostError>;

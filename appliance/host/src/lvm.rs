@@ -222,6 +222,10 @@ pub trait Lvm: Send + Sync {
     /// seconds where much is written.
     fn thin_sizes(&self, vg: &str, pool: &str) -> Result<BTreeMap<String, ThinSize>, HostError>;
 
+    /// Whether an active volume of the group lies on a device that is gone. The kernel keeps to that device, also when the disk
+    /// is there again as another one, until the volume is activated anew or, of one with images, refreshed.
+    fn lies_on_gone(&self, vg: &str) -> Result<bool, HostError>;
+
     /// The node of an active volume.
     fn node(&self, vg: &str, lv: &str) -> PathBuf;
 }

@@ -7,7 +7,7 @@ use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
 use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, ScrubRequest, VolumeState};
 
-use crate::support::{Rig, by, path, refused, serial};
+use crate::support::{Rig, by, client, path, refused, serial};
 
 /// A pool of this layout with a volume that holds a file.
 fn with(layout: Layout, disks: &[&str]) -> (Rig, cistern_model::Volume) {
@@ -64,6 +64,54 @@ fn a_pool_comes_up_degraded_if_enough_of_its_images_are_there_and_incomplete_if_
         rig.engine.reconcile().unwrap();
         rig.check();
         assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 1);
+    }
+}
+
+/// The kernel keeps to the devices that are gone.
+#[test]
+fn a_pool_that_lost_what_it_needs_while_it_was_served_is_taken_up_anew_when_it_is_back() {
+    for (layout, disks, lost, noticed) in [
+        (Layout::Single, &["a", "b"][..], &["b"][..], true),
+        (Layout::Single, &["a", "b"], &["b"], false),
+        (Layout::Single, &["a"], &["a"], false),
+        (Layout::Mirror, &["a", "b"], &["a", "b"], true),
+        (Layout::StripeMirror, &["a", "b", "c", "d"], &["c", "d"], true),
+        (Layout::Parity, &["a", "b", "c"], &["a", "c"], true),
+    ] {
+        let (rig, volume) = with(layout, disks);
+        let snapshot = rig.make_snapshot(volume.id, "s");
+        rig.engine
+            .serve_snapshot(&by(), snapshot.id, &[client("10.0.0.9")])
+            .unwrap();
+        lost.iter().for_each(|disk| rig.machine.detach(&serial(disk)));
+        let write = |name: &str| rig.machine.write_file(&path(volume.id), name, Bytes::mib(1));
+        write("lost").unwrap_err();
+        if noticed {
+            rig.engine.reconcile().unwrap();
+            assert_eq!(states(&rig), INCOMPLETE, "{layout} without {lost:?}");
+        }
+        let called = rig.machine.calls().len();
+        lost.iter().for_each(|disk| rig.machine.attach(&serial(disk)));
+        rig.engine.reconcile().unwrap();
+        rig.engine.reconcile().unwrap();
+        rig.check();
+        assert_eq!(states(&rig).1, VolumeState::Ready, "{layout} {noticed}");
+        write("more").unwrap();
+        assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 2);
+        // What clients had not synced is written out, or known to be lost, before the server lets go of it.
+        let calls = rig.machine.calls().split_off(called);
+        let of = |call: &str| calls.iter().position(|made| made.starts_with(call));
+        assert!(of("filesystems.sync") < of("exports.release"), "{calls:?}");
+        assert!(of("filesystems.sync").is_some(), "{calls:?}");
+        assert_eq!(rig.machine.violations(), Vec::<String>::new());
+        // Once.
+        let called = rig.machine.calls().len();
+        rig.engine.reconcile().unwrap();
+        let calls = rig.machine.calls().split_off(called);
+        assert!(
+            !calls.iter().any(|call| call.starts_with("lvm.deactivate_vg")),
+            "{calls:?}"
+        );
     }
 }
 

@@ -8,7 +8,8 @@ use crate::{Broken, contracts};
 
 contracts! {
     nothing_is_done_with_a_filesystem_that_is_not_mounted:
-        Filesystems::freeze, Filesystems::thaw, Filesystems::trim, Filesystems::is_up, Filesystems::grow_xfs;
+        Filesystems::freeze, Filesystems::thaw, Filesystems::trim, Filesystems::is_up, Filesystems::grow_xfs,
+        Filesystems::sync;
     what_is_mounted_read_only_is_not_written_to:
         Filesystems::mount_read_only, Filesystems::grow_xfs;
     writes_are_held_back_from_a_freeze_to_a_thaw:
@@ -18,7 +19,8 @@ contracts! {
     a_filesystem_grows_to_exactly_what_was_asked_and_never_shrinks:
         Filesystems::grow_xfs;
     a_filesystem_whose_disk_is_gone_is_shut_down_until_it_is_mounted_anew:
-        Filesystems::is_up, Filesystems::trim, Filesystems::grow_xfs, Filesystems::unmount;
+        Filesystems::is_up, Filesystems::trim, Filesystems::grow_xfs, Filesystems::unmount, Filesystems::sync,
+        Lvm::lies_on_gone;
 }
 
 const SIZE: Bytes = Bytes::mib(300);
@@ -31,6 +33,7 @@ fn nothing_is_done_with_a_filesystem_that_is_not_mounted(bench: &Bench<'_>) -> R
         filesystems.freeze(&path).refused("freezing", kind)?;
         filesystems.trim(&path).refused("trimming", kind)?;
         filesystems.grow_xfs(&path, SIZE).refused("growing", kind)?;
+        filesystems.sync(&path).refused("writing it out", kind)?;
     }
     let never = bench.target("never");
     filesystems
@@ -181,7 +184,11 @@ fn a_filesystem_whose_disk_is_gone_is_shut_down_until_it_is_mounted_anew(bench: 
     let target = bench.mounted("v", SIZE)?;
     bench.machine.write(&target, "file", Bytes::mib(1))?;
     holds("it is up", filesystems.is_up(&target).done("looking")?)?;
+    filesystems.sync(&target).done("writing it out")?;
+    let gone = || bench.host.lvm.lies_on_gone(VG).done("looking what it lies on");
+    holds("it lies on what is there", !gone()?)?;
     bench.machine.attach(&bench.nodes[3], false)?;
+    holds("it lies on what is gone", gone()?)?;
     // Data that cannot be written is the writer's trouble; of a file without any, it is the log.
     for size in [Bytes::mib(1), Bytes::ZERO] {
         holds(
@@ -196,9 +203,13 @@ fn a_filesystem_whose_disk_is_gone_is_shut_down_until_it_is_mounted_anew(bench: 
     filesystems
         .grow_xfs(&target, Bytes::mib(301))
         .refused("growing it", HostErrorKind::Failed)?;
+    filesystems
+        .sync(&target)
+        .refused("writing it out", HostErrorKind::Failed)?;
     filesystems.unmount(&target).done("unmounting it")?;
     // LVM knows a group by its disks: without any of them there is nothing to deactivate by its name.
     bench.machine.attach(&bench.nodes[3], true)?;
+    holds("it lies on what is gone, though its disk is back", gone()?)?;
     bench.host.lvm.deactivate_vg(VG).done("deactivating the group")?;
     bench.machine.seat()?;
     let activation = cistern_host::Activation::Complete;
@@ -207,6 +218,7 @@ fn a_filesystem_whose_disk_is_gone_is_shut_down_until_it_is_mounted_anew(bench: 
         .lvm
         .activate_vg(VG, activation)
         .done("activating it when the disk is back")?;
+    holds("it lies on what is there again", !gone()?)?;
     filesystems
         .mount(&bench.host.lvm.node(VG, "v"), &target)
         .done("mounting it anew")?;

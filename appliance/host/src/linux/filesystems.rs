@@ -9,9 +9,10 @@ use cistern_model::{Bytes, Signature};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{sync, syncfs};
 
 use super::run::Run;
-use super::{disks, file, frozen, growing, mounts, signatures, sparse};
+use super::{disks, file, frozen, growing, mounts, signatures, sparse, within};
 use crate::{FilesystemUsage, Filesystems, Ground, HostError, MountEntry, RootSpec, XfsSpec};
 
 /// Where nothing is known of the device, a filesystem's log, some 64 MiB, is written to disks that may be busy.
@@ -169,6 +170,21 @@ impl Filesystems for LinuxFilesystems {
             tracing::info!(path = %target.display(), "thawed");
         }
         Ok(())
+    }
+
+    fn sync(&self, target: &Path) -> Result<(), HostError> {
+        let operation = format!("write out what is on its way to {}", target.display());
+        refuse_unmounted("write out", target)?;
+        let path = target.to_owned();
+        let synced = within::limit(&operation, within::SYNCING, move || match File::open(path) {
+            Ok(directory) => syncfs(&directory).map_err(std::io::Error::from),
+            // Of one that is shut down nothing can be opened, and nothing else names it; what is lost there is noted all the same.
+            Err(error) => {
+                sync();
+                Err(error)
+            }
+        })?;
+        synced.map_err(|source| file::io(&operation, target, source))
     }
 
     fn trim(&self, target: &Path) -> Result<Bytes, HostError> {

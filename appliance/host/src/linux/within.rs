@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::HostError;
 
+/// Writing out takes as long as there is something to write.
+pub(super) const SYNCING: Duration = Duration::from_secs(600);
 /// Growing writes the headers of new allocation groups only.
 pub(super) const GROWING: Duration = Duration::from_secs(120);
 

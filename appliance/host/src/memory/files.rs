@@ -154,6 +154,16 @@ impl Filesystems for Running {
         })
     }
 
+    fn sync(&self, target: &Path) -> Result<(), HostError> {
+        self.look("filesystems.sync", &target.display().to_string(), |state| {
+            let (vg, _) = mounted(state, "sync", target)?;
+            match state.shut_down.contains(target) || !state.serves(&vg) {
+                true => Err(failed("sync", "Input/output error")),
+                false => Ok(()),
+            }
+        })
+    }
+
     fn is_up(&self, target: &Path) -> Result<bool, HostError> {
         self.look("filesystems.is_up", &target.display().to_string(), |state| {
             if !state.mounts.contains_key(target) {

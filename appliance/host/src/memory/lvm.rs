@@ -409,6 +409,14 @@ impl Lvm for Running {
         })
     }
 
+    fn lies_on_gone(&self, vg: &str) -> Result<bool, HostError> {
+        self.look("lvm.lies_on_gone", vg, |state| {
+            let lvs = state.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.values());
+            let active = lvs.filter(|lv| lv.active);
+            Ok(active.flat_map(Lv::plains).any(|plain| !plain.dead.is_empty()))
+        })
+    }
+
     fn node(&self, vg: &str, lv: &str) -> PathBuf {
         PathBuf::from(format!("/dev/{vg}/{lv}"))
     }

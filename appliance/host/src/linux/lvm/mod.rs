@@ -3,6 +3,7 @@
 
 pub(crate) mod args;
 mod durable;
+mod gone;
 mod limits;
 mod messages;
 mod raid;
@@ -323,6 +324,10 @@ impl Lvm for LinuxLvm {
             .into_iter()
             .filter_map(|(id, name)| Some((name, *counted.get(&id)?)));
         Ok(known.collect())
+    }
+
+    fn lies_on_gone(&self, vg: &str) -> Result<bool, HostError> {
+        self.gone(vg)
     }
 
     fn node(&self, vg: &str, lv: &str) -> PathBuf {

@@ -1,0 +1,106 @@
+//! Pools that lost what they cannot do without while they were served, and have it again.
+//!
+//! The kernel keeps to the devices that are gone, whatever came back in their place: every use of the pool fails until it
+//! is taken down and activated anew. Its clients wait meanwhile, as after a restart.
+//!
+//! Invariant: what clients wrote and did not sync is written out, or known to be lost by the NFS server, before it lets go
+//! of it; so a client that asks for it to be synced sends it again.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cistern_model::{EventKind, Layout, PoolId, Severity};
+
+use crate::EngineError;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::pools::power_lost;
+use crate::view::PoolView;
+use crate::volumes::volume_lock;
+
+/// When it is tried again, if somebody was at one of its volumes.
+const AGAIN: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Whether a pool is to be taken down and activated anew. What one lacks is remembered until then.
+    pub(crate) fn is_to_be_renewed(&self, pool: &PoolView) -> Result<bool, EngineError> {
+        if !pool.active || pool.releasing || locked(&self.0.pending).iter().any(|pending| pending.id == pool.id) {
+            return Ok(false);
+        }
+        if !pool.has_all_data() {
+            locked(&self.0.failures.broken).insert(pool.id);
+            return Ok(false);
+        }
+        if pool.missing > 0 {
+            return Ok(false);
+        }
+        // One with copies does without, and is refreshed; one without may have been whole again before anybody looked.
+        let alone = pool.tags.layout == Layout::Single;
+        let gone = || self.0.host.lvm.lies_on_gone(&pool.vg());
+        Ok(locked(&self.0.failures.broken).contains(&pool.id)
+            || alone && gone().doing(|| format!("look what pool {} lies on", pool.tags.name))?)
+    }
+
+    /// Takes such a pool down, so that it is activated anew.
+    pub(crate) fn renew(&self, id: PoolId) -> Result<(), EngineError> {
+        let Some(pool) = self.view().pools.get(&id).cloned() else {
+            return Ok(());
+        };
+        if !self.is_to_be_renewed(&pool)? {
+            return Ok(());
+        }
+        let names = pool.volumes.values().map(|volume| volume_lock(id, &volume.tags.name));
+        let held: Option<Vec<_>> = names.map(|name| self.0.names.try_hold(name)).collect();
+        let Some(_held) = held else {
+            self.reconcile_in(AGAIN);
+            return Err(EngineError::Unavailable(format!(
+                "its disks are back, and it is taken up again once what is under way at its volumes has ended; in {} s",
+                AGAIN.as_secs()
+            )));
+        };
+        let volumes = pool.volumes.keys().map(|volume| self.path_of(*volume));
+        let snapshots = pool.snapshots.keys().map(|snapshot| self.snapshot_path(*snapshot));
+        for path in volumes.chain(snapshots) {
+            if self.mounted(&path)? {
+                self.give_back(&path)?;
+            }
+        }
+        self.change_lvm(
+            id,
+            || format!("take down what the kernel has of pool {}", pool.tags.name),
+            || self.0.host.lvm.deactivate_vg(&pool.vg()),
+            |view| {
+                if let Some(pool) = view.pools.get_mut(&id) {
+                    pool.active = false;
+                    pool.volumes.values_mut().for_each(|volume| volume.active = false);
+                    pool.snapshots.values_mut().for_each(|snapshot| snapshot.active = false);
+                }
+            },
+        )?;
+        locked(&self.0.failures.broken).remove(&id);
+        let message = format!("pool {} has its disks back, and is taken up again", pool.tags.name);
+        self.record(
+            EventKind::PoolChanged,
+            Severity::Info,
+            Some(id.to_string()),
+            None,
+            message,
+        );
+        Ok(())
+    }
+
+    /// Lets go of a filesystem to which nothing can be written any more.
+    pub(crate) fn give_back(&self, path: &Path) -> Result<(), EngineError> {
+        let synced = self.0.host.filesystems.sync(path);
+        match synced.doing(|| format!("write out what is on its way to {}", path.display())) {
+            Ok(()) => {}
+            Err(error) if power_lost(&error) => return Err(error),
+            // As was to be expected; now the server knows too.
+            Err(error) => {
+                let error = error.problem().detail;
+                tracing::info!(error, "clients are to send again what they have not synced");
+            }
+        }
+        self.let_go(path)
+    }
+}
