@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::failure::Failures;
 use crate::growing::Grown;
 use crate::jobs::Jobs;
+use crate::left_out::LeftOut;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::pending::Pending;
 use crate::react::Surroundings;
@@ -74,6 +75,7 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
     pub(crate) failures: Failures,
+    pub(crate) left_out: LeftOut,
     pub(crate) shunned: Shunned,
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
@@ -120,6 +122,7 @@ impl Engine {
             view: RwLock::default(),
             devices: Mutex::default(),
             failures: Failures::default(),
+            left_out: LeftOut::default(),
             shunned: Shunned::default(),
             jobs: Jobs::default(),
             names: Names::default(),

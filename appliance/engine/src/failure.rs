@@ -38,6 +38,8 @@ pub(crate) enum Way {
     Now(Activation),
     /// In so long; until then it waits for its disks.
     In(Duration),
+    /// What it does not lack is older than what was answered: of these disks, which it was last served without.
+    Older(Vec<String>),
     /// It lacks data.
     Not,
 }
@@ -50,6 +52,10 @@ impl Engine {
         };
         if !pool.has_all_data() {
             return Way::Not;
+        }
+        let older = self.older_alone(pool);
+        if !older.is_empty() {
+            return Way::Older(older);
         }
         match self.0.config.degraded_wait.checked_sub(lacking) {
             Some(left) if !left.is_zero() => Way::In(left),
@@ -277,6 +283,7 @@ impl Engine {
                 let unused = |status: &RaidStatus| status.images.contains(&ImageHealth::Failed);
                 news |= status.is_some_and(|status| unused(&status) || status.has_stalled());
             }
+            news |= self.is_whole_again(&pool)?;
         }
         if news { self.reconcile() } else { Ok(()) }
     }

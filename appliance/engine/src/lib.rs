@@ -101,6 +101,7 @@ mod layer_keys;
 mod layer_record;
 mod layers;
 mod layout;
+mod left_out;
 mod locks;
 mod orphans;
 mod pending;

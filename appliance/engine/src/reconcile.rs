@@ -160,6 +160,7 @@ impl Engine {
             Ok(()) => None,
         };
         self.note_pool(id, trouble);
+        self.note_left_out(id)?;
         match self.mend(id) {
             Err(error) if power_lost(&error) => Err(error),
             Err(error) => {
@@ -201,8 +202,18 @@ impl Engine {
                     left.as_secs().max(1)
                 )));
             }
+            Way::Older(disks) => {
+                return Err(EngineError::Unavailable(format!(
+                    "it was last served without disk {}, and what is there is older than what was answered since; bring \
+                     back the disks that it lacks",
+                    disks.join(", ")
+                )));
+            }
             Way::Not => return Ok(()),
         };
+        if mode == Activation::Partial {
+            self.keep_left_out(&pool)?;
+        }
         let outcome = self.change_lvm(
             id,
             || format!("activate {id}"),

@@ -91,7 +91,8 @@ deep)
             fi
             ;;
         snap-*)
-            lvchange --quiet -ay -K "$group/$name" || continue
+            # Also in a pool that lacks a disk: what it lacks was counted when it was activated.
+            lvchange --quiet -ay -K --activationmode partial "$group/$name" || continue
             # Its log is replayed: one that LVM had noted and the kernel not made was made just now, of a filesystem that was
             # not at rest.
             mount -o ro,nouuid "/dev/$group/$name" /run/look && sums /run/look "$name"

@@ -115,6 +115,48 @@ fn a_pool_that_lost_what_it_needs_while_it_was_served_is_taken_up_anew_when_it_i
     }
 }
 
+/// A disk that was pulled out knows nothing of what was answered since.
+#[test]
+fn a_copy_that_a_pool_was_served_without_is_not_served_alone() {
+    for (layout, disks, out, other) in [
+        (Layout::Mirror, &["a", "b"][..], "b", "a"),
+        (Layout::StripeMirror, &["a", "b", "c", "d"], "d", "c"),
+        (Layout::Parity, &["a", "b", "c"], "b", "a"),
+    ] {
+        for at_start in [false, true] {
+            let (mut rig, volume) = with(layout, disks);
+            rig.machine.detach(&serial(out));
+            match at_start {
+                true => rig.restart(),
+                false => rig.engine.reconcile().unwrap(),
+            }
+            assert_eq!(states(&rig), DEGRADED, "{layout} {at_start}");
+            rig.machine.write_file(&path(volume.id), "new", Bytes::mib(1)).unwrap();
+            // Now the one disk is there, and the other is not.
+            rig.machine.attach(&serial(out));
+            rig.machine.detach(&serial(other));
+            rig.restart();
+            assert_eq!(states(&rig), INCOMPLETE, "{layout} {at_start}");
+            let pool = rig.engine.pool(&by(), "tank").unwrap();
+            let reason = pool.reason.unwrap();
+            let named = [out, other]
+                .iter()
+                .all(|disk| reason.contains(&format!("serial-{disk}")));
+            assert!(named && reason.contains("older than what was answered"), "{reason}");
+            assert_eq!(rig.machine.violations(), Vec::<String>::new());
+            // It comes back with what was written, and each can do without the other again.
+            rig.machine.attach(&serial(other));
+            rig.engine.reconcile().unwrap();
+            rig.engine.look_at_raids().unwrap();
+            rig.check();
+            assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 2);
+            rig.machine.detach(&serial(other));
+            rig.restart();
+            assert_eq!(states(&rig), DEGRADED, "{layout} {at_start}");
+        }
+    }
+}
+
 #[test]
 fn a_pool_waits_for_its_disks_and_is_served_without_when_the_wait_is_over() {
     let (mut rig, _) = with(Layout::Mirror, &["a", "b"]);

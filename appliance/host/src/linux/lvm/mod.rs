@@ -266,9 +266,11 @@ impl Lvm for LinuxLvm {
     fn activate_vg(&self, vg: &str, mode: Activation) -> Result<(), HostError> {
         let operation = format!("activate {vg}");
         let activate = args::activate_vg(vg, mode);
-        // Else it is served as it has been for as long as there is device mapper's RAID.
-        if let Err(error) = self.note_uneven(&operation, vg) {
-            tracing::warn!(%error, vg, "whether its images are even cannot be told");
+        match self.note_uneven(&operation, vg) {
+            Ok(None) => {}
+            Ok(Some(why)) => return Err(unexpected(&operation, why)),
+            // It is served as it has been for as long as there is device mapper's RAID.
+            Err(error) => tracing::warn!(%error, vg, "whether its images are even cannot be told"),
         }
         let activated = self.run(&operation, &activate);
         // Now, while nothing of it is mounted: what is made now is a copy of what nobody is writing to.

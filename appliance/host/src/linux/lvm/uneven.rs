@@ -7,6 +7,9 @@
 //! on. So that is written into them here, before the kernel reads them; it then makes those stretches even that the bitmap
 //! names, and until then reads of one copy only.
 //!
+//! Each image's notes also say which others failed. Where two say so of each other, each was used without the other, and
+//! what either has alone is lost if the kernel chooses one and fills the other from it. That is for an operator to say.
+//!
 //! Invariant: the notes of a volume are written only if it is not active, they are what the kernel wrote, and its bitmap
 //! names a stretch. A cut in between leaves notes that say so on some disks: the bitmap still names it, and the next start
 //! does it again.
@@ -38,8 +41,9 @@ struct Place {
 type Volumes = BTreeMap<String, BTreeMap<u32, Place>>;
 
 impl LinuxLvm {
-    /// Has the kernel make even what a power cut left uneven of a group's volumes, once they are activated.
-    pub(super) fn note_uneven(&self, operation: &str, vg: &str) -> Result<(), HostError> {
+    /// Has the kernel make even what a power cut left uneven of a group's volumes, once they are activated. Says why, if they
+    /// must not be.
+    pub(super) fn note_uneven(&self, operation: &str, vg: &str) -> Result<Option<String>, HostError> {
         let report = self.run(operation, &parts(vg))?;
         let volumes = places(&report.stdout).map_err(|detail| unexpected(operation, detail))?;
         for (name, images) in volumes {
@@ -54,6 +58,14 @@ impl LinuxLvm {
                 if let Some(notes) = Notes::read(&device, place.at).map_err(failed)? {
                     all.push((*number, notes));
                 }
+            }
+            if let Some((one, other)) = parted(&all) {
+                let node = |number| images.get(&number).map(|place| place.node.display().to_string());
+                let (one, other) = (node(one).unwrap_or_default(), node(other).unwrap_or_default());
+                return Ok(Some(format!(
+                    "{one} and {other} hold copies of one another, and each was used without the other: take the disk out \
+                     whose data are to be given up"
+                )));
             }
             if !is_uneven(&all) {
                 continue;
@@ -70,8 +82,18 @@ impl LinuxLvm {
             }
             flush(operation, images.into_values().map(|place| place.node))?;
         }
-        Ok(())
+        Ok(None)
     }
+}
+
+/// Two images that each count the other as failed.
+fn parted(images: &[(u32, Notes)]) -> Option<(u32, u32)> {
+    images.iter().find_map(|(one, notes)| {
+        let of_each_other = |(other, others): &&(u32, Notes)| {
+            one != other && notes.counts_as_failed(*other) && others.counts_as_failed(*one)
+        };
+        images.iter().find(of_each_other).map(|(other, _)| (*one, *other))
+    })
 }
 
 /// Whether these images of a volume are to be compared, and can be.
@@ -194,6 +216,26 @@ mod tests {
             }));
         }
         assert!(!is_uneven(&[]));
+    }
+
+    #[test]
+    fn images_that_were_used_without_each_other_are_told() {
+        let parted = |failed: &[u64]| {
+            let notes = |position: u32| Notes {
+                failed: failed[position as usize],
+                ..notes(position)
+            };
+            super::parted(
+                &(0..failed.len() as u32)
+                    .map(|number| (number, notes(number)))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(parted(&[0b10, 0b01]), Some((0, 1)));
+        assert_eq!(parted(&[0, 0b100, 0b010, 0]), Some((1, 2)));
+        for none in [&[0, 0][..], &[0b10, 0], &[0b10, 0b10], &[0b100, 0b001, 0b010], &[]] {
+            assert_eq!(parted(none), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,147 @@
+//! Disks that a pool was served without. What is on one of them is older than what was answered since, and it does not
+//! know: alone it would be served as if nothing had been.
+//!
+//! Invariant: before a pool is activated without a disk, and as soon as it is seen to be served without one, that stands on
+//! the state partition, until each of its images is whole again; images on such a disk do not count for a pool that lacks
+//! others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use cistern_host::{HostError, HostErrorKind, ImageHealth, RaidImage, SyncAction};
+use cistern_model::{Layout, Percent, PoolId};
+
+use crate::EngineError;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::pools::power_lost;
+use crate::view::PoolView;
+
+const RECORD: &str = "left-out.json";
+
+/// LVM's UUIDs of the disks that each pool was served without.
+type Record = BTreeMap<PoolId, BTreeSet<String>>;
+
+/// The record, once it was read.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOut(Mutex<Option<Record>>);
+
+impl Engine {
+    /// Notes of an active pool what it is served without.
+    pub(crate) fn note_left_out(&self, id: PoolId) -> Result<(), EngineError> {
+        let pool = self.view().pools.get(&id).cloned();
+        match pool.filter(|pool| pool.active && pool.tags.layout != Layout::Single) {
+            Some(pool) => self.keep_left_out(&pool),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes what a pool is, or is about to be, served without. Fails only if the machine is gone: a state partition that
+    /// cannot be written keeps no pool from being served.
+    pub(crate) fn keep_left_out(&self, pool: &PoolView) -> Result<(), EngineError> {
+        let behind = behind(pool);
+        // What was behind is whole only once it is filled to its end.
+        let settled = pool.missing == 0 && pool.whole() && pool.sync == Percent::FULL;
+        if behind.is_empty() && !settled {
+            return Ok(());
+        }
+        let kept = self.change_left_out(|all| match behind.is_empty() {
+            true => drop(all.remove(&pool.id)),
+            false => drop(all.insert(pool.id, behind)),
+        });
+        match kept.doing(|| "note which disks pools are served without".to_owned()) {
+            Err(error) if power_lost(&error) => Err(error),
+            Err(error) => {
+                tracing::warn!(error = error.problem().detail, "an older copy may not be known for one");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The disks of a pool that are there, were left out when it was last served, and without which it lacks data.
+    pub(crate) fn older_alone(&self, pool: &PoolView) -> Vec<String> {
+        let older = match self.left_out() {
+            Ok(mut all) => all.remove(&pool.id).unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "which disks pools were served without is not known");
+                return Vec::new();
+            }
+        };
+        let nodes: BTreeSet<_> = {
+            let older = pool.members.iter().filter(|member| older.contains(&member.uuid));
+            older.filter_map(|member| member.node.clone()).collect()
+        };
+        let counts = |image: &RaidImage| !image.missing && !image.nodes.iter().any(|node| nodes.contains(node));
+        let enough = pool.raids.iter().all(|raid| {
+            let there: Vec<bool> = raid.images.iter().map(counts).collect();
+            raid.level.is_some_and(|level| level.has_all_data(&there))
+        });
+        match enough {
+            true => Vec::new(),
+            false => nodes.iter().map(|node| self.name_of(node)).collect(),
+        }
+    }
+
+    /// Whether a pool that was served without a disk has all of its images filled, as the kernel says now.
+    pub(crate) fn is_whole_again(&self, pool: &PoolView) -> Result<bool, EngineError> {
+        let noted = self.left_out().is_ok_and(|all| all.contains_key(&pool.id));
+        if !noted || !pool.active || pool.missing > 0 {
+            return Ok(false);
+        }
+        for raid in &pool.raids {
+            let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
+            let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
+            let whole = status.is_none_or(|status| {
+                let good = |image: &ImageHealth| *image == ImageHealth::Good;
+                status.action == SyncAction::Idle && status.images.iter().all(good)
+            });
+            if !whole {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn left_out(&self) -> Result<Record, HostError> {
+        let mut known = locked(&self.0.left_out.0);
+        if let Some(known) = known.as_ref() {
+            return Ok(known.clone());
+        }
+        let text = self.0.host.records.read(RECORD)?;
+        let read: Record = text
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        *known = Some(read.clone());
+        Ok(read)
+    }
+
+    fn change_left_out(&self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
+        let mut all = match self.left_out() {
+            Err(error) if error.kind() == HostErrorKind::PowerLost => return Err(error),
+            read => read?,
+        };
+        let before = all.clone();
+        change(&mut all);
+        if all == before {
+            return Ok(());
+        }
+        // Ids are plain text: their JSON cannot fail.
+        let text = serde_json::to_string(&all).unwrap_or_default();
+        self.0.host.records.replace(RECORD, &text)?;
+        *locked(&self.0.left_out.0) = Some(all);
+        Ok(())
+    }
+}
+
+/// The disks of a pool, by LVM's UUIDs, on which not all is that should be.
+fn behind(pool: &PoolView) -> BTreeSet<String> {
+    let images = pool.raids.iter().flat_map(|raid| &raid.images);
+    let lagging = |image: &&RaidImage| image.missing || image.failed || image.behind || image.stalled;
+    let nodes: BTreeSet<_> = images.filter(lagging).flat_map(|image| &image.nodes).collect();
+    let members = pool.members.iter().filter(|member| match &member.node {
+        None => true,
+        Some(node) => member.returned.is_some() || nodes.contains(node),
+    });
+    members.map(|member| member.uuid.clone()).collect()
+}
