@@ -1,6 +1,6 @@
 //! Disks that vanish, and what comes back by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cistern_model::{Alert, AlertKind, ErrorKind, PoolState, Volume};
@@ -50,6 +50,7 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     // What lacks a pool is not healthy, and says so; the other pool's writer tells that it serves.
     lab.appliance.power_cut_and_start()?;
     goes_on(lab)?;
+    until_it_answers(lab)?;
     lone("it to be incomplete", PoolState::Incomplete)?;
     let create = ["volumes", "create", "more", "--pool", "lone", "--size", "300MiB"];
     lab.cli.refused(ErrorKind::Unavailable, &create)?;
@@ -80,6 +81,17 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     goes_on(lab)
 }
 
+/// Waits until the API answers, healthy or not: it may do so later than the NFS server.
+fn until_it_answers(lab: &Lab) -> Result<()> {
+    let began = Instant::now();
+    while lab.cli.run(&["pools", "list"])?.code != 0 {
+        lab.appliance.vm().check_running("an answer")?;
+        ensure!(began.elapsed() < Duration::from_secs(120), "the API does not answer");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
+}
+
 /// What the reader read was right, it can write, and the volume is what it was.
 fn unharmed(lab: &Lab, before: &Volume) -> Result<()> {
     let read = lab.peer.sh("cat /tmp/read")?;
@@ -106,7 +118,7 @@ pub(super) fn a_spare_takes_over(lab: &Lab) -> Result<()> {
     fio_begins(lab)?;
     rounds(lab, 1)?;
 
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     lab.appliance.vm().unplug("pull2")?;
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
     until(lab, "an alert that names it", |_| {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cistern_model::{ErrorKind, Event, EventKind, Pool, Snapshot, TrashedVolume};
+use cistern_model::{ErrorKind, Event, EventKind, Pool, Snapshot, TrashedVolume, Volume, VolumeState};
 
 use super::growth::{numbered, until_no_alert};
 use crate::lab::Lab;
@@ -12,7 +12,7 @@ use crate::lab::Lab;
 const FILE: u64 = 220;
 
 /// Snapshots made by hand hold what a client writes over. The trash goes first, then what a schedule made; then no snapshot
-/// is made any more; then the pool is full, and the client is told so. A snapshot less, and it writes on.
+/// is made any more; then the pool is full, and the client is told so. A snapshot less, and it writes on, with all that it had written.
 pub(super) fn snapshots_fill_a_pool(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 2)?;
@@ -86,15 +86,25 @@ pub(super) fn snapshots_fill_a_pool(lab: &Lab) -> Result<()> {
         let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;
         Ok(pool.used.get() > pool.size.get() / 100 * 99)
     })?;
+    // What the last snapshot shares with its volume is the log too: one that finds no space to go on in shuts its filesystem
+    // down, and that is another error.
+    let shut_down = full.stderr.contains("Input/output error");
     ensure!(
-        full.code != 0 && full.stderr.contains("No space left on device"),
+        full.code != 0 && (shut_down || full.stderr.contains("No space left on device")),
         "{full:?}"
     );
-    lab.peer.sh(
-        "cat /mnt/photos/a > /dev/null && dd if=/dev/zero of=/mnt/photos/a bs=1M count=8 conv=notrunc oflag=direct",
-    )?;
+    let state = || Ok::<_, anyhow::Error>(lab.cli.json::<Volume>(&["volumes", "show", "photos"])?.state);
+    if shut_down {
+        until_so(lab, "the volume to be said to have failed", || {
+            Ok(state()? == VolumeState::Failed)
+        })?;
+    } else {
+        lab.peer.sh("cat /mnt/photos/a > /dev/null && \
+             yes a | dd of=/mnt/photos/a bs=1M count=8 iflag=fullblock conv=notrunc oflag=direct")?;
+    }
 
     lab.cli.ok(&["snapshots", "delete", "photos@hand-0", "--yes"])?;
+    until_so(lab, "the volume to be served", || Ok(state()? == VolumeState::Ready))?;
     let began = Instant::now();
     lab.peer
         .sh("dd if=/dev/zero of=/mnt/photos/c bs=1M count=20 oflag=direct")?;
@@ -110,7 +120,9 @@ pub(super) fn snapshots_fill_a_pool(lab: &Lab) -> Result<()> {
     lab.cli.ok(&["snapshots", "create", "again", "photos"])?;
     lab.power_cut_and_start()?;
     lab.peer
-        .sh("cat /mnt/photos/a /mnt/photos/c > /dev/null && echo x > /mnt/photos/d && sync /mnt/photos/d")
+        .sh("cat /mnt/photos/a /mnt/photos/c > /dev/null && echo x > /mnt/photos/d && sync /mnt/photos/d")?;
+    lab.peer
+        .sh(&format!("yes a | cmp -n {} - /mnt/photos/a", FILE << 20))
         .map(drop)
 }
 
@@ -118,7 +130,7 @@ pub(super) fn snapshots_fill_a_pool(lab: &Lab) -> Result<()> {
 fn write(lab: &Lab, name: &str, mib: u64) -> Result<()> {
     lab.peer
         .sh(&format!(
-            "dd if=/dev/zero of=/mnt/photos/{name} bs=1M count={mib} conv=notrunc oflag=direct 2>/dev/null"
+            "yes {name} | dd of=/mnt/photos/{name} bs=1M count={mib} iflag=fullblock conv=notrunc oflag=direct 2>/dev/null"
         ))
         .map(drop)
 }
