@@ -157,6 +157,8 @@ evidence)
 leave)
     systemctl stop cisternd
     took stop
+    # What pools were served without is of this cut's disks.
+    rm -f /var/lib/cistern/engine/left-out.json
     # The server itself may stay: starting it takes as long as all the rest, and nobody has anything mounted.
     rm -f /run/cistern/exports.d/cistern.exports
     exportfs -au
