@@ -70,12 +70,13 @@ impl Engine {
         let status = or_as_it_was(status, self.grow_metadata(id, status))?;
         let status = or_as_it_was(status, self.trim_if_short(id, status))?;
         let status = or_as_it_was(status, self.shed(id, status))?;
+        let status = or_as_it_was(status, self.own_logs(id, status))?;
         self.alert_of_space(id, &status);
         Ok(())
     }
 
     /// Asks the kernel how full a pool is, and notes it.
-    fn measure(&self, id: PoolId) -> Result<ThinStatus, EngineError> {
+    pub(crate) fn measure(&self, id: PoolId) -> Result<ThinStatus, EngineError> {
         let vg = id.to_string();
         let asking = || format!("ask how full {vg} is");
         let status = self.0.host.thin.status(&vg, DATA).doing(asking)?;

@@ -22,6 +22,7 @@ use crate::growing::Grown;
 use crate::jobs::Jobs;
 use crate::left_out::LeftOut;
 use crate::locks::{LvmLocks, Names, Operations};
+use crate::logs::Owned;
 use crate::pending::Pending;
 use crate::react::Surroundings;
 use crate::schedules::Chores;
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
     pub(crate) levels: Mutex<Levels>,
+    pub(crate) owned_logs: Mutex<Owned>,
     pub(crate) trimmed_when_short: Mutex<Trims>,
     pub(crate) care: Mutex<Care>,
     pub(crate) jobs: Jobs,
@@ -115,6 +117,7 @@ impl Engine {
             alerts: Alerts::default(),
             alerts_behind: Mutex::default(),
             levels: Mutex::default(),
+            owned_logs: Mutex::default(),
             trimmed_when_short: Mutex::default(),
             care: Mutex::default(),
             host,

@@ -63,6 +63,20 @@ pub(crate) fn metadata_growth(status: &ThinStatus, extent: Bytes, free: Bytes) -
     (room >= now + more && after <= METADATA_MOST).then_some(more)
 }
 
+/// The log that mkfs.xfs makes of a filesystem so large, about.
+pub(crate) fn log_of(size: Bytes) -> Bytes {
+    Bytes::new(size.get() / 2048).clamp(Bytes::mib(64), Bytes::gib(2))
+}
+
+/// Whether logs that share their space should get their own now, of which they need so much: while there is twice as much
+/// left beside the last tenth of the pool, because clients go on writing meanwhile.
+pub(crate) fn logs_are_in_danger(size: Bytes, status: &ThinStatus, needed: Bytes) -> bool {
+    let free = u128::from(size.get()) * u128::from(status.chunks.saturating_sub(status.chunks_used))
+        / u128::from(status.chunks.max(1));
+    let least = needed.saturating_mul(2).saturating_add(Bytes::new(size.get() / 10));
+    needed > Bytes::ZERO && free < u128::from(least.get())
+}
+
 /// Something that can be given up to make room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sheddable<T> {
@@ -145,6 +159,24 @@ mod tests {
         assert_eq!(metadata_growth(&status(99.0, 15 * 1024), extent, Bytes::gib(100)), None);
         // What the plan keeps back is twice the metadata on each disk: enough for a first growth.
         assert!(growth(70.0, 18 * 4).is_some());
+    }
+
+    #[test]
+    fn logs_get_their_space_while_there_is_some() {
+        let danger = |needed, used| {
+            let status = ThinStatus {
+                chunks_used: used,
+                ..status(1.0, 36)
+            };
+            logs_are_in_danger(Bytes::gib(10), &status, Bytes::gib(needed))
+        };
+        // Of a thousand chunks.
+        assert!(!danger(0, 1000));
+        assert!(!danger(1, 699) && danger(1, 701));
+        assert!(!danger(2, 499) && danger(2, 501));
+        assert_eq!(log_of(Bytes::mib(300)), Bytes::mib(64));
+        assert_eq!(log_of(Bytes::gib(1024)), Bytes::mib(512));
+        assert_eq!(log_of(Bytes::gib(1 << 20)), Bytes::gib(2));
     }
 
     #[test]

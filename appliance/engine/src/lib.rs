@@ -103,6 +103,7 @@ mod layers;
 mod layout;
 mod left_out;
 mod locks;
+mod logs;
 mod orphans;
 mod pending;
 mod plan;

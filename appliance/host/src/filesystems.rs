@@ -89,6 +89,10 @@ pub trait Filesystems: Send + Sync {
     /// find that what it was given unsynced is lost, and has its clients send it again.
     fn sync(&self, target: &Path) -> Result<(), HostError>;
 
+    /// Gives the log of a mounted filesystem space of its own, where a snapshot shares it: one that finds no space shuts its
+    /// filesystem down. Writers are held back for moments. Takes the log's size of the pool at most, and none if it has it.
+    fn own_log(&self, target: &Path) -> Result<(), HostError>;
+
     /// Gives what is free in a mounted filesystem back to what lies under it, and says how much that was: not only what
     /// came free since the last time.
     fn trim(&self, target: &Path) -> Result<Bytes, HostError>;

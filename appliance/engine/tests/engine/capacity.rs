@@ -2,7 +2,8 @@
 
 use cistern_host::memory::MemoryHost;
 use cistern_model::{
-    AlertKind, Bytes, ErrorKind, Overcommit, Percent, Pool, PoolChange, Reserve, Severity, VolumeChange, VolumeState,
+    AlertKind, Bytes, ErrorKind, Layout, Overcommit, Percent, Pool, PoolChange, Reserve, Severity, VolumeChange,
+    VolumeState,
 };
 
 use crate::support::{Rig, by, path, refused, serial, volume_request};
@@ -318,4 +319,57 @@ fn a_growth_that_fails_hides_nothing_else_of_a_pool_s_space() {
         alerts.iter().any(|alert| alert.kind == AlertKind::PoolMetadataSpace),
         "{alerts:?}"
     );
+}
+
+/// A log that a snapshot shares, and that finds no space in a full pool, would shut its filesystem down.
+#[test]
+fn logs_that_snapshots_share_get_their_own_space_before_there_is_none() {
+    let rig = Rig::new();
+    rig.make_pool("tank", Layout::Single, &["a"]);
+    let change = cistern_model::PoolChange {
+        reserve_percent: Some(cistern_model::Reserve::new(0).unwrap()),
+        ..cistern_model::PoolChange::default()
+    };
+    rig.engine.change_pool(&by(), "tank", &change).unwrap();
+    let (v, alone) = (
+        rig.make_volume("v", Bytes::mib(300)),
+        rig.make_volume("alone", Bytes::mib(300)),
+    );
+    let available = rig.engine.pool(&by(), "tank").unwrap().available;
+    // What is promised to nobody is for snapshots.
+    let big = rig.make_volume(
+        "big",
+        available.saturating_sub(Bytes::mib(500)).round_down(Bytes::mib(4)),
+    );
+    rig.make_snapshot(v.id, "one");
+    let owned = || {
+        let called = rig.machine.calls().len();
+        rig.engine.tick();
+        let calls = rig.machine.calls().split_off(called);
+        let own = |call: String| call.strip_prefix("filesystems.own_log ").map(str::to_owned);
+        calls.into_iter().filter_map(own).collect::<Vec<_>>()
+    };
+    let of = |volumes: &[&cistern_model::Volume]| {
+        let paths = volumes.iter().map(|volume| path(volume.id).display().to_string());
+        paths.collect::<Vec<_>>()
+    };
+    assert_eq!(owned(), Vec::<String>::new(), "there is room for all");
+    let fill = |volume: &cistern_model::Volume, left: Bytes| {
+        let size = volume.size.saturating_sub(left);
+        rig.machine.write_file(&path(volume.id), "file", size).unwrap();
+    };
+    fill(&big, Bytes::mib(128));
+    for volume in [&v, &alone] {
+        fill(volume, Bytes::mib(128));
+    }
+    assert_eq!(owned(), of(&[&v]));
+    assert_eq!(owned(), Vec::<String>::new(), "once");
+    rig.make_snapshot(v.id, "two");
+    rig.make_snapshot(alone.id, "three");
+    // One that fails is tried again.
+    let call = "filesystems.own_log";
+    rig.machine.fail_next(call, MemoryHost::failure(call));
+    let (tried, again) = (owned(), owned());
+    assert_eq!((tried.len(), again.len()), (2, 1));
+    assert_eq!(owned(), Vec::<String>::new());
 }

@@ -9,13 +9,15 @@ use crate::{Broken, contracts};
 contracts! {
     nothing_is_done_with_a_filesystem_that_is_not_mounted:
         Filesystems::freeze, Filesystems::thaw, Filesystems::trim, Filesystems::is_up, Filesystems::grow_xfs,
-        Filesystems::sync;
+        Filesystems::sync, Filesystems::own_log;
     what_is_mounted_read_only_is_not_written_to:
         Filesystems::mount_read_only, Filesystems::grow_xfs;
     writes_are_held_back_from_a_freeze_to_a_thaw:
         Filesystems::freeze, Filesystems::thaw;
     what_was_deleted_is_given_back_by_a_trim_and_not_before:
         Filesystems::trim;
+    a_log_gets_space_of_its_own_and_holds_what_it_held:
+        Filesystems::own_log;
     a_filesystem_grows_to_exactly_what_was_asked_and_never_shrinks:
         Filesystems::grow_xfs;
     a_filesystem_whose_disk_is_gone_is_shut_down_until_it_is_mounted_anew:
@@ -34,6 +36,7 @@ fn nothing_is_done_with_a_filesystem_that_is_not_mounted(bench: &Bench<'_>) -> R
         filesystems.trim(&path).refused("trimming", kind)?;
         filesystems.grow_xfs(&path, SIZE).refused("growing", kind)?;
         filesystems.sync(&path).refused("writing it out", kind)?;
+        filesystems.own_log(&path).refused("giving its log space", kind)?;
     }
     let never = bench.target("never");
     filesystems
@@ -136,6 +139,36 @@ fn what_was_deleted_is_given_back_by_a_trim_and_not_before(bench: &Bench<'_>) ->
         holds(&format!("the pool has most of it: {less:#}"), less >= Bytes::mib(40))?;
     }
     Ok(())
+}
+
+fn a_log_gets_space_of_its_own_and_holds_what_it_held(bench: &Bench<'_>) -> Result<(), Broken> {
+    let (lvm, filesystems) = (&bench.host.lvm, &bench.host.filesystems);
+    bench.pool(&[0], 150)?;
+    let target = bench.mounted("v", SIZE)?;
+    bench.machine.write(&target, "file", Bytes::mib(1))?;
+    filesystems.freeze(&target).done("freezing")?;
+    lvm.create_thin_snapshot(VG, "v", "s", &[], false).done("a snapshot")?;
+    filesystems
+        .own_log(&target)
+        .refused("of one that is frozen", HostErrorKind::Failed)?;
+    filesystems.thaw(&target).done("thawing")?;
+    for _ in 0..2 {
+        filesystems.own_log(&target).done("giving its log space")?;
+    }
+    holds("it can be written to", !bench.machine.held_back(&target, "more")?)?;
+    bench.machine.write(&target, "another", Bytes::mib(1))?;
+    holds("it is up", filesystems.is_up(&target).done("looking")?)?;
+    filesystems.unmount(&target).done("unmounting")?;
+    filesystems
+        .mount(&lvm.node(VG, "v"), &target)
+        .done("mounting it anew")?;
+    let files = bench.machine.files(&target)?;
+    holds(
+        &format!("what was written is there: {files:?}"),
+        ["another", "file"]
+            .iter()
+            .all(|name| files.iter().any(|file| file == name)),
+    )
 }
 
 fn a_filesystem_grows_to_exactly_what_was_asked_and_never_shrinks(bench: &Bench<'_>) -> Result<(), Broken> {

@@ -12,7 +12,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::{sync, syncfs};
 
 use super::run::Run;
-use super::{disks, file, frozen, growing, mounts, signatures, sparse, within};
+use super::{disks, file, frozen, growing, mounts, own_log, signatures, sparse, within};
 use crate::{FilesystemUsage, Filesystems, Ground, HostError, MountEntry, RootSpec, XfsSpec};
 
 /// Where nothing is known of the device, a filesystem's log, some 64 MiB, is written to disks that may be busy.
@@ -185,6 +185,12 @@ impl Filesystems for LinuxFilesystems {
             }
         })?;
         synced.map_err(|source| file::io(&operation, target, source))
+    }
+
+    fn own_log(&self, target: &Path) -> Result<(), HostError> {
+        let operation = format!("give the log of {} its own space", target.display());
+        refuse_unmounted("give its own space to the log of", target)?;
+        own_log::write_over(&operation, target)
     }
 
     fn trim(&self, target: &Path) -> Result<Bytes, HostError> {

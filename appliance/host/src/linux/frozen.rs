@@ -25,7 +25,7 @@ pub(super) struct Geometry {
     rt_extent_size: u32,
     pub(super) group_blocks: u32,
     pub(super) group_count: u32,
-    log_blocks: u32,
+    pub(super) log_blocks: u32,
     sector_size: u32,
     inode_size: u32,
     /// The share of the filesystem that inodes may take.
@@ -33,7 +33,7 @@ pub(super) struct Geometry {
     pub(super) data_blocks: u64,
     rt_blocks: u64,
     rt_extents: u64,
-    log_start: u64,
+    pub(super) log_start: u64,
     uuid: [u8; 16],
     stripe: [u32; 2],
     version: i32,

@@ -63,7 +63,7 @@ pub(super) fn to(operation: &str, target: &Path, size: Bytes) -> Result<(), Host
 }
 
 /// What a mounted filesystem lies on.
-fn device(operation: &str, target: &Path) -> Result<PathBuf, HostError> {
+pub(super) fn device(operation: &str, target: &Path) -> Result<PathBuf, HostError> {
     let mounts = mounts::all()?;
     let at = mounts.into_iter().rev().find(|mount| mount.entry.target == target);
     at.map(|mount| mount.entry.source).ok_or_else(|| HostError::Unexpected {

@@ -18,6 +18,7 @@ pub(crate) mod lvm;
 mod machine;
 mod mounts;
 mod network;
+mod own_log;
 mod records;
 mod run;
 mod seals;

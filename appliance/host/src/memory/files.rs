@@ -164,6 +164,19 @@ impl Filesystems for Running {
         })
     }
 
+    fn own_log(&self, target: &Path) -> Result<(), HostError> {
+        self.change("filesystems.own_log", &target.display().to_string(), |state| {
+            let (vg, _) = mounted(state, "own_log", target)?;
+            if state.frozen.contains(target) {
+                return Err(failed("own_log", "it is frozen"));
+            }
+            match state.serves(&vg) {
+                true => Ok(()),
+                false => Err(failed("own_log", "Input/output error")),
+            }
+        })
+    }
+
     fn is_up(&self, target: &Path) -> Result<bool, HostError> {
         self.look("filesystems.is_up", &target.display().to_string(), |state| {
             if !state.mounts.contains_key(target) {

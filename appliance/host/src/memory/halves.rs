@@ -32,6 +32,8 @@ const HALVES: &[(&str, Half)] = &[
     ("filesystems.make_xfs", Half::Own),
     ("filesystems.mount", Half::Volatile),
     ("filesystems.mount_read_only", Half::Volatile),
+    // One stretch after another, each with what it holds.
+    ("filesystems.own_log", Half::Nothing),
     // The owner, then the mode.
     ("filesystems.set_root", Half::Own),
     ("filesystems.thaw", Half::Volatile),

@@ -183,6 +183,18 @@ const OF_VOLUMES: &[Case] = &[
         Tick { minutes: 80 },
     ),
     (
+        "give logs their own space by the clock",
+        Layout::Mirror,
+        &[
+            Create { name: 0, mib: 8000 },
+            Write { name: 0, mib: 7000 },
+            SNAP,
+            Erase { name: 0 },
+            Write { name: 0, mib: 2200 },
+        ],
+        Tick { minutes: 1 },
+    ),
+    (
         "expand a volume",
         Layout::Mirror,
         &[V0, FILE],

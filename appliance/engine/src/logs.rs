@@ -1,0 +1,84 @@
+//! Logs of filesystems that snapshots share. One that finds no space in a full pool shuts its filesystem down; so each gets
+//! space of its own while there is some left for it, and what is left after that is for files.
+//!
+//! Invariant: it is done once for each snapshot that shares a log, when a pool runs short and not before: it takes space,
+//! which a pool with room for all has better uses for.
+
+use std::collections::{BTreeSet, HashMap};
+
+use cistern_host::{ThinMode, ThinStatus};
+use cistern_model::{Bytes, PoolId, VolumeId};
+
+use crate::EngineError;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::fill;
+use crate::pools::power_lost;
+use crate::tags::Stage;
+use crate::view::PoolView;
+use crate::volumes::volume_lock;
+
+/// What shared a volume's log when it got space of its own: its snapshots, and what it is a copy of.
+pub(crate) type Owned = HashMap<VolumeId, BTreeSet<String>>;
+
+impl Engine {
+    /// Gives logs space of their own, if a pool will soon have none for them.
+    pub(crate) fn own_logs(&self, id: PoolId, status: ThinStatus) -> Result<ThinStatus, EngineError> {
+        if status.mode != ThinMode::Writable {
+            return Ok(status);
+        }
+        let shared = {
+            let view = self.view();
+            let pool = view.pools.get(&id).filter(|pool| pool.active && !pool.releasing);
+            pool.map(|pool| (pool.size, self.shared_logs(pool))).unwrap_or_default()
+        };
+        let (size, shared) = shared;
+        let needed: Bytes = shared.iter().map(|(_, log, _)| *log).sum();
+        if !fill::logs_are_in_danger(size, &status, needed) {
+            return Ok(status);
+        }
+        for (volume, _, snapshots) in shared {
+            let name = self.view().volume(volume).map(|(_, volume)| volume.tags.name.clone());
+            let Some(name) = name else { continue };
+            // Whoever is at it may be holding its writes back.
+            let Some(_name) = self.0.names.try_hold(volume_lock(id, &name)) else {
+                continue;
+            };
+            let owned = self.0.host.filesystems.own_log(&self.path_of(volume));
+            match owned.doing(|| format!("give the log of volume {name} its own space")) {
+                Err(error) if power_lost(&error) => return Err(error),
+                Err(error) => tracing::warn!(
+                    error = error.problem().detail,
+                    "a full pool may shut its filesystem down"
+                ),
+                Ok(()) => {
+                    tracing::info!(volume = %name, "its pool runs short: its log has its own space now");
+                    locked(&self.0.owned_logs).insert(volume, snapshots);
+                }
+            }
+        }
+        self.measure(id)
+    }
+
+    /// The served volumes whose logs something shares that did not when they last got space of their own; how large each is.
+    fn shared_logs(&self, pool: &PoolView) -> Vec<(VolumeId, Bytes, BTreeSet<String>)> {
+        let owned = locked(&self.0.owned_logs);
+        let served = pool
+            .volumes
+            .iter()
+            .filter(|(_, volume)| volume.tags.state == Stage::Ready && volume.trouble.is_none());
+        let shared = served.filter_map(|(id, volume)| {
+            let of_it = pool
+                .snapshots
+                .iter()
+                .filter(|(_, snapshot)| snapshot.tags.volume == *id);
+            let mut sharing: BTreeSet<String> = of_it.map(|(snapshot, _)| snapshot.to_string()).collect();
+            sharing.extend(volume.tags.source.map(|source| source.to_string()));
+            let new = owned
+                .get(id)
+                .map_or(!sharing.is_empty(), |before| !sharing.is_subset(before));
+            new.then(|| (*id, fill::log_of(volume.tags.size), sharing))
+        });
+        shared.collect()
+    }
+}
