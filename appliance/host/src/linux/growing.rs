@@ -31,34 +31,49 @@ const GROUPS: std::ops::Range<usize> = 88..92;
 
 /// Makes a mounted XFS have this size. Fails if it is larger, or its device smaller.
 pub(super) fn to(operation: &str, target: &Path, size: Bytes) -> Result<(), HostError> {
-    let failed = |source| file::io(operation, target, source);
-    let geometry = frozen::geometry(target).map_err(failed)?;
+    let geometry = frozen::geometry(target).map_err(|source| file::io(operation, target, source))?;
     let has = Bytes::new(geometry.data_blocks.saturating_mul(geometry.block_size.into()));
     let blocks = grown_blocks(size, geometry.group_blocks.into());
-    let node = device(operation, target)?;
     if geometry.data_blocks == blocks || has == size {
-        let looked = direct::open(&node, false).and_then(|device| old_copy(&device, &geometry));
-        match looked.map_err(|source| file::io(operation, &node, source))? {
-            None => return Ok(()),
-            Some(group) => tracing::info!(
-                path = %target.display(),
-                group,
-                "the power went while its filesystem grew: its superblock's copies are written anew"
-            ),
+        // It serves all the same: a copy that cannot be read or written is a repair's concern.
+        if let Err(error) = renew_copies(operation, target, &geometry) {
+            tracing::warn!(%error, "whether the copies of its superblock are as large cannot be told");
         }
-    } else if has > size {
+        return Ok(());
+    }
+    if has > size {
         return Err(HostError::Unexpected {
             operation: operation.to_owned(),
             detail: format!("it has {has:#} already, more than {size:#}"),
         });
     }
-    // Told the size that it has, the kernel writes the copies only.
-    let blocks = if has == size { geometry.data_blocks } else { blocks };
-    let path = target.to_owned();
-    within::limit(operation, within::GROWING, move || {
-        frozen::grow(&path, blocks, geometry.inodes_max_percent)
-    })?
-    .map_err(failed)?;
+    grow(operation, target, &geometry, blocks)
+}
+
+/// Has the kernel write the copies anew, if one of them is old.
+fn renew_copies(operation: &str, target: &Path, geometry: &Geometry) -> Result<(), HostError> {
+    let node = device(operation, target)?;
+    let looked = direct::open(&node, false).and_then(|device| old_copy(&device, geometry));
+    match looked.map_err(|source| file::io(operation, &node, source))? {
+        None => Ok(()),
+        Some(group) => {
+            tracing::info!(
+                path = %target.display(),
+                group,
+                "the power went while its filesystem grew: its superblock's copies are written anew"
+            );
+            // Told the size that it has, it writes these only.
+            grow(operation, target, geometry, geometry.data_blocks)
+        }
+    }
+}
+
+/// Has the kernel grow it and write the copies, and its device keep them.
+fn grow(operation: &str, target: &Path, geometry: &Geometry, blocks: u64) -> Result<(), HostError> {
+    let node = device(operation, target)?;
+    let (path, inodes) = (target.to_owned(), geometry.inodes_max_percent);
+    let grown = within::limit(operation, within::GROWING, move || frozen::grow(&path, blocks, inodes))?;
+    grown.map_err(|source| file::io(operation, target, source))?;
     flush(operation, [node])
 }
 
