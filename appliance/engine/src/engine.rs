@@ -195,11 +195,18 @@ impl Engine {
     pub(crate) fn read_lvm(&self) -> Result<(), EngineError> {
         let _still = self.0.lvm.still();
         let state = self.0.host.lvm.state().doing(|| "read the pools' state".to_owned())?;
-        let orphans = self.change_view(|view| {
+        let (orphans, active) = self.change_view(|view| {
+            let active: Vec<PoolId> = view
+                .pools
+                .values()
+                .filter(|pool| pool.active)
+                .map(|pool| pool.id)
+                .collect();
             let (new, orphans) = View::read(&state, view);
             *view = new;
-            orphans
+            (orphans, active)
         });
+        self.note_broken(&active);
         *locked(&self.0.read_at) = Some(Instant::now());
         self.report_orphans(orphans);
         Ok(())

@@ -29,6 +29,8 @@ pub(crate) struct Failures {
     not_restored: Mutex<BTreeSet<PathBuf>>,
     /// Pools that were seen to lack data while the kernel had them.
     pub(crate) broken: Mutex<BTreeSet<PoolId>>,
+    /// Pools that were taken down for that since disks last came or went.
+    pub(crate) renewed: Mutex<BTreeSet<PoolId>>,
     /// Whether somebody wanted all reconciled and could not wait until it was his turn.
     pub(crate) owed: AtomicBool,
 }
@@ -262,6 +264,7 @@ impl Engine {
     pub(crate) fn forget_attempts(&self) {
         locked(&self.0.failures.refreshed).clear();
         locked(&self.0.failures.not_restored).clear();
+        locked(&self.0.failures.renewed).clear();
         self.try_shunned_again();
     }
 

@@ -68,13 +68,26 @@ pub(crate) fn log_of(size: Bytes) -> Bytes {
     Bytes::new(size.get() / 2048).clamp(Bytes::mib(64), Bytes::gib(2))
 }
 
+fn free(size: Bytes, status: &ThinStatus) -> Bytes {
+    let chunks = status.chunks.saturating_sub(status.chunks_used);
+    let free = u128::from(size.get()) * u128::from(chunks) / u128::from(status.chunks.max(1));
+    Bytes::new(u64::try_from(free).unwrap_or(u64::MAX))
+}
+
 /// Whether logs that share their space should get their own now, of which they need so much: while there is twice as much
-/// left beside the last tenth of the pool, because clients go on writing meanwhile.
-pub(crate) fn logs_are_in_danger(size: Bytes, status: &ThinStatus, needed: Bytes) -> bool {
-    let free = u128::from(size.get()) * u128::from(status.chunks.saturating_sub(status.chunks_used))
-        / u128::from(status.chunks.max(1));
-    let least = needed.saturating_mul(2).saturating_add(Bytes::new(size.get() / 10));
-    needed > Bytes::ZERO && free < u128::from(least.get())
+/// left beside the last tenth of the pool, because clients go on writing meanwhile. Later, if they had it before: each
+/// snapshot shares them again, and each time costs as much.
+pub(crate) fn logs_are_in_danger(size: Bytes, status: &ThinStatus, needed: Bytes, had_their_own: bool) -> bool {
+    let least = match had_their_own {
+        false => needed.saturating_mul(2).saturating_add(Bytes::new(size.get() / 10)),
+        true => needed.saturating_add(Bytes::new(size.get() / 20)),
+    };
+    needed > Bytes::ZERO && free(size, status) < least
+}
+
+/// Whether a log can get its own space, and leave some: a full pool would shut down what it is to keep up.
+pub(crate) fn has_room_for_a_log(size: Bytes, status: &ThinStatus, log: Bytes) -> bool {
+    free(size, status) > log.saturating_add(Bytes::new(size.get() / 100))
 }
 
 /// Something that can be given up to make room.
@@ -168,12 +181,22 @@ mod tests {
                 chunks_used: used,
                 ..status(1.0, 36)
             };
-            logs_are_in_danger(Bytes::gib(10), &status, Bytes::gib(needed))
+            let danger = |had| logs_are_in_danger(Bytes::gib(10), &status, Bytes::gib(needed), had);
+            assert!(danger(false) || !danger(true), "sooner the first time");
+            danger(false)
         };
         // Of a thousand chunks.
         assert!(!danger(0, 1000));
         assert!(!danger(1, 699) && danger(1, 701));
         assert!(!danger(2, 499) && danger(2, 501));
+        let room = |log, used| {
+            let status = ThinStatus {
+                chunks_used: used,
+                ..status(1.0, 36)
+            };
+            has_room_for_a_log(Bytes::gib(10), &status, Bytes::gib(log))
+        };
+        assert!(room(1, 880) && !room(1, 891) && !room(1, 1000));
         assert_eq!(log_of(Bytes::mib(300)), Bytes::mib(64));
         assert_eq!(log_of(Bytes::gib(1024)), Bytes::mib(512));
         assert_eq!(log_of(Bytes::gib(1 << 20)), Bytes::gib(2));

@@ -39,6 +39,10 @@ impl Engine {
     /// Notes what a pool is, or is about to be, served without. Fails only if the machine is gone: a state partition that
     /// cannot be written keeps no pool from being served.
     pub(crate) fn keep_left_out(&self, pool: &PoolView) -> Result<(), EngineError> {
+        // While it lacks data nothing is answered: what is there is as new as it was.
+        if !served(pool) {
+            return Ok(());
+        }
         let behind = behind(pool);
         // What was behind is whole only once it is filled to its end.
         let settled = pool.missing == 0 && pool.whole() && pool.sync == Percent::FULL;
@@ -47,6 +51,8 @@ impl Engine {
         }
         let kept = self.change_left_out(|all| match behind.is_empty() {
             true => drop(all.remove(&pool.id)),
+            // Of one that is not active yet it is not known which images are behind.
+            false if !pool.active => all.entry(pool.id).or_default().extend(behind),
             false => drop(all.insert(pool.id, behind)),
         });
         match kept.doing(|| "note which disks pools are served without".to_owned()) {
@@ -132,6 +138,15 @@ impl Engine {
         *locked(&self.0.left_out.0) = Some(all);
         Ok(())
     }
+}
+
+/// Whether all data is in images that lack nothing.
+fn served(pool: &PoolView) -> bool {
+    let whole = |image: &RaidImage| !image.missing && !image.failed && !image.behind && !image.stalled;
+    pool.raids.iter().all(|raid| {
+        let whole: Vec<bool> = raid.images.iter().map(whole).collect();
+        raid.level.is_some_and(|level| level.has_all_data(&whole))
+    })
 }
 
 /// The disks of a pool, by LVM's UUIDs, on which not all is that should be.

@@ -21,6 +21,16 @@ use crate::volumes::volume_lock;
 /// What shared a volume's log when it got space of its own: its snapshots, and what it is a copy of.
 pub(crate) type Owned = HashMap<VolumeId, BTreeSet<String>>;
 
+/// A volume whose log something shares.
+struct Shared {
+    volume: VolumeId,
+    /// How large the log is.
+    log: Bytes,
+    /// Whether it had space of its own before a snapshot shared it again.
+    had_its_own: bool,
+    sharing: BTreeSet<String>,
+}
+
 impl Engine {
     /// Gives logs space of their own, if a pool will soon have none for them.
     pub(crate) fn own_logs(&self, id: PoolId, status: ThinStatus) -> Result<ThinStatus, EngineError> {
@@ -33,11 +43,23 @@ impl Engine {
             pool.map(|pool| (pool.size, self.shared_logs(pool))).unwrap_or_default()
         };
         let (size, shared) = shared;
-        let needed: Bytes = shared.iter().map(|(_, log, _)| *log).sum();
-        if !fill::logs_are_in_danger(size, &status, needed) {
-            return Ok(status);
+        let needed = |all: &[Shared]| all.iter().map(|shared| shared.log).sum();
+        let mut shared = shared;
+        if !fill::logs_are_in_danger(size, &status, needed(&shared), true) {
+            shared.retain(|shared| !shared.had_its_own);
+            if !fill::logs_are_in_danger(size, &status, needed(&shared), false) {
+                return Ok(status);
+            }
         }
-        for (volume, _, snapshots) in shared {
+        let mut status = status;
+        for Shared {
+            volume, log, sharing, ..
+        } in shared
+        {
+            // What is made here never fills the pool.
+            if !fill::has_room_for_a_log(size, &status, log) {
+                break;
+            }
             let name = self.view().volume(volume).map(|(_, volume)| volume.tags.name.clone());
             let Some(name) = name else { continue };
             // Whoever is at it may be holding its writes back.
@@ -53,15 +75,16 @@ impl Engine {
                 ),
                 Ok(()) => {
                     tracing::info!(volume = %name, "its pool runs short: its log has its own space now");
-                    locked(&self.0.owned_logs).insert(volume, snapshots);
+                    locked(&self.0.owned_logs).insert(volume, sharing);
                 }
             }
+            status = self.measure(id)?;
         }
-        self.measure(id)
+        Ok(status)
     }
 
-    /// The served volumes whose logs something shares that did not when they last got space of their own; how large each is.
-    fn shared_logs(&self, pool: &PoolView) -> Vec<(VolumeId, Bytes, BTreeSet<String>)> {
+    /// The served volumes whose logs something shares that did not when they last got space of their own.
+    fn shared_logs(&self, pool: &PoolView) -> Vec<Shared> {
         let owned = locked(&self.0.owned_logs);
         let served = pool
             .volumes
@@ -77,7 +100,12 @@ impl Engine {
             let new = owned
                 .get(id)
                 .map_or(!sharing.is_empty(), |before| !sharing.is_subset(before));
-            new.then(|| (*id, fill::log_of(volume.tags.size), sharing))
+            new.then(|| Shared {
+                volume: *id,
+                log: fill::log_of(volume.tags.size),
+                had_its_own: owned.contains_key(id),
+                sharing,
+            })
         });
         shared.collect()
     }

@@ -224,6 +224,10 @@ impl Engine {
                 }
             },
         );
+        if outcome.is_ok() {
+            // It lies on what is there.
+            locked(&self.0.failures.broken).remove(&id);
+        }
         match outcome {
             Err(error) if mode == Activation::Partial && !power_lost(&error) => Err(self.not_without(&pool, error)),
             Err(error) => Err(error),

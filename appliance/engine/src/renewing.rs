@@ -34,15 +34,34 @@ impl Engine {
         if pool.missing > 0 {
             return Ok(false);
         }
-        // One with copies does without, and is refreshed; one without may have been whole again before anybody looked.
-        let alone = pool.tags.layout == Layout::Single;
+        // One with copies does without, and is refreshed; one without may have been whole again before anybody looked. Once: if
+        // that did not help, nor would the next time.
+        let alone = pool.tags.layout == Layout::Single && !locked(&self.0.failures.renewed).contains(&pool.id);
         let gone = || self.0.host.lvm.lies_on_gone(&pool.vg());
         Ok(locked(&self.0.failures.broken).contains(&pool.id)
             || alone && gone().doing(|| format!("look what pool {} lies on", pool.tags.name))?)
     }
 
-    /// Takes such a pool down, so that it is activated anew.
+    /// Takes such a pool down, so that it is activated anew. What fails is tried again.
     pub(crate) fn renew(&self, id: PoolId) -> Result<(), EngineError> {
+        let renewed = self.take_down(id);
+        if renewed.as_ref().is_err_and(|error| !power_lost(error)) {
+            self.reconcile_in(AGAIN);
+        }
+        renewed
+    }
+
+    /// Notes pools that the kernel had and that lack data, or all of their disks, now.
+    pub(crate) fn note_broken(&self, before: &[PoolId]) {
+        let view = self.view();
+        let lacks = |id: &&PoolId| {
+            let pool = view.pools.get(id);
+            pool.is_some_and(|pool| pool.nodes.is_empty() || !pool.has_all_data())
+        };
+        locked(&self.0.failures.broken).extend(before.iter().filter(lacks).copied());
+    }
+
+    fn take_down(&self, id: PoolId) -> Result<(), EngineError> {
         let Some(pool) = self.view().pools.get(&id).cloned() else {
             return Ok(());
         };
@@ -52,7 +71,6 @@ impl Engine {
         let names = pool.volumes.values().map(|volume| volume_lock(id, &volume.tags.name));
         let held: Option<Vec<_>> = names.map(|name| self.0.names.try_hold(name)).collect();
         let Some(_held) = held else {
-            self.reconcile_in(AGAIN);
             return Err(EngineError::Unavailable(format!(
                 "its disks are back, and it is taken up again once what is under way at its volumes has ended; in {} s",
                 AGAIN.as_secs()
@@ -78,6 +96,7 @@ impl Engine {
             },
         )?;
         locked(&self.0.failures.broken).remove(&id);
+        locked(&self.0.failures.renewed).insert(id);
         let message = format!("pool {} has its disks back, and is taken up again", pool.tags.name);
         self.record(
             EventKind::PoolChanged,

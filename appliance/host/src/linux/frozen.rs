@@ -89,7 +89,11 @@ pub(super) fn grow(target: &Path, blocks: u64, inodes_max_percent: u32) -> io::R
 
 /// Holds all writes to a filesystem back, having made it clean. Fails with `EBUSY` if it is frozen.
 pub(super) fn freeze(target: &Path) -> io::Result<()> {
-    let file = File::open(target)?;
+    freeze_at(&File::open(target)?)
+}
+
+/// The same of one whose directory is open: of one that is shut down meanwhile none can be opened any more.
+pub(super) fn freeze_at(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open and the argument a valid int, for as long as the call takes.
     let frozen = unsafe { raw::freeze(file.as_raw_fd(), &mut 0) };
     frozen?;
@@ -98,7 +102,11 @@ pub(super) fn freeze(target: &Path) -> io::Result<()> {
 
 /// Lets writes go on. False if it was not frozen.
 pub(super) fn thaw(target: &Path) -> io::Result<bool> {
-    let file = File::open(target)?;
+    thaw_at(&File::open(target)?)
+}
+
+/// The same of one whose directory is open.
+pub(super) fn thaw_at(file: &File) -> io::Result<bool> {
     // SAFETY: as above.
     match unsafe { raw::thaw(file.as_raw_fd(), &mut 0) } {
         Ok(_) => Ok(true),

@@ -7,6 +7,7 @@
 //! Invariant: the log is written only while its filesystem is frozen, and with the bytes that were read from it then; so a
 //! power cut at any moment leaves what was there. Nothing stays frozen.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -24,15 +25,16 @@ pub(super) fn write_over(operation: &str, target: &Path) -> Result<(), HostError
     let geometry = frozen::geometry(target).map_err(failed)?;
     let node = growing::device(operation, target)?;
     let device = direct::open(&node, true).map_err(|source| file::io(operation, &node, source))?;
+    let directory = File::open(target).map_err(failed)?;
     let (begin, end) = place(&geometry);
     let mut at = begin;
     while at < end {
         let length = PIECE.min(end - at);
-        frozen::freeze(target).map_err(failed)?;
+        frozen::freeze_at(&directory).map_err(failed)?;
         let written = Aligned::read(&device, at, length as usize)
             .and_then(|mut piece| device.write_all_at(piece.bytes(), at))
             .and_then(|()| device.sync_data());
-        let thawed = frozen::thaw(target);
+        let thawed = frozen::thaw_at(&directory);
         written.map_err(|source| file::io(operation, &node, source))?;
         thawed.map_err(failed)?;
         at += length;

@@ -57,8 +57,8 @@ pub(super) struct Notes {
     pub(super) even: u64,
     /// As in `raid1`.
     pub(super) level: u32,
-    /// Whether a stretch of the volume was being written to.
-    pub(super) was_written_to: bool,
+    /// The first sector of the first stretch of the volume that was being written to.
+    pub(super) written_to: Option<u64>,
 }
 
 impl Notes {
@@ -77,7 +77,7 @@ impl Notes {
             filled: long(bytes, FILLED),
             even: long(bytes, EVEN.start),
             level: word(bytes, LEVEL),
-            was_written_to: any_bit(device, at + BITMAP)?,
+            written_to: first_stretch(device, at + BITMAP)?,
         }))
     }
 
@@ -85,36 +85,32 @@ impl Notes {
         self.filled == ALL
     }
 
-    pub(super) fn says_even(&self) -> bool {
-        self.even == ALL
-    }
-
     pub(super) fn counts_as_failed(&self, image: u32) -> bool {
         self.failed.checked_shr(image).is_some_and(|failed| failed & 1 == 1)
     }
 
-    /// Writes that nothing is even.
-    pub(super) fn say_uneven(&mut self, device: &File, at: u64) -> io::Result<()> {
+    /// Writes that all is even up to this sector and no further.
+    pub(super) fn say_uneven_from(&mut self, device: &File, at: u64, sector: u64) -> io::Result<()> {
         let mut superblock = Aligned::read(device, at, BLOCK)?;
         let bytes = superblock.bytes();
         if !bytes.starts_with(&MAGIC) {
             return Err(io::Error::other("its notes are gone"));
         }
         if let Some(even) = bytes.get_mut(EVEN) {
-            even.fill(0);
+            even.copy_from_slice(&sector.to_le_bytes());
         }
         device.write_all_at(bytes, at)?;
-        self.even = 0;
+        self.even = sector;
         Ok(())
     }
 }
 
-/// Whether a bitmap has a bit set.
-fn any_bit(device: &File, at: u64) -> io::Result<bool> {
+/// The first sector of the first stretch of which a bitmap has the bit set.
+fn first_stretch(device: &File, at: u64) -> io::Result<Option<u64>> {
     let mut head = Aligned::read(device, at, BLOCK)?;
     let bytes = head.bytes();
     if !bytes.starts_with(&BITMAP_MAGIC) {
-        return Ok(false);
+        return Ok(None);
     }
     let stretch = u64::from(word(bytes, STRETCH)) / SECTOR;
     let Some(bits) = long(bytes, SECTORS)
@@ -129,15 +125,10 @@ fn any_bit(device: &File, at: u64) -> io::Result<bool> {
     let whole = BITS + usize::try_from(bits.div_ceil(8)).map_err(io::Error::other)?;
     let mut all = Aligned::read(device, at, whole.next_multiple_of(BLOCK))?;
     let set = all.bytes().get(BITS..whole).unwrap_or_default();
+    let first = set.iter().zip(0..).find(|(byte, _)| **byte != 0);
+    let bit = first.map(|(byte, place)| place * 8 + u64::from(byte.trailing_zeros()));
     // What is behind the last bit is of no meaning.
-    let last = match bits % 8 {
-        0 => u8::MAX,
-        used => (1_u8 << used) - 1,
-    };
-    Ok(match set.split_last() {
-        Some((end, most)) => end & last != 0 || most.iter().any(|byte| *byte != 0),
-        None => false,
-    })
+    Ok(bit.filter(|bit| *bit < bits).map(|bit| bit * stretch))
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {
@@ -279,28 +270,29 @@ mod tests {
             filled: ALL,
             even: ALL,
             level: 1,
-            was_written_to: true,
+            written_to: Some(32 * 4096),
         };
         assert_eq!(notes, expected);
-        assert!(notes.says_even() && notes.is_filled());
+        assert!(notes.is_filled());
         assert!(notes.counts_as_failed(1) && !notes.counts_as_failed(0) && !notes.counts_as_failed(64));
-        notes.say_uneven(&device, 4096).unwrap();
+        notes.say_uneven_from(&device, 4096, 8192).unwrap();
         let now = Notes::read(&device, 4096).unwrap().unwrap();
-        assert_eq!(now, Notes { even: 0, ..expected });
+        assert_eq!(now, Notes { even: 8192, ..expected });
         assert_eq!(now, notes);
         // Nothing was ever written there.
         assert_eq!(Notes::read(&device, 0).unwrap(), None);
-        assert!(notes.say_uneven(&device, 0).is_err());
+        assert!(notes.say_uneven_from(&device, 0, 0).is_err());
     }
 
     #[test]
     fn a_bit_is_seen_up_to_the_last() {
-        let dirty = |bits: &[u8]| any_bit(&written(bits), 8192).unwrap();
-        assert!(!dirty(&[0; 9]));
-        assert!(dirty(&[1]));
-        assert!(dirty(&[0, 0, 0, 0, 0, 0, 0, 0, 0b10_0000]));
+        let first = |bits: &[u8]| first_stretch(&written(bits), 8192).unwrap().map(|sector| sector / 4096);
+        assert_eq!(first(&[0; 9]), None);
+        assert_eq!(first(&[0b110]), Some(1));
+        assert_eq!(first(&[0, 0b1000_0000, 1]), Some(15));
+        assert_eq!(first(&[0, 0, 0, 0, 0, 0, 0, 0, 0b10_0000]), Some(69));
         // There are 70.
-        assert!(!dirty(&[0, 0, 0, 0, 0, 0, 0, 0, 0b1100_0000, 0xFF]));
+        assert_eq!(first(&[0, 0, 0, 0, 0, 0, 0, 0, 0b1100_0000, 0xFF]), None);
     }
 
     #[test]

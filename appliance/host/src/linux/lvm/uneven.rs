@@ -2,17 +2,17 @@
 //!
 //! The kernel notes in a bitmap which stretches of a RAID volume are being written to, so that after a power cut it need
 //! compare only these. But device mapper's RAID (6.12) writes "all is even" into its notes while it is being written to,
-//! and so begins no comparison at the next start: what one disk has of the last writes and the other has not stays so, and
-//! a block may read now as the one and now as the other has it. md's own notes say "nothing is even" from the first write
-//! on. So that is written into them here, before the kernel reads them; it then makes those stretches even that the bitmap
-//! names, and until then reads of one copy only.
+//! and so begins no comparison at the next start, or only behind what one had come to: what one disk has of the last
+//! writes and the other has not stays so, and a block may read now as the one and now as the other has it. md's own notes
+//! say "nothing is even" from the first write on. So they are made to say that here, before the kernel reads them; it then
+//! makes even what the bitmap names, and until then reads of one copy only.
 //!
 //! Each image's notes also say which others failed. Where two say so of each other, each was used without the other, and
 //! what either has alone is lost if the kernel chooses one and fills the other from it. That is for an operator to say.
 //!
 //! Invariant: the notes of a volume are written only if it is not active, they are what the kernel wrote, and its bitmap
-//! names a stretch. A cut in between leaves notes that say so on some disks: the bitmap still names it, and the next start
-//! does it again.
+//! names a stretch that they call even. A cut in between leaves notes that say so on some disks: the bitmap still names it,
+//! and the next start does it again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,6 +26,8 @@ use super::{LinuxLvm, flush, unexpected};
 use crate::HostError;
 use crate::linux::{direct, file};
 
+/// The sectors of parity that are computed at a time: the least that a comparison can begin behind.
+const STRIPE: u64 = 8;
 /// What the hidden volumes are called on which the notes lie: `VOLUME_rmeta_IMAGE`.
 const NOTES: &str = "_rmeta_";
 
@@ -52,11 +54,15 @@ impl LinuxLvm {
             }
             let mut all = Vec::new();
             for (number, place) in &images {
-                let failed = |source| file::io(operation, &place.node, source);
-                let device = direct::open(&place.node, false).map_err(failed)?;
-                // Notes that were never written are the kernel's to make.
-                if let Some(notes) = Notes::read(&device, place.at).map_err(failed)? {
-                    all.push((*number, notes));
+                match direct::open(&place.node, false).and_then(|device| Notes::read(&device, place.at)) {
+                    // Notes that were never written are the kernel's to make.
+                    Ok(None) => {}
+                    Ok(Some(notes)) => all.push((*number, notes)),
+                    // The kernel does without that image too.
+                    Err(error) => {
+                        let node = place.node.display();
+                        tracing::warn!(%error, vg, volume = name, %node, "the notes on an image cannot be read");
+                    }
                 }
             }
             if let Some((one, other)) = parted(&all) {
@@ -67,17 +73,19 @@ impl LinuxLvm {
                      whose data are to be given up"
                 )));
             }
-            if !is_uneven(&all) {
+            let Some(from) = uneven_from(&all) else {
                 continue;
-            }
+            };
             tracing::info!(
                 vg,
                 volume = name,
+                from,
                 "the power went while it was written to: its images are made even"
             );
-            for (number, notes) in &mut all {
+            for (number, notes) in all.iter_mut().filter(|(_, notes)| notes.even > from) {
                 let Some(place) = images.get(number) else { continue };
-                let written = direct::open(&place.node, true).and_then(|device| notes.say_uneven(&device, place.at));
+                let device = direct::open(&place.node, true);
+                let written = device.and_then(|device| notes.say_uneven_from(&device, place.at, from));
                 written.map_err(|source: io::Error| file::io(operation, &place.node, source))?;
             }
             flush(operation, images.into_values().map(|place| place.node))?;
@@ -86,21 +94,32 @@ impl LinuxLvm {
     }
 }
 
-/// Two images that each count the other as failed.
-fn parted(images: &[(u32, Notes)]) -> Option<(u32, u32)> {
-    images.iter().find_map(|(one, notes)| {
-        let of_each_other = |(other, others): &&(u32, Notes)| {
-            one != other && notes.counts_as_failed(*other) && others.counts_as_failed(*one)
-        };
-        images.iter().find(of_each_other).map(|(other, _)| (*one, *other))
-    })
+/// The newest notes, and whose they are; the kernel goes by these.
+fn newest(images: &[(u32, Notes)]) -> Option<&(u32, Notes)> {
+    let newer = |best: Option<&(u32, Notes)>, notes: &Notes| best.is_none_or(|(_, best)| notes.events > best.events);
+    let mut best = None;
+    for image in images {
+        if newer(best, &image.1) {
+            best = Some(image);
+        }
+    }
+    best
 }
 
-/// Whether these images of a volume are to be compared, and can be.
-fn is_uneven(images: &[(u32, Notes)]) -> bool {
-    let Some((_, newest)) = images.iter().max_by_key(|(_, notes)| notes.events) else {
-        return false;
+/// Two images of which each was used without the other. One that only missed what was written since counts none of those
+/// as failed that went on.
+fn parted(images: &[(u32, Notes)]) -> Option<(u32, u32)> {
+    let (first, newest) = newest(images)?;
+    let went_on = || (0..newest.images).filter(|image| !newest.counts_as_failed(*image));
+    let alone = |(other, notes): &&(u32, Notes)| {
+        newest.counts_as_failed(*other) && went_on().all(|image| notes.counts_as_failed(image))
     };
+    images.iter().find(alone).map(|(other, _)| (*first, *other))
+}
+
+/// From which sector on these images of a volume are to be compared, if they are to be and can be.
+fn uneven_from(images: &[(u32, Notes)]) -> Option<u64> {
+    let (_, newest) = newest(images)?;
     let usable = |(number, notes): &&(u32, Notes)| notes.is_filled() && !newest.counts_as_failed(*number);
     let usable = images.iter().filter(usable).count();
     // Parity cannot be made anew without an image: the kernel would not start the volume. Of copies that are left, those of
@@ -110,10 +129,18 @@ fn is_uneven(images: &[(u32, Notes)]) -> bool {
         10 => true,
         _ => usable == newest.images as usize,
     };
-    let ours = images
-        .iter()
-        .all(|(number, notes)| notes.position == *number && notes.says_even());
-    can && ours && images.iter().any(|(_, notes)| notes.was_written_to)
+    let ours = images.iter().all(|(number, notes)| notes.position == *number);
+    let first = images.iter().filter_map(|(_, notes)| notes.written_to).min()?;
+    // From nothing on the kernel compares what the bitmap names; from any other sector on all there is, and so it does where a
+    // comparison was broken off, whose rest the bitmap may not name (a volume that was made larger).
+    let broken_off = |(_, notes): &&(u32, Notes)| notes.even > 0 && notes.even < u64::MAX;
+    let from = match images.iter().find(broken_off) {
+        None => 0,
+        Some(_) if newest.level > 1 && newest.level < 10 => first.max(STRIPE),
+        Some(_) => first,
+    };
+    // What is noted on every image it does anyway.
+    (can && ours && images.iter().any(|(_, notes)| notes.even > from)).then_some(from)
 }
 
 fn parts(vg: &str) -> LvmCommand {
@@ -189,53 +216,87 @@ mod tests {
             filled: u64::MAX,
             even: u64::MAX,
             level: 1,
-            was_written_to: false,
+            written_to: None,
         }
     }
 
-    fn all(change: impl Fn(&mut [Notes])) -> bool {
+    fn all(change: impl Fn(&mut [Notes])) -> Option<u64> {
         let mut all: Vec<Notes> = (0..2).map(notes).collect();
         change(&mut all);
-        is_uneven(&(0..).zip(all).collect::<Vec<_>>())
+        uneven_from(&(0..).zip(all).collect::<Vec<_>>())
     }
 
     #[test]
-    fn a_volume_is_uneven_whose_bitmap_names_a_stretch() {
-        assert!(!all(|_| {}));
+    fn a_volume_is_uneven_whose_bitmap_names_a_stretch_that_is_called_even() {
+        assert_eq!(all(|_| {}), None);
         for dirty in 0..2 {
-            assert!(all(|notes| notes[dirty].was_written_to = true));
-            // The kernel is at it.
-            assert!(!all(|notes| {
-                notes[dirty].was_written_to = true;
-                notes[0].even = 4096;
-            }));
+            let set = |notes: &mut [Notes], even: [u64; 2]| {
+                notes[dirty].written_to = Some(4096);
+                notes[1 - dirty].written_to = Some(8192);
+                (notes[0].even, notes[1].even) = (even[0], even[1]);
+            };
+            assert_eq!(all(|notes| set(notes, [u64::MAX; 2])), Some(0));
+            assert_eq!(all(|notes| set(notes, [0, u64::MAX])), Some(0));
+            // The kernel had begun, and was at it when the power went again; that may be noted on one image only.
+            assert_eq!(all(|notes| set(notes, [65536; 2])), Some(4096));
+            assert_eq!(all(|notes| set(notes, [4096, u64::MAX])), Some(4096));
+            // It will.
+            assert_eq!(all(|notes| set(notes, [4096; 2])), None);
+            assert_eq!(all(|notes| set(notes, [0; 2])), None);
             // Another volume's.
-            assert!(!all(|notes| {
-                notes[dirty].was_written_to = true;
+            let parity = |notes: &mut [Notes]| {
+                set(notes, [65536; 2]);
+                notes
+                    .iter_mut()
+                    .for_each(|notes| (notes.level, notes.written_to) = (5, Some(0)));
+            };
+            assert_eq!(all(parity), Some(STRIPE));
+            let other = |notes: &mut [Notes]| {
+                set(notes, [u64::MAX; 2]);
                 notes[1].position = 0;
-            }));
+            };
+            assert_eq!(all(other), None);
         }
-        assert!(!is_uneven(&[]));
+        assert_eq!(uneven_from(&[]), None);
     }
 
     #[test]
     fn images_that_were_used_without_each_other_are_told() {
-        let parted = |failed: &[u64]| {
-            let notes = |position: u32| Notes {
-                failed: failed[position as usize],
-                ..notes(position)
+        // What each counts as failed, and how often its notes were written.
+        let parted = |all: &[(u64, u64)]| {
+            let notes = |position: u32| {
+                let (failed, events) = all[position as usize];
+                let images = all.len() as u32;
+                Notes {
+                    failed,
+                    events,
+                    images,
+                    ..notes(position)
+                }
             };
             super::parted(
-                &(0..failed.len() as u32)
+                &(0..all.len() as u32)
                     .map(|number| (number, notes(number)))
                     .collect::<Vec<_>>(),
             )
         };
-        assert_eq!(parted(&[0b10, 0b01]), Some((0, 1)));
-        assert_eq!(parted(&[0, 0b100, 0b010, 0]), Some((1, 2)));
-        for none in [&[0, 0][..], &[0b10, 0], &[0b10, 0b10], &[0b100, 0b001, 0b010], &[]] {
+        assert_eq!(parted(&[(0b10, 7), (0b01, 7)]), Some((0, 1)));
+        assert_eq!(parted(&[(0b10, 7), (0b01, 9)]), Some((1, 0)));
+        for none in [
+            &[(0, 7), (0, 7)][..],
+            &[(0b10, 9), (0, 7)],
+            &[(0b10, 9), (0b10, 7)],
+            // The first was lost and is back and filled, and then the second was lost, which still counts the first.
+            &[(0b0010, 9), (0b0001, 7), (0b0010, 9), (0b0010, 9)],
+            &[],
+        ] {
             assert_eq!(parted(none), None, "{none:?}");
         }
+        // Two of four went on without the other two.
+        assert_eq!(
+            parted(&[(0b1100, 9), (0b1100, 9), (0b0011, 8), (0b0011, 8)]),
+            Some((0, 2))
+        );
     }
 
     #[test]
@@ -245,10 +306,10 @@ mod tests {
                 images: 4,
                 level,
                 failed,
-                was_written_to: true,
+                written_to: Some(0),
                 ..notes(position)
             };
-            is_uneven(&(0..count).map(|number| (number, notes(number))).collect::<Vec<_>>())
+            uneven_from(&(0..count).map(|number| (number, notes(number))).collect::<Vec<_>>()).is_some()
         };
         for (level, count, failed, uneven) in [
             (1, 1, 0, false),
