@@ -55,6 +55,14 @@ impl LvmCommand {
         LvmCommand { program, args: all }
     }
 
+    /// One of device mapper's, which needs no configuration.
+    pub(crate) fn dmsetup<'a>(args: impl IntoIterator<Item = &'a str>) -> Self {
+        LvmCommand {
+            program: "dmsetup",
+            args: args.into_iter().map(str::to_owned).collect(),
+        }
+    }
+
     /// The same, blind to these devices. One is rejected by any of its names.
     pub(crate) fn without(mut self, hidden: &BTreeSet<PathBuf>) -> Self {
         let rejected = hidden
@@ -306,10 +314,7 @@ pub(crate) fn metadata_snapshot(pool: &str, keep: bool) -> LvmCommand {
     } else {
         "release_metadata_snap"
     };
-    LvmCommand {
-        program: "dmsetup",
-        args: ["message", pool, "0", message].map(str::to_owned).to_vec(),
-    }
+    LvmCommand::dmsetup(["message", pool, "0", message])
 }
 
 /// What each thin volume takes: its number, and bytes.
@@ -367,12 +372,7 @@ pub(crate) fn remove_lv(vg: &str, lv: &str) -> LvmCommand {
 /// The kernel's lines about all thin pools, in a fraction of the time of a report. `--noflush`: without it each question
 /// is a commit of the pools' metadata.
 pub(crate) fn thin_status() -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: ["status", "--noflush", "--target", "thin-pool"]
-            .map(str::to_owned)
-            .to_vec(),
-    }
+    LvmCommand::dmsetup(["status", "--noflush", "--target", "thin-pool"])
 }
 
 /// A volume's name in device mapper: hyphens within a part are doubled.

@@ -14,10 +14,7 @@ impl LinuxLvm {
     pub(super) fn gone(&self, vg: &str) -> Result<bool, HostError> {
         let operation = format!("look what the volumes of {vg} lie on");
         let ask = |words: &[&str]| {
-            let command = LvmCommand {
-                program: "dmsetup",
-                args: words.iter().map(|word| (*word).to_owned()).collect(),
-            };
+            let command = LvmCommand::dmsetup(words.iter().copied());
             self.run(&operation, &command)
         };
         let (listed, below) = (ask(&["ls"])?, ask(&["deps", "-o", "devno"])?);

@@ -91,11 +91,11 @@ impl LinuxLvm {
         let origin = volume.origin.as_ref().map(|origin| origin.device.as_str());
         let held = origin.filter(|device| Path::new("/dev/mapper").join(device).exists());
         if let Some(device) = held {
-            self.run(operation, &dmsetup(&["suspend", device]))?;
+            self.run(operation, &LvmCommand::dmsetup(["suspend", device]))?;
         }
         let told = self.run(operation, &message(layer, &make(volume)));
         if let Some(device) = held {
-            self.run(operation, &dmsetup(&["resume", device]))?;
+            self.run(operation, &LvmCommand::dmsetup(["resume", device]))?;
         }
         match told {
             Ok(_) => Ok(true),
@@ -110,15 +110,8 @@ fn transactions(vg: &str) -> LvmCommand {
     LvmCommand::new("lvs", ["--reportformat", "json", "-o", fields, vg])
 }
 
-fn dmsetup(words: &[&str]) -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: words.iter().map(|word| (*word).to_owned()).collect(),
-    }
-}
-
 fn message(layer: &str, text: &str) -> LvmCommand {
-    dmsetup(&["message", layer, "0", text])
+    LvmCommand::dmsetup(["message", layer, "0", text])
 }
 
 fn make(volume: &HalfMade) -> String {

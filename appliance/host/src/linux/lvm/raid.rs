@@ -102,18 +102,12 @@ pub(super) fn scrub(vg: &str, lv: &str, repair: bool) -> LvmCommand {
 
 /// LVM has no word for it, the kernel has.
 pub(super) fn stop_scrub(vg: &str, lv: &str) -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: ["message".to_owned(), dm_name(vg, lv), "0".to_owned(), "idle".to_owned()].to_vec(),
-    }
+    LvmCommand::dmsetup(["message", &dm_name(vg, lv), "0", "idle"])
 }
 
 /// What the kernel says of all volumes on several disks.
 pub(super) fn raid_health() -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: ["status", "--noflush", "--target", "raid"].map(str::to_owned).to_vec(),
-    }
+    LvmCommand::dmsetup(["status", "--noflush", "--target", "raid"])
 }
 
 #[cfg(test)]

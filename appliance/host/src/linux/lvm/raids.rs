@@ -14,10 +14,7 @@ const MOVE_LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Raids for LinuxLvm {
     fn raid_status(&self, vg: &str, lv: &str) -> Result<Option<RaidStatus>, HostError> {
-        let command = LvmCommand {
-            program: "dmsetup",
-            args: ["status".to_owned(), "--noflush".to_owned(), args::dm_name(vg, lv)].to_vec(),
-        };
+        let command = LvmCommand::dmsetup(["status", "--noflush", &args::dm_name(vg, lv)]);
         let operation = format!("ask how {vg}/{lv} is");
         let run = Self::prepared(&operation, &command);
         // One that is not there makes for a failed command.
@@ -99,10 +96,7 @@ impl Raids for LinuxLvm {
     fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError> {
         let operation = format!("fill the image of {vg}/{lv} on {} anew", node.display());
         if let Some(status) = self.raid_status(vg, lv)? {
-            let table = LvmCommand {
-                program: "dmsetup",
-                args: ["table".to_owned(), args::dm_name(vg, lv)].to_vec(),
-            };
+            let table = LvmCommand::dmsetup(["table", &args::dm_name(vg, lv)]);
             let table = Self::prepared(&operation, &table).checked()?.stdout;
             raid_superblock::mend(&operation, &table, &status, node)?;
         }

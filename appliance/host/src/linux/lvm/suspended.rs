@@ -67,15 +67,8 @@ fn running() -> Result<Option<String>, HostError> {
     Ok(None)
 }
 
-fn dmsetup(words: &[&str]) -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: words.iter().map(|word| (*word).to_owned()).collect(),
-    }
-}
-
 fn info() -> LvmCommand {
-    dmsetup(&[
+    LvmCommand::dmsetup([
         "info",
         "--columns",
         "--noheadings",
@@ -87,7 +80,7 @@ fn info() -> LvmCommand {
 }
 
 fn resume(name: &str) -> LvmCommand {
-    dmsetup(&["resume", name])
+    LvmCommand::dmsetup(["resume", name])
 }
 
 fn refresh(vg: &str) -> LvmCommand {

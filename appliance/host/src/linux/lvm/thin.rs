@@ -35,10 +35,7 @@ impl ThinPools for LinuxLvm {
 
 /// The kernel's lines about all thin volumes.
 fn volumes_status() -> LvmCommand {
-    LvmCommand {
-        program: "dmsetup",
-        args: ["status", "--noflush", "--target", "thin"].map(str::to_owned).to_vec(),
-    }
+    LvmCommand::dmsetup(["status", "--noflush", "--target", "thin"])
 }
 
 /// LVM takes no extents for a pool's metadata, only a size; ours are of 4 MiB. Told where, it makes no spare for a repair
