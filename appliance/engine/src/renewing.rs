@@ -89,9 +89,7 @@ impl Engine {
             || self.0.host.lvm.deactivate_vg(&pool.vg()),
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
-                    pool.active = false;
-                    pool.volumes.values_mut().for_each(|volume| volume.active = false);
-                    pool.snapshots.values_mut().for_each(|snapshot| snapshot.active = false);
+                    pool.taken_down();
                 }
             },
         )?;

@@ -203,6 +203,15 @@ impl PoolView {
         }
     }
 
+    /// The kernel has nothing of it any more.
+    pub(crate) fn taken_down(&mut self) {
+        self.active = false;
+        for volume in self.volumes.values_mut().chain(self.trash.values_mut()) {
+            volume.active = false;
+        }
+        self.snapshots.values_mut().for_each(|snapshot| snapshot.active = false);
+    }
+
     /// Whether enough images of its data and of its metadata are there.
     pub(crate) fn has_all_data(&self) -> bool {
         self.raids.iter().all(RaidVolume::has_all_data)

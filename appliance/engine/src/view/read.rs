@@ -200,13 +200,7 @@ impl PoolView {
             image.missing = true;
         }
         pool.missing = disks.try_into().unwrap_or(u32::MAX);
-        pool.active = false;
-        for volume in pool.volumes.values_mut().chain(pool.trash.values_mut()) {
-            volume.active = false;
-        }
-        for snapshot in pool.snapshots.values_mut() {
-            snapshot.active = false;
-        }
+        pool.taken_down();
         pool
     }
 }
