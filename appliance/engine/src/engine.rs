@@ -195,18 +195,11 @@ impl Engine {
     pub(crate) fn read_lvm(&self) -> Result<(), EngineError> {
         let _still = self.0.lvm.still();
         let state = self.0.host.lvm.state().doing(|| "read the pools' state".to_owned())?;
-        let (orphans, active) = self.change_view(|view| {
-            let active: Vec<PoolId> = view
-                .pools
-                .values()
-                .filter(|pool| pool.active)
-                .map(|pool| pool.id)
-                .collect();
+        let orphans = self.change_view(|view| {
             let (new, orphans) = View::read(&state, view);
             *view = new;
-            (orphans, active)
+            orphans
         });
-        self.note_broken(&active);
         *locked(&self.0.read_at) = Some(Instant::now());
         self.report_orphans(orphans);
         Ok(())

@@ -27,8 +27,6 @@ pub(crate) struct Failures {
     refreshed: Mutex<BTreeMap<PoolId, BTreeSet<PathBuf>>>,
     /// Devices that came back and that LVM could not take back.
     not_restored: Mutex<BTreeSet<PathBuf>>,
-    /// Pools that were seen to lack data while the kernel had them.
-    pub(crate) broken: Mutex<BTreeSet<PoolId>>,
     /// Pools that were taken down for that since disks last came or went.
     pub(crate) renewed: Mutex<BTreeSet<PoolId>>,
     /// Whether somebody wanted all reconciled and could not wait until it was his turn.

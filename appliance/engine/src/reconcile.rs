@@ -97,6 +97,7 @@ impl Engine {
         self.serve_all(ready, &mounted)?;
         self.serve_snapshots(&mounted)?;
         self.publish()?;
+        self.answer_those_who_wait()?;
         self.withdraw_trash(&mounted)?;
         let nfs = self.0.host.services.ensure_started(Service::NfsServer);
         for (pool, id) in self.volumes_in(|stage| matches!(stage, Stage::Creating | Stage::Deleting)) {
@@ -221,13 +222,11 @@ impl Engine {
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
                     pool.active = true;
+                    // It lies on what is there.
+                    pool.broken = false;
                 }
             },
         );
-        if outcome.is_ok() {
-            // It lies on what is there.
-            locked(&self.0.failures.broken).remove(&id);
-        }
         match outcome {
             Err(error) if mode == Activation::Partial && !power_lost(&error) => Err(self.not_without(&pool, error)),
             Err(error) => Err(error),

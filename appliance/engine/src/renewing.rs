@@ -1,4 +1,4 @@
-//! Pools that lost what they cannot do without while they were served, and have it again.
+//! Pools that lost what they cannot do without while they were served, and have enough of it again.
 //!
 //! The kernel keeps to the devices that are gone, whatever came back in their place: every use of the pool fails until it
 //! is taken down and activated anew. Its clients wait meanwhile, as after a restart.
@@ -28,18 +28,23 @@ impl Engine {
             return Ok(false);
         }
         if !pool.has_all_data() {
-            locked(&self.0.failures.broken).insert(pool.id);
             return Ok(false);
         }
-        if pool.missing > 0 {
+        if pool.broken {
+            return Ok(true);
+        }
+        // It may have enough again before anybody looked. Once: if that did not help, nor would the next time.
+        if locked(&self.0.failures.renewed).contains(&pool.id) {
             return Ok(false);
         }
-        // One with copies does without, and is refreshed; one without may have been whole again before anybody looked. Once: if
-        // that did not help, nor would the next time.
-        let alone = pool.tags.layout == Layout::Single && !locked(&self.0.failures.renewed).contains(&pool.id);
+        if !pool.has_all_data_in_use() {
+            return Ok(true);
+        }
+        // One with copies that lacks none of its disks is refreshed.
         let gone = || self.0.host.lvm.lies_on_gone(&pool.vg());
-        Ok(locked(&self.0.failures.broken).contains(&pool.id)
-            || alone && gone().doing(|| format!("look what pool {} lies on", pool.tags.name))?)
+        Ok(pool.tags.layout == Layout::Single
+            && pool.missing == 0
+            && gone().doing(|| format!("look what pool {} lies on", pool.tags.name))?)
     }
 
     /// Takes such a pool down, so that it is activated anew. What fails is tried again.
@@ -49,16 +54,6 @@ impl Engine {
             self.reconcile_in(AGAIN);
         }
         renewed
-    }
-
-    /// Notes pools that the kernel had and that lack data, or all of their disks, now.
-    pub(crate) fn note_broken(&self, before: &[PoolId]) {
-        let view = self.view();
-        let lacks = |id: &&PoolId| {
-            let pool = view.pools.get(id);
-            pool.is_some_and(|pool| pool.nodes.is_empty() || !pool.has_all_data())
-        };
-        locked(&self.0.failures.broken).extend(before.iter().filter(lacks).copied());
     }
 
     fn take_down(&self, id: PoolId) -> Result<(), EngineError> {
@@ -90,12 +85,15 @@ impl Engine {
             |view| {
                 if let Some(pool) = view.pools.get_mut(&id) {
                     pool.taken_down();
+                    pool.broken = false;
                 }
             },
         )?;
-        locked(&self.0.failures.broken).remove(&id);
         locked(&self.0.failures.renewed).insert(id);
-        let message = format!("pool {} has its disks back, and is taken up again", pool.tags.name);
+        let message = format!(
+            "pool {} has all of its data again, and is taken up anew",
+            pool.tags.name
+        );
         self.record(
             EventKind::PoolChanged,
             Severity::Info,

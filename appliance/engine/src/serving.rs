@@ -11,6 +11,8 @@ use cistern_model::{EventKind, PoolId, Severity, VolumeId};
 
 use crate::EngineError;
 use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::pools::power_lost;
 
 /// How often it is looked whether one takes too long.
 const PACE: Duration = Duration::from_secs(1);
@@ -38,6 +40,7 @@ impl Engine {
         }
         let patience = self.0.config.mount_patience;
         let mut begun: Vec<(VolumeId, Instant)> = Vec::new();
+        let mut asked = Instant::now();
         while left > 0 {
             match news.recv_timeout(PACE.min(patience)) {
                 Ok(News::Begun(id)) => begun.push((id, Instant::now())),
@@ -47,6 +50,10 @@ impl Engine {
                     // One that was given up on has been counted.
                     left -= usize::from(begun.len() < known);
                     outcome?;
+                    if left == 0 || asked.elapsed() >= PACE {
+                        self.answer_those_who_wait()?;
+                        asked = Instant::now();
+                    }
                 }
                 Err(_) => {
                     let (late, rest) = begun.into_iter().partition(|(_, since)| since.elapsed() >= patience);
@@ -64,6 +71,19 @@ impl Engine {
         Ok(())
     }
 
+    /// Clients that asked for what was not mounted then are answered now. Fails only if the machine is gone.
+    pub(crate) fn answer_those_who_wait(&self) -> Result<(), EngineError> {
+        let asked = self.0.host.exports.ask_again();
+        match asked.doing(|| "answer clients that wait".to_owned()) {
+            Err(error) if power_lost(&error) => Err(error),
+            Err(error) => {
+                tracing::warn!(error = error.problem().detail, "clients may wait for two minutes more");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     fn serve_on_a_thread(&self, todo: &Todo, mounted: &Arc<HashSet<PathBuf>>, sender: &mpsc::Sender<News>) {
         let (engine, todo, mounted, sender) = (self.clone(), todo.clone(), mounted.clone(), sender.clone());
         thread::spawn(move || {
@@ -76,6 +96,13 @@ impl Engine {
                 }
                 let outcome = engine.serve(pool, id, &mounted);
                 if sender.send(News::Ended(id, outcome)).is_err() {
+                    // It was given up on, and its clients wait.
+                    if let Err(error) = engine.answer_those_who_wait() {
+                        tracing::warn!(
+                            error = error.problem().detail,
+                            "clients of a volume that came late wait"
+                        );
+                    }
                     return;
                 }
             }

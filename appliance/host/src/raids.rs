@@ -44,6 +44,16 @@ impl RaidVolume {
         self.level.is_some_and(|level| level.has_all_data(&there))
     }
 
+    /// Whether enough images are there and not given up by the kernel.
+    pub fn has_all_data_in_use(&self) -> bool {
+        let used: Vec<bool> = self
+            .images
+            .iter()
+            .map(|image| !image.missing && !image.failed)
+            .collect();
+        self.level.is_some_and(|level| level.has_all_data(&used))
+    }
+
     /// Whether enough images are there and in use, without those on this device. One that is just being filled counts:
     /// whoever takes another's place waits for it.
     pub fn has_all_data_without(&self, node: &Path) -> bool {

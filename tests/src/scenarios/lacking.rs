@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use cistern_model::{Alert, AlertKind, ErrorKind, PoolState, Volume};
+use anyhow::{Context, Result, ensure};
+use cistern_model::{Alert, AlertKind, ErrorKind, Pool, PoolState, Volume};
 
 use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until, until_pool, whole, writer_begins};
 use super::growth::{numbered, until_no_alert};
@@ -102,6 +102,102 @@ fn unharmed(lab: &Lab, before: &Volume) -> Result<()> {
     (after.used, after.inodes) = (before.used, before.inodes);
     ensure!(after == *before, "before {before:?}\nafter {after:?}");
     until_no_alert(lab, "pool-incomplete")
+}
+
+/// Pools of copies and of parity lose more than they can do without while they are served: one disk after the other, and all
+/// at once. When the disks are back so is the pool, with every byte that was synced.
+pub(super) fn more_lost_than_can_be(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 3)?;
+    for (layout, disks) in [("parity", 3), ("mirror", 2)] {
+        let began = Instant::now();
+        more_lost_than(lab, layout, &ids[..disks]).with_context(|| format!("with layout {layout}"))?;
+        println!("     {layout}: {:.0} s", began.elapsed().as_secs_f32());
+    }
+    Ok(())
+}
+
+fn more_lost_than(lab: &Lab, layout: &str, ids: &[String]) -> Result<()> {
+    let mut create = vec!["pools", "create", "tank", "--layout", layout, "--trash", "0"];
+    create.extend(ids.iter().flat_map(|id| ["--disk", id.as_str()]));
+    lab.cli.ok(&create)?;
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
+    )?;
+    let incomplete = |pool: &Pool| pool.state == PoolState::Incomplete;
+
+    // One after the other: what the first one has is older than what was answered.
+    synced_begins(lab)?;
+    let first = lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    synced_goes_on(lab)?;
+    let second = lab.appliance.vm().unplug("pull1")?;
+    until(lab, "it to be incomplete", incomplete)?;
+    lab.appliance.vm().plug(second)?;
+    until(lab, "it to be served without the first", |pool| {
+        pool.state == PoolState::Degraded
+    })?;
+    synced_is_there(lab, &volume)?;
+    lab.appliance.vm().plug(first)?;
+    until(lab, "it to be whole", whole)?;
+    until_no_alert(lab, "pool-incomplete")?;
+
+    // At once, as by a cable that all of them hang on; in the other order they come back.
+    synced_begins(lab)?;
+    let first = lab.appliance.vm().unplug("pull1")?;
+    let second = lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be incomplete", incomplete)?;
+    lab.appliance.vm().plug(second)?;
+    lab.appliance.vm().plug(first)?;
+    until(lab, "it to be whole again", whole)?;
+    synced_is_there(lab, &volume)?;
+    lab.cli.ok(&["pools", "scrub", "tank"])?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("mismatch"), "{alerts}");
+    lab.peer.sh("umount /mnt/photos")?;
+    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
+    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
+    Ok(())
+}
+
+/// A writer of lines that notes each one that was synced, and stops at the first error: one that writes to a pool that is gone
+/// may get one.
+fn synced_begins(lab: &Lab) -> Result<()> {
+    lab.peer.sh(
+        "rm -f /tmp/synced /mnt/photos/log; echo 0 > /tmp/synced; cat > /tmp/lines <<'END'\n\
+         n=0; while n=$((n+1)); echo $n >> /mnt/photos/log && sync /mnt/photos/log; do echo $n > /tmp/synced; done\n\
+         END\n\
+         nohup sh /tmp/lines >/tmp/lines.out 2>&1 &",
+    )?;
+    synced_goes_on(lab)
+}
+
+fn synced_goes_on(lab: &Lab) -> Result<()> {
+    lab.peer.sh("cp /tmp/synced /tmp/mark")?;
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "more synced lines",
+        "[ $(cat /tmp/synced) -gt $(($(cat /tmp/mark) + 5)) ]",
+    )
+}
+
+/// What was synced is there, and it can be written to.
+fn synced_is_there(lab: &Lab, volume: &Volume) -> Result<()> {
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "the end of the writer",
+        "pkill -f [/]tmp/lines; ! pgrep -f '[/]tmp/lines|[/]mnt/photos/log' >/dev/null",
+    )?;
+    lab.remount(volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/photos/a && n=$(cat /tmp/synced) && \
+         head -n $n /mnt/photos/log > /tmp/log && seq 1 $n | cmp - /tmp/log && \
+         date > /mnt/photos/new && sync /mnt/photos/new",
+    )?;
+    Ok(())
 }
 
 /// A disk of a mirror vanishes under fio: the spare takes its place by itself, and the alerts end by themselves.

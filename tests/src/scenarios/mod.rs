@@ -186,6 +186,11 @@ const LONG: &[Scenario] = &[
         failure::pullable,
         lacking::a_pool_lacks_data_beside_another,
     ),
+    pair(
+        "more-lost-than-can-be",
+        failure::pullable,
+        lacking::more_lost_than_can_be,
+    ),
     pair("a-spare-takes-over", failure::pullable, lacking::a_spare_takes_over),
     pair(
         "layers-replaced-over-a-power-cut",

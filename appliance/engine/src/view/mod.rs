@@ -47,6 +47,8 @@ pub(crate) struct PoolView {
     pub(crate) size: Bytes,
     /// Whether the thin pool is active.
     pub(crate) active: bool,
+    /// Whether it was seen to lack data while the kernel had it, which does not use what came back.
+    pub(crate) broken: bool,
     pub(crate) data: Percent,
     pub(crate) metadata: Percent,
     pub(crate) sync: Percent,
@@ -194,7 +196,7 @@ impl PoolView {
         match self.tags.state {
             Stage::Creating => PoolState::Creating,
             Stage::Deleting => PoolState::Deleting,
-            Stage::Ready if !self.active => PoolState::Incomplete,
+            Stage::Ready if !self.active || self.broken => PoolState::Incomplete,
             Stage::Ready if !self.has_all_data() => PoolState::Incomplete,
             Stage::Ready if self.missing == 0 && self.whole() => PoolState::Ready,
             Stage::Ready => PoolState::Degraded,
@@ -215,6 +217,11 @@ impl PoolView {
     /// Whether enough images of its data and of its metadata are there.
     pub(crate) fn has_all_data(&self) -> bool {
         self.raids.iter().all(RaidVolume::has_all_data)
+    }
+
+    /// Whether enough of these images are there and in use by the kernel.
+    pub(crate) fn has_all_data_in_use(&self) -> bool {
+        self.raids.iter().all(RaidVolume::has_all_data_in_use)
     }
 
     /// Whether every image is there and in use.

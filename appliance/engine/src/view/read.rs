@@ -119,6 +119,7 @@ impl PoolView {
             extent: vg.extent,
             size: Bytes::ZERO,
             active: false,
+            broken: false,
             data: Percent::default(),
             metadata: Percent::default(),
             sync: Percent::FULL,
@@ -186,6 +187,8 @@ impl PoolView {
                 }
             }
         }
+        let held = pool.active || old.is_some_and(|old| old.active);
+        pool.broken = old.is_some_and(|old| old.broken) || held && !pool.has_all_data();
         pool
     }
 
@@ -200,6 +203,7 @@ impl PoolView {
             image.missing = true;
         }
         pool.missing = disks.try_into().unwrap_or(u32::MAX);
+        pool.broken |= self.active;
         pool.taken_down();
         pool
     }

@@ -157,6 +157,42 @@ fn a_copy_that_a_pool_was_served_without_is_not_served_alone() {
     }
 }
 
+/// The kernel keeps to what was lost until the pool is taken down, whatever came back, and though another disk is away still.
+#[test]
+fn a_pool_that_lost_more_than_it_can_is_taken_up_again_as_soon_as_it_has_enough() {
+    for (layout, disks) in [
+        (Layout::Mirror, &["a", "b"][..]),
+        (Layout::StripeMirror, &["a", "b", "c", "d"]),
+        (Layout::Parity, &["a", "b", "c"]),
+    ] {
+        let (rig, volume) = with(layout, disks);
+        rig.machine.detach(&serial("b"));
+        rig.engine.reconcile().unwrap();
+        rig.machine.write_file(&path(volume.id), "new", Bytes::mib(1)).unwrap();
+        rig.machine.detach(&serial("a"));
+        rig.engine.reconcile().unwrap();
+        assert_eq!(states(&rig), INCOMPLETE, "{layout}");
+        rig.machine.attach(&serial("a"));
+        rig.engine.reconcile().unwrap();
+        assert_eq!(states(&rig), DEGRADED, "{layout}");
+        let calls = rig.machine.calls();
+        let last = |call: &str| calls.iter().rposition(|name| name.starts_with(call)).unwrap();
+        assert!(
+            last("filesystems.mount") < last("exports.ask_again"),
+            "{layout}: clients wait"
+        );
+        rig.machine
+            .write_file(&path(volume.id), "more", Bytes::mib(1))
+            .unwrap_or_else(|error| panic!("{layout}: {error:?}"));
+        rig.machine.attach(&serial("b"));
+        rig.engine.reconcile().unwrap();
+        rig.engine.look_at_raids().unwrap();
+        rig.check();
+        assert_eq!(rig.machine.files(&path(volume.id)).unwrap().len(), 3, "{layout}");
+        assert_eq!(rig.machine.violations(), Vec::<String>::new());
+    }
+}
+
 #[test]
 fn a_pool_waits_for_its_disks_and_is_served_without_when_the_wait_is_over() {
     let (mut rig, _) = with(Layout::Mirror, &["a", "b"]);

@@ -115,6 +115,7 @@ fn a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing(bench: &Bench<'
     let target = bench.mounted("v", cistern_model::Bytes::mib(300))?;
     same("sessions", exports.sessions().done("listing sessions")?, Vec::new())?;
     exports.expire("17").done("ending a session that is not there")?;
+    exports.ask_again().done("asking again")?;
     for path in [&target, &bench.target("w")] {
         exports.release(path).done("releasing")?;
         let gone = ExportEntry {

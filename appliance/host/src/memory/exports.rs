@@ -79,6 +79,10 @@ impl Exports for Running {
         self.look("exports.settle", &entry.path.display().to_string(), |_| Ok(()))
     }
 
+    fn ask_again(&self) -> Result<(), HostError> {
+        self.look("exports.ask_again", "", |_| Ok(()))
+    }
+
     fn release(&self, path: &Path) -> Result<(), HostError> {
         self.change("exports.release", &path.display().to_string(), |state| {
             revoke(state, path);

@@ -48,29 +48,55 @@ pub(super) fn allowed(content: &str) -> String {
     yes.map(|line| format!("{line}\n")).collect()
 }
 
+/// Of a cache's content what was asked and not answered, and the answers that say no. mountd leaves a question unanswered
+/// where an export is not mounted, and the kernel asks it no second time within two minutes.
+fn unanswered(content: &str) -> String {
+    let no = content.lines().filter(|line| line.starts_with("# "));
+    no.map(|line| format!("{line}\n")).collect()
+}
+
 /// Lines for the channel of `nfsd.export`, from its content: `PATH TAB DOMAIN(FLAGS)`.
 pub(super) fn exports(content: &str, stale: &Stale<'_>) -> Vec<String> {
+    let about = |path: &Path, domain: &str| stale.path.is_some_and(|stale| stale == path) && stale.is_about(domain);
+    exports_where(content, about)
+}
+
+/// The same, for all that was not answered.
+pub(super) fn unanswered_exports(content: &str) -> Vec<String> {
+    exports_where(&unanswered(content), |_, _| true)
+}
+
+fn exports_where(content: &str, about: impl Fn(&Path, &str) -> bool) -> Vec<String> {
     let line = |line: &str| {
         let (path, rest) = line.split_once('\t')?;
         let domain = rest.split_once('(')?.0;
         let path = unescape(path);
-        let about = stale.path.is_some_and(|stale| stale == path) && stale.is_about(domain);
-        about.then(|| format!("{domain} {} {PAST}\n", escape(&path)))
+        about(&path, domain).then(|| format!("{domain} {} {PAST}\n", escape(&path)))
     };
     lines(content).filter_map(line).collect()
 }
 
 /// Lines for the channel of `nfsd.fh`, from its content: `DOMAIN TYPE 0xWORDS [PATH]`, the words in the machine's order.
 pub(super) fn handles(content: &str, stale: &Stale<'_>) -> Vec<String> {
+    // With the export's own inode before it or not.
+    let about = |id: &[u8], domain: &str| {
+        stale.fsid.is_some_and(|fsid| id.ends_with(fsid.as_bytes())) && stale.is_about(domain)
+    };
+    handles_where(content, about)
+}
+
+/// The same, for all that was not answered.
+pub(super) fn unanswered_handles(content: &str) -> Vec<String> {
+    handles_where(&unanswered(content), |_, _| true)
+}
+
+fn handles_where(content: &str, about: impl Fn(&[u8], &str) -> bool) -> Vec<String> {
     let line = |line: &str| {
         let mut words = line.split(' ');
         let (domain, kind, id) = (words.next()?, words.next()?, words.next()?);
         let id = bytes_of_words(id.strip_prefix("0x")?)?;
-        let fsid = stale.fsid?;
-        // With the export's own inode before it or not.
-        let about = id.ends_with(fsid.as_bytes()) && stale.is_about(domain);
         let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        about.then(|| format!("{domain} {kind} \\x{hex} {PAST}\n"))
+        about(&id, domain).then(|| format!("{domain} {kind} \\x{hex} {PAST}\n"))
     };
     lines(content).filter_map(line).collect()
 }
@@ -165,6 +191,22 @@ mod tests {
         let all = exports(caches()[0], &stale(None));
         let yes = exports(&allowed(caches()[0]), &stale(None));
         assert!(!yes.is_empty() && yes.len() < all.len(), "{yes:?} of {all:?}");
+    }
+
+    /// As a server's caches looked (6.12) while a client waited for a volume whose pool was not there.
+    #[test]
+    fn what_was_not_answered_is_asked_again_and_nothing_else() {
+        let waiting = "#domain fsidtype fsid [path]\n# 10.77.0.2 6 0xa08966c14541644717dd92a8d04b04fd\n";
+        assert_eq!(
+            unanswered_handles(waiting),
+            ["10.77.0.2 6 \\xc16689a047644145a892dd17fd044bd0 1\n"]
+        );
+        let holds = waiting.replace("# 10", "10");
+        assert!(unanswered_handles(&holds).is_empty());
+        let (yes, all) = (allowed(caches()[0]), exports_where(caches()[0], |_, _| true));
+        let again = unanswered_exports(caches()[0]);
+        assert!(!again.is_empty() && again.len() < all.len(), "{again:?} of {all:?}");
+        assert!(unanswered_exports(&yes).is_empty());
     }
 
     #[test]

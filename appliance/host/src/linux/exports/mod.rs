@@ -166,6 +166,12 @@ impl Exports for LinuxExports {
             .try_for_each(|client| under_way::wait(&operation, client))
     }
 
+    fn ask_again(&self) -> Result<(), HostError> {
+        let operation = "have the NFS server ask again";
+        tell_cache(operation, EXPORTS, kernel::unanswered_exports)?;
+        tell_cache(operation, HANDLES, kernel::unanswered_handles)
+    }
+
     fn release(&self, path: &Path) -> Result<(), HostError> {
         let operation = format!("make the NFS server let go of {}", path.display());
         if !can_revoke(&operation, path)? {

@@ -25,7 +25,7 @@ const MAGIC: [u8; 4] = *b"DmRd";
 const IMAGES: usize = 8;
 const POSITION: Range<usize> = 12..16;
 const EVENTS: usize = 16;
-const FAILED: usize = 24;
+const FAILED: Range<usize> = 24..32;
 const FILLED: usize = 32;
 const EVEN: Range<usize> = 40..48;
 const LEVEL: usize = 48;
@@ -73,7 +73,7 @@ impl Notes {
             images: word(bytes, IMAGES),
             position: word(bytes, POSITION.start),
             events: long(bytes, EVENTS),
-            failed: long(bytes, FAILED),
+            failed: long(bytes, FAILED.start),
             filled: long(bytes, FILLED),
             even: long(bytes, EVEN.start),
             level: word(bytes, LEVEL),
@@ -91,18 +91,30 @@ impl Notes {
 
     /// Writes that all is even up to this sector and no further.
     pub(super) fn say_uneven_from(&mut self, device: &File, at: u64, sector: u64) -> io::Result<()> {
-        let mut superblock = Aligned::read(device, at, BLOCK)?;
-        let bytes = superblock.bytes();
-        if !bytes.starts_with(&MAGIC) {
-            return Err(io::Error::other("its notes are gone"));
-        }
-        if let Some(even) = bytes.get_mut(EVEN) {
-            even.copy_from_slice(&sector.to_le_bytes());
-        }
-        device.write_all_at(bytes, at)?;
+        put(device, at, EVEN, sector)?;
         self.even = sector;
         Ok(())
     }
+
+    /// Writes that these images failed, as bits, and no others.
+    pub(super) fn say_failed(&mut self, device: &File, at: u64, failed: u64) -> io::Result<()> {
+        put(device, at, FAILED, failed)?;
+        self.failed = failed;
+        Ok(())
+    }
+}
+
+/// Writes one number into notes, which must be there.
+fn put(device: &File, at: u64, place: Range<usize>, number: u64) -> io::Result<()> {
+    let mut superblock = Aligned::read(device, at, BLOCK)?;
+    let bytes = superblock.bytes();
+    if !bytes.starts_with(&MAGIC) {
+        return Err(io::Error::other("its notes are gone"));
+    }
+    if let Some(old) = bytes.get_mut(place) {
+        old.copy_from_slice(&number.to_le_bytes());
+    }
+    device.write_all_at(bytes, at)
 }
 
 /// The first sector of the first stretch of which a bitmap has the bit set.
@@ -245,7 +257,7 @@ mod tests {
         superblock[IMAGES] = 2;
         superblock[POSITION.start] = 1;
         superblock[EVENTS] = 9;
-        superblock[FAILED] = 0b10;
+        superblock[FAILED.start] = 0b10;
         superblock[FILLED..FILLED + 8].fill(0xFF);
         superblock[EVEN].fill(0xFF);
         superblock[LEVEL] = 1;
@@ -276,8 +288,14 @@ mod tests {
         assert!(notes.is_filled());
         assert!(notes.counts_as_failed(1) && !notes.counts_as_failed(0) && !notes.counts_as_failed(64));
         notes.say_uneven_from(&device, 4096, 8192).unwrap();
+        notes.say_failed(&device, 4096, 0b1).unwrap();
         let now = Notes::read(&device, 4096).unwrap().unwrap();
-        assert_eq!(now, Notes { even: 8192, ..expected });
+        let changed = Notes {
+            even: 8192,
+            failed: 0b1,
+            ..expected
+        };
+        assert_eq!(now, changed);
         assert_eq!(now, notes);
         // Nothing was ever written there.
         assert_eq!(Notes::read(&device, 0).unwrap(), None);

@@ -10,11 +10,17 @@
 //! Each image's notes also say which others failed. Where two say so of each other, each was used without the other, and
 //! what either has alone is lost if the kernel chooses one and fills the other from it. That is for an operator to say.
 //!
+//! A volume with parity that loses more images than it can do without counts them all as failed, and the kernel does not
+//! start it again, though they be back: a cable that came loose is the end of it. But from the moment that it was one too many
+//! nothing was answered, so those that were in use until then missed nothing, and are no longer counted (`missed_nothing`).
+//!
 //! Invariant: the notes of a volume are written only if it is not active, they are what the kernel wrote, and its bitmap
-//! names a stretch that they call even. A cut in between leaves notes that say so on some disks: the bitmap still names it,
-//! and the next start does it again.
+//! names a stretch that they call even, or they count more images as failed than it can do without. A cut in between leaves
+//! notes that say so on some disks: the bitmap still names it, the newest notes still count them, and the next start does it
+//! again.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -65,6 +71,33 @@ impl LinuxLvm {
                     }
                 }
             }
+            let write = |number: u32, notes: &mut Notes, what: &dyn Fn(&mut Notes, &File, u64) -> io::Result<()>| {
+                let Some(place) = images.get(&number) else {
+                    return Ok(());
+                };
+                let written = direct::open(&place.node, true).and_then(|device| what(notes, &device, place.at));
+                written.map_err(|source| file::io(operation, &place.node, source))
+            };
+            let nodes = || images.values().map(|place| place.node.clone());
+            if let Some((before, failed)) = missed_nothing(&all) {
+                tracing::warn!(
+                    vg,
+                    volume = name,
+                    before = format!("{before:b}"),
+                    failed = format!("{failed:b}"),
+                    "more of its images failed than it can do without; those that missed nothing are used again"
+                );
+                // The newest first: the kernel goes by these.
+                let newest = newest(&all).map(|(number, _)| *number);
+                all.sort_by_key(|(number, _)| Some(*number) != newest);
+                for (number, notes) in all.iter_mut().filter(|(_, notes)| notes.failed == before) {
+                    write(*number, notes, &|notes, device, at| {
+                        notes.say_failed(device, at, failed)
+                    })?;
+                }
+                flush(operation, nodes())?;
+                all.sort_by_key(|(number, _)| *number);
+            }
             if let Some((one, other)) = parted(&all) {
                 let node = |number| images.get(&number).map(|place| place.node.display().to_string());
                 let (one, other) = (node(one).unwrap_or_default(), node(other).unwrap_or_default());
@@ -83,12 +116,11 @@ impl LinuxLvm {
                 "the power went while it was written to: its images are made even"
             );
             for (number, notes) in all.iter_mut().filter(|(_, notes)| notes.even > from) {
-                let Some(place) = images.get(number) else { continue };
-                let device = direct::open(&place.node, true);
-                let written = device.and_then(|device| notes.say_uneven_from(&device, place.at, from));
-                written.map_err(|source: io::Error| file::io(operation, &place.node, source))?;
+                write(*number, notes, &|notes, device, at| {
+                    notes.say_uneven_from(device, at, from)
+                })?;
             }
-            flush(operation, images.into_values().map(|place| place.node))?;
+            flush(operation, nodes())?;
         }
         Ok(None)
     }
@@ -106,13 +138,53 @@ fn newest(images: &[(u32, Notes)]) -> Option<&(u32, Notes)> {
     best
 }
 
+/// Which images of a volume with parity count as failed by its newest notes, if that is more than it can do without; and which
+/// of them are to count, without those that missed nothing.
+///
+/// The kernel answers nothing before all images that are in use have noted that one failed. So one that was in use until it
+/// was one too many has noted all that had failed before, and it alone missed nothing. If several have not noted one another,
+/// they failed at once, if their notes are of the same moment: of one that is not there that cannot be told.
+fn missed_nothing(images: &[(u32, Notes)]) -> Option<(u64, u64)> {
+    let (_, newest) = newest(images)?;
+    let spared = match newest.level {
+        4 | 5 => 1,
+        6 => 2,
+        _ => return None,
+    };
+    if newest.images > u64::BITS || newest.failed.count_ones() <= spared {
+        return None;
+    }
+    let failed = |number: &u32| newest.counts_as_failed(*number);
+    let until_the_end = |(number, notes): &&(u32, Notes)| {
+        let at_once = |other: u32| {
+            let same = |(number, other_notes): &(u32, Notes)| {
+                *number == other
+                    && other_notes.is_filled()
+                    && other_notes.position == other
+                    && (other_notes.events, other_notes.failed) == (notes.events, notes.failed)
+            };
+            images.iter().any(same)
+        };
+        let unnoted = (0..newest.images).filter(|other| failed(other) && !notes.counts_as_failed(*other));
+        failed(number) && !notes.counts_as_failed(*number) && { unnoted }.all(at_once)
+    };
+    let last = images
+        .iter()
+        .filter(until_the_end)
+        .max_by_key(|(_, notes)| notes.events)?;
+    let left = newest.failed & last.1.failed;
+    (left.count_ones() <= spared).then_some((newest.failed, left))
+}
+
 /// Two images of which each was used without the other. One that only missed what was written since counts none of those
 /// as failed that went on.
 fn parted(images: &[(u32, Notes)]) -> Option<(u32, u32)> {
     let (first, newest) = newest(images)?;
     let went_on = || (0..newest.images).filter(|image| !newest.counts_as_failed(*image));
     let alone = |(other, notes): &&(u32, Notes)| {
-        newest.counts_as_failed(*other) && went_on().all(|image| notes.counts_as_failed(image))
+        newest.counts_as_failed(*other)
+            && went_on().next().is_some()
+            && went_on().all(|image| notes.counts_as_failed(image))
     };
     images.iter().find(alone).map(|(other, _)| (*first, *other))
 }
@@ -258,6 +330,68 @@ mod tests {
             assert_eq!(all(other), None);
         }
         assert_eq!(uneven_from(&[]), None);
+    }
+
+    /// Each image of a volume by what it counts as failed and how often its notes were written; nothing of one that is not
+    /// there.
+    fn counted(level: u32, all: &[Option<(u64, u64)>]) -> Option<u64> {
+        let images = all.len() as u32;
+        let notes = |(position, noted): (u32, &Option<(u64, u64)>)| {
+            let (failed, events) = (*noted)?;
+            Some((
+                position,
+                Notes {
+                    level,
+                    images,
+                    failed,
+                    events,
+                    ..notes(position)
+                },
+            ))
+        };
+        missed_nothing(&(0..).zip(all).filter_map(notes).collect::<Vec<_>>()).map(|(_, left)| left)
+    }
+
+    #[test]
+    fn of_those_that_failed_the_last_one_too_many_missed_nothing() {
+        // One after the other, with and without the first; at once, with and without one of them.
+        assert_eq!(
+            counted(5, &[Some((0b010, 8)), Some((0, 7)), Some((0b011, 9))]),
+            Some(0b010)
+        );
+        assert_eq!(counted(5, &[Some((0b010, 8)), None, Some((0b011, 9))]), Some(0b010));
+        assert_eq!(counted(5, &[Some((0, 7)), Some((0, 7)), Some((0b011, 9))]), Some(0));
+        assert_eq!(counted(5, &[Some((0, 7)), None, Some((0b011, 9))]), None);
+        // What went on without the first is away: what that has is older.
+        assert_eq!(counted(5, &[None, Some((0, 7)), Some((0b011, 9))]), None);
+        // The newest notes are those of the second, which count only the first.
+        assert_eq!(
+            counted(5, &[Some((0b010, 8)), Some((0, 7)), Some((0b011, 8)), Some((0, 7))]),
+            None
+        );
+        // Two of five may fail.
+        let five = |noted: [(u64, u64); 5]| counted(6, &noted.map(Some));
+        assert_eq!(
+            five([(0b111, 9), (0b101, 8), (0b100, 7), (0b111, 9), (0b111, 9)]),
+            Some(0b101)
+        );
+        let (first, second, third) = ((0, 5), (0b00001, 6), (0b00011, 7));
+        let rest = (0b00111, 9);
+        assert_eq!(five([first, second, third, rest, rest]), Some(0b00011));
+        assert_eq!(five([first, second, second, rest, rest]), Some(0b00001));
+        assert_eq!(five([first, first, first, rest, rest]), Some(0));
+        assert_eq!(
+            counted(6, &[Some(first), None, Some(second), Some(rest), Some(rest)]),
+            None
+        );
+        assert_eq!(
+            counted(6, &[None, None, Some(third), Some(rest), Some(rest)]),
+            Some(0b00011)
+        );
+        // No more than it can do without, and copies.
+        assert_eq!(five([first, second, (0b11, 9), (0b11, 9), (0b11, 9)]), None);
+        assert_eq!(counted(1, &[Some((0, 7)), Some((0, 7)), Some((0b011, 9))]), None);
+        assert_eq!(counted(5, &[]), None);
     }
 
     #[test]
