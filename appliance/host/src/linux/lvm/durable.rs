@@ -108,7 +108,7 @@ impl LinuxLvm {
     fn keep(&self, operation: &str, vg: &str) -> Result<(), HostError> {
         let mut nodes = self.commits.of(vg);
         // LVM has not written to these.
-        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hidden = self.sight.hidden().clone();
         nodes.retain(|node| !hidden.contains(node));
         flush(operation, nodes)?;
         self.commits.kept(vg);

@@ -11,6 +11,7 @@ mod raid_report;
 mod raid_superblock;
 mod raids;
 mod report;
+mod sight;
 mod suspended;
 mod takeover;
 mod thin;
@@ -26,6 +27,7 @@ use cistern_model::Bytes;
 use self::args::LvmCommand;
 use self::durable::Commits;
 pub(super) use self::durable::flush;
+use self::sight::{Sight, prepared};
 use super::disks::{self, held};
 use super::file;
 use super::run::{Output, Run};
@@ -36,33 +38,35 @@ use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange,
 pub(super) struct LinuxLvm {
     counting: Mutex<()>,
     commits: Commits,
-    /// What no command is to see.
-    hidden: Mutex<BTreeSet<PathBuf>>,
+    sight: Sight,
 }
 
 impl LinuxLvm {
     fn run(&self, operation: &str, command: &LvmCommand) -> Result<Output, HostError> {
-        Self::prepared(operation, &self.sighted(command)).checked()
+        self.checked(&prepared(operation, command))
+    }
+
+    /// Runs a command; any exit status but 0 is an error.
+    fn checked(&self, run: &Run<'_>) -> Result<Output, HostError> {
+        let output = self.finished(run)?;
+        match output.status.success() {
+            true => Ok(output),
+            false => Err(run.failed(&output)),
+        }
+    }
+
+    /// Runs a command to its end, whatever that is.
+    fn finished(&self, run: &Run<'_>) -> Result<Output, HostError> {
+        match args::are_lvms(run.args) {
+            true => self.sight.finished(run),
+            // It looks at no devices but those that it is told.
+            false => run.finished(),
+        }
     }
 
     /// Runs a command that commits something to a group.
     fn change(&self, operation: &str, command: &LvmCommand, vg: &str) -> Result<(), HostError> {
         self.commit(operation, vg, || self.run(operation, command).map(drop))
-    }
-
-    /// A command that does not see what is hidden.
-    fn sighted(&self, command: &LvmCommand) -> LvmCommand {
-        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
-        command.clone().without(&hidden)
-    }
-
-    fn prepared<'a>(operation: &'a str, command: &'a LvmCommand) -> Run<'a> {
-        Run {
-            operation,
-            program: command.program,
-            args: &command.args,
-            limit: limits::of(command),
-        }
     }
 
     /// Runs a command on volumes; a failure while one of them is open is `Busy`.
@@ -100,7 +104,7 @@ impl LinuxLvm {
 
 /// Where what LVM uses of a device ends.
 pub(super) fn used(operation: &str, node: &Path) -> Result<Bytes, HostError> {
-    let output = LinuxLvm::prepared(operation, &args::used(node)).checked()?;
+    let output = prepared(operation, &args::used(node)).checked()?;
     report::used(&output.stdout).map_err(|detail| unexpected(operation, detail))
 }
 
@@ -141,15 +145,15 @@ impl Lvm for LinuxLvm {
     fn state(&self) -> Result<LvmState, HostError> {
         let operation = "list LVM's volumes";
         let system_id = self.system_id()?;
-        let command = self.sighted(&args::report());
-        let run = Self::prepared(operation, &command);
-        let output = run.finished()?;
+        let command = args::report();
+        let run = prepared(operation, &command);
+        let output = self.finished(&run)?;
         // A group that lacks a device makes for a failed command and a good report.
         match report::state(&output.stdout, &system_id) {
             Ok(mut state) => {
                 if !state.raids.is_empty() {
                     // LVM says of an image that the kernel ceased to fill the same as of a whole one.
-                    let health = Self::prepared(operation, &raid::raid_health()).finished()?;
+                    let health = self.finished(&prepared(operation, &raid::raid_health()))?;
                     raid_report::note_health(&mut state.raids, &health.stdout);
                 }
                 self.learn(operation, &state.pvs);
@@ -161,7 +165,7 @@ impl Lvm for LinuxLvm {
     }
 
     fn hide(&self, nodes: BTreeSet<PathBuf>) {
-        *self.hidden.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+        self.sight.hide(nodes);
     }
 
     fn resume(&self, patience: Duration) -> Result<Vec<String>, HostError> {

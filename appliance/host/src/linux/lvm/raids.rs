@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::args::{self, LvmCommand};
-use super::{LinuxLvm, raid, raid_report, raid_superblock};
+use super::{LinuxLvm, prepared, raid, raid_report, raid_superblock};
+use crate::linux::run::Run;
 use crate::{HostError, Lvm as _, RaidStatus, Raids, SyncAction};
 
 /// How often the kernel is asked how far it is.
@@ -16,9 +17,9 @@ impl Raids for LinuxLvm {
     fn raid_status(&self, vg: &str, lv: &str) -> Result<Option<RaidStatus>, HostError> {
         let command = LvmCommand::dmsetup(["status", "--noflush", &args::dm_name(vg, lv)]);
         let operation = format!("ask how {vg}/{lv} is");
-        let run = Self::prepared(&operation, &command);
+        let run = prepared(&operation, &command);
         // One that is not there makes for a failed command.
-        Ok(raid_report::status(&run.finished()?.stdout))
+        Ok(raid_report::status(&self.finished(&run)?.stdout))
     }
 
     fn wait(&self, vg: &str, lv: &str, limit: Duration) -> Result<Option<RaidStatus>, HostError> {
@@ -50,10 +51,12 @@ impl Raids for LinuxLvm {
 
     fn move_off(&self, vg: &str, node: &Path, to: &[PathBuf]) -> Result<(), HostError> {
         let operation = format!("move what lies on {} of {vg} to others", node.display());
-        let command = self.sighted(&raid::move_off(node, to));
-        let mut run = Self::prepared(&operation, &command);
-        run.limit = MOVE_LIMIT;
-        self.commit(&operation, vg, || run.checked().map(drop))
+        let command = raid::move_off(node, to);
+        let run = Run {
+            limit: MOVE_LIMIT,
+            ..prepared(&operation, &command)
+        };
+        self.commit(&operation, vg, || self.checked(&run).map(drop))
     }
 
     fn reduce_vg(&self, vg: &str, node: &Path) -> Result<(), HostError> {
@@ -97,7 +100,7 @@ impl Raids for LinuxLvm {
         let operation = format!("fill the image of {vg}/{lv} on {} anew", node.display());
         if let Some(status) = self.raid_status(vg, lv)? {
             let table = LvmCommand::dmsetup(["table", &args::dm_name(vg, lv)]);
-            let table = Self::prepared(&operation, &table).checked()?.stdout;
+            let table = self.run(&operation, &table)?.stdout;
             raid_superblock::mend(&operation, &table, &status, node)?;
         }
         self.change(&operation, &raid::rebuild_image(vg, lv, node), vg)
