@@ -5,6 +5,7 @@
 //! which a pool with room for all has better uses for.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use cistern_host::{ThinMode, ThinStatus};
 use cistern_model::{Bytes, PoolId, VolumeId};
@@ -31,7 +32,41 @@ struct Shared {
     sharing: BTreeSet<String>,
 }
 
+/// A pool that is fuller than this may be full before the next round of all that is done by the clock.
+const FILLING: f64 = 40.0;
+
 impl Engine {
+    /// Looks at the logs of pools that fill, and at nothing else, which may take long: a client can write what is left of a
+    /// small pool between two rounds. To be called every second or two.
+    pub fn look_at_logs(&self) {
+        if !self.is_started() {
+            return;
+        }
+        let Some(_one) = self.0.names.try_hold("logs of pools that fill".to_owned()) else {
+            return;
+        };
+        let _operation = self.0.operations.begin(Duration::from_secs(120));
+        let filling: Vec<PoolId> = {
+            let view = self.view();
+            let fills = |pool: &&PoolView| {
+                pool.active
+                    && pool.tags.state == Stage::Ready
+                    && !pool.releasing
+                    && f64::from(pool.data) >= FILLING
+                    && !self.shared_logs(pool).is_empty()
+            };
+            view.pools.values().filter(fills).map(|pool| pool.id).collect()
+        };
+        for id in filling {
+            let looked = self.measure(id).and_then(|status| self.own_logs(id, status));
+            match looked {
+                Ok(_) => {}
+                Err(error) if power_lost(&error) => return,
+                Err(error) => tracing::warn!(pool = %id, error = error.problem().detail, "its logs were not looked at"),
+            }
+        }
+    }
+
     /// Gives logs space of their own, if a pool will soon have none for them.
     pub(crate) fn own_logs(&self, id: PoolId, status: ThinStatus) -> Result<ThinStatus, EngineError> {
         if status.mode != ThinMode::Writable {

@@ -375,3 +375,38 @@ fn logs_that_snapshots_share_get_their_own_space_before_there_is_none() {
     assert_eq!((tried, again), (of(&[&alone]), of(&[&alone])));
     assert_eq!(owned(), Vec::<String>::new());
 }
+
+/// All that is done by the clock may take longer than a client needs for what is left of a small pool.
+#[test]
+fn the_logs_of_a_pool_that_fills_are_looked_at_between_two_rounds() {
+    let rig = Rig::new();
+    rig.make_pool("tank", Layout::Single, &["a"]);
+    let change = cistern_model::PoolChange {
+        reserve_percent: Some(cistern_model::Reserve::new(0).unwrap()),
+        ..cistern_model::PoolChange::default()
+    };
+    rig.engine.change_pool(&by(), "tank", &change).unwrap();
+    let available = rig.engine.pool(&by(), "tank").unwrap().available;
+    // What is promised to nobody is for snapshots.
+    let size = available.saturating_sub(Bytes::mib(500)).round_down(Bytes::mib(4));
+    let v = rig.make_volume("v", size);
+    rig.make_snapshot(v.id, "one");
+    let owned = || {
+        let called = rig.machine.calls().len();
+        rig.engine.look_at_logs();
+        let calls = rig.machine.calls().split_off(called);
+        calls
+            .iter()
+            .filter(|call| call.starts_with("filesystems.own_log"))
+            .count()
+    };
+    let fill = |left: Bytes| {
+        let size = v.size.saturating_sub(left);
+        rig.machine.write_file(&path(v.id), "file", size).unwrap();
+    };
+    fill(Bytes::new(v.size.get() / 3));
+    rig.engine.tick();
+    assert_eq!(owned(), 0, "there is room");
+    fill(Bytes::mib(200));
+    assert_eq!((owned(), owned()), (1, 0));
+}
