@@ -19,7 +19,7 @@ contracts! {
     exports_outlive_the_program_that_made_them:
         Exports::current;
     a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing:
-        Exports::sessions, Exports::expire, Exports::release, Exports::settle;
+        Exports::sessions, Exports::expire, Exports::release, Exports::settle, Exports::ask_again;
 }
 
 fn entry(bench: &Bench<'_>, name: &str, clients: &[&str]) -> Result<ExportEntry, Broken> {
