@@ -16,7 +16,7 @@ use crate::error::Doing as _;
 use crate::fill;
 use crate::pools::power_lost;
 use crate::tags::Stage;
-use crate::view::PoolView;
+use crate::view::{DATA, PoolView};
 use crate::volumes::volume_lock;
 
 /// What shared a volume's log when it got space of its own: its snapshots, and what it is a copy of.
@@ -58,8 +58,10 @@ impl Engine {
             view.pools.values().filter(fills).map(|pool| pool.id).collect()
         };
         for id in filling {
-            let looked = self.measure(id).and_then(|status| self.own_logs(id, status));
-            match looked {
+            // What each volume maps is of no matter here.
+            let status = self.0.host.thin.status(&id.to_string(), DATA);
+            let status = status.doing(|| format!("ask how full {id} is"));
+            match status.and_then(|status| self.own_logs(id, status)) {
                 Ok(_) => {}
                 Err(error) if power_lost(&error) => return,
                 Err(error) => tracing::warn!(pool = %id, error = error.problem().detail, "its logs were not looked at"),

@@ -321,9 +321,8 @@ fn a_growth_that_fails_hides_nothing_else_of_a_pool_s_space() {
     );
 }
 
-/// A log that a snapshot shares, and that finds no space in a full pool, would shut its filesystem down.
-#[test]
-fn logs_that_snapshots_share_get_their_own_space_before_there_is_none() {
+/// With a pool all of whose space can be promised.
+fn without_reserve() -> Rig {
     let rig = Rig::new();
     rig.make_pool("tank", Layout::Single, &["a"]);
     let change = cistern_model::PoolChange {
@@ -331,6 +330,13 @@ fn logs_that_snapshots_share_get_their_own_space_before_there_is_none() {
         ..cistern_model::PoolChange::default()
     };
     rig.engine.change_pool(&by(), "tank", &change).unwrap();
+    rig
+}
+
+/// A log that a snapshot shares, and that finds no space in a full pool, would shut its filesystem down.
+#[test]
+fn logs_that_snapshots_share_get_their_own_space_before_there_is_none() {
+    let rig = without_reserve();
     let (v, alone) = (
         rig.make_volume("v", Bytes::mib(300)),
         rig.make_volume("alone", Bytes::mib(300)),
@@ -379,13 +385,7 @@ fn logs_that_snapshots_share_get_their_own_space_before_there_is_none() {
 /// All that is done by the clock may take longer than a client needs for what is left of a small pool.
 #[test]
 fn the_logs_of_a_pool_that_fills_are_looked_at_between_two_rounds() {
-    let rig = Rig::new();
-    rig.make_pool("tank", Layout::Single, &["a"]);
-    let change = cistern_model::PoolChange {
-        reserve_percent: Some(cistern_model::Reserve::new(0).unwrap()),
-        ..cistern_model::PoolChange::default()
-    };
-    rig.engine.change_pool(&by(), "tank", &change).unwrap();
+    let rig = without_reserve();
     let available = rig.engine.pool(&by(), "tank").unwrap().available;
     // What is promised to nobody is for snapshots.
     let size = available.saturating_sub(Bytes::mib(500)).round_down(Bytes::mib(4));
