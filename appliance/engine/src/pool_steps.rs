@@ -87,10 +87,14 @@ impl Engine {
         let vg = id.to_string();
         let lvm = &self.0.host.lvm;
         let devices = self.devices()?;
-        let state = lvm.state().doing(|| format!("read the state of {vg}"))?;
+        let reading = || lvm.state().doing(|| format!("read the state of {vg}"));
+        let mut state = reading()?;
         let (view, _) = View::read(&state, &View::default());
         let pool = view.pools.get(&id).ok_or_else(|| crate::pools::no_pool(&vg))?;
         refuse_missing(pool)?;
+        if self.remove_unfinished(pool, &state)? {
+            state = reading()?;
+        }
         let found = Found::read(&state, pool, &devices)?;
         let plan = found.plan(pool)?;
         let steps = layout::making(&plan, &vg, |disks| found.nodes(disks))?;
@@ -128,6 +132,26 @@ impl Engine {
             )?;
         }
         self.read_lvm()
+    }
+
+    /// Removes what of a pool that is being made LVM was kept from making to its end; whether there was any. Nothing is in it:
+    /// LVM does not activate it.
+    fn remove_unfinished(&self, pool: &PoolView, state: &LvmState) -> Result<bool, EngineError> {
+        let mut any = false;
+        for name in [METADATA, DATA] {
+            if !volume(state, &pool.vg(), name).is_some_and(|lv| lv.attributes.unfinished) {
+                continue;
+            }
+            any = true;
+            tracing::warn!(pool = %pool.tags.name, volume = name, "making it was cut short: it is made anew");
+            self.change_lvm(
+                pool.id,
+                || format!("remove what there is of {name} of pool {}", pool.tags.name),
+                || self.0.host.lvm.remove_lv(&pool.vg(), name),
+                |_| {},
+            )?;
+        }
+        Ok(any)
     }
 
     /// Takes a pool without volumes away, from whatever step that has reached.

@@ -95,6 +95,9 @@ pub struct LvAttributes {
     pub partial: bool,
     /// The kernel or LVM asks for a repair or a refresh of it.
     pub unhealthy: bool,
+    /// It was to lie on several disks, and what made it was cut short before the images' own metadata was cleared. LVM never
+    /// activates it; it can only be removed.
+    pub unfinished: bool,
 }
 
 /// What must be there for a volume to be activated.

@@ -76,6 +76,10 @@ pub trait Machine {
     /// Gives a group, of which nothing is active, to another machine.
     fn give_group(&self, vg: &str, system_id: &str) -> Result<(), Broken>;
 
+    /// Leaves an inactive volume of images as a power cut does that comes while it is made, before the images' own metadata is
+    /// cleared.
+    fn leave_unfinished(&self, vg: &str, lv: &str) -> Result<(), Broken>;
+
     /// Stops the NFS server, and what was started with it, if they run.
     fn stop_server(&self) -> Result<(), Broken>;
 }

@@ -105,6 +105,34 @@ fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), Broken> {
     Ok(())
 }
 
+/// For what LVM is asked to do beside the traits.
+const CONFIG: &str = "devices{use_devicesfile=0} global{system_id_source=\"file\" \
+                      system_id_file=\"/var/lib/cistern/lvm-system-id\"} backup{backup=0 archive=0}";
+
+/// A group's text, changed to what LVM commits first when it makes a volume of images: their metadata shown, so that it can be
+/// cleared, and the volume not to be activated (lv_manip.c, _lv_extend_layered_lv).
+fn uncleared(text: &str, lv: &str) -> String {
+    let mut within = "";
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.trim().strip_suffix(" {") {
+            within = name;
+        }
+        let image = within.strip_prefix(lv).is_some_and(|rest| rest.starts_with("_rmeta_"));
+        let adds = match line.trim().split_once(" = ") {
+            Some(("status", _)) if image => Some("\"VISIBLE\""),
+            Some(("flags", _)) if within == lv => Some("\"ACTIVATION_SKIP\""),
+            _ => None,
+        };
+        lines.push(match (adds, line.split_once(']')) {
+            (Some(adds), Some((list, _))) if list.ends_with('[') => format!("{list}{adds}]"),
+            (Some(adds), Some((list, _))) => format!("{list}, {adds}]"),
+            _ => line.to_owned(),
+        });
+    }
+    lines.join("\n") + "\n"
+}
+
 impl Machine for LinuxMachine {
     fn host(&self) -> Host {
         self.host.clone()
@@ -218,9 +246,19 @@ impl Machine for LinuxMachine {
     }
 
     fn give_group(&self, vg: &str, system_id: &str) -> Result<(), Broken> {
-        let config = "devices{use_devicesfile=0} global{system_id_source=\"file\" \
-                      system_id_file=\"/var/lib/cistern/lvm-system-id\"} backup{backup=0 archive=0}";
-        run("vgchange", &["--config", config, "--yes", "--systemid", system_id, vg])
+        run("vgchange", &["--config", CONFIG, "--yes", "--systemid", system_id, vg])
+    }
+
+    fn leave_unfinished(&self, vg: &str, lv: &str) -> Result<(), Broken> {
+        let text = self.directory().join("group.txt");
+        let file = text.to_string_lossy();
+        run("vgcfgbackup", &["--config", CONFIG, "-f", &file, vg])?;
+        let kept = fs::read_to_string(&text).map_err(|error| format!("{file}: {error}"))?;
+        let put = fs::write(&text, uncleared(&kept, lv));
+        put.map_err(|error| format!("{file}: {error}"))?;
+        let restored = run("vgcfgrestore", &["--config", CONFIG, "-f", &file, vg]);
+        fs::remove_file(&text).map_err(|error| format!("{file}: {error}"))?;
+        restored
     }
 
     fn stop_server(&self) -> Result<(), Broken> {

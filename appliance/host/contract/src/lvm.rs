@@ -34,6 +34,8 @@ contracts! {
         Lvm::create_lv;
     a_plain_volume_grows_by_what_was_asked:
         Lvm::extend_lv;
+    a_mirror_whose_making_was_cut_short_is_told_is_not_activated_and_can_be_removed:
+        Lvm::state, Lvm::activate_lv, Lvm::activate_vg, Lvm::remove_lv, Lvm::create_lv;
     nothing_is_suspended_where_no_command_was_cut_short:
         Lvm::resume;
     what_is_not_there_cannot_be_changed:
@@ -328,6 +330,35 @@ fn what_is_not_there_cannot_be_changed(bench: &Bench<'_>) -> Result<(), Broken> 
         .refused("growing no volume", HostErrorKind::Failed)?;
     lvm.create_thin(VG, POOL, "v", Bytes::gib(1), &[])
         .refused("a thin volume in no pool", HostErrorKind::Failed)
+}
+
+fn a_mirror_whose_making_was_cut_short_is_told_is_not_activated_and_can_be_removed(
+    bench: &Bench<'_>,
+) -> Result<(), Broken> {
+    let lvm = &bench.host.lvm;
+    bench.group(&[0, 1])?;
+    let make = || lvm.create_lv(VG, "m", RaidLevel::Mirror { copies: 2 }, 10, &bench.nodes[..2], &[]);
+    make().done("making a mirror")?;
+    let told = || -> Result<Vec<(String, bool)>, Broken> {
+        let state = lvm.state().done("reading LVM's state")?;
+        let here = state.lvs.into_iter().filter(|lv| lv.vg == VG);
+        Ok(here.map(|lv| (lv.name, lv.attributes.unfinished)).collect())
+    };
+    same("what is told of it", told()?, vec![("m".to_owned(), false)])?;
+
+    bench.machine.leave_unfinished(VG, "m")?;
+    same("what is told of it", told()?, vec![("m".to_owned(), true)])?;
+    lvm.activate_lv(VG, "m", Activation::Complete)
+        .refused("activating it", HostErrorKind::Failed)?;
+    // Of what LVM shows, it activates the images' metadata.
+    lvm.activate_vg(VG, Activation::Complete).done("activating the group")?;
+    same("what is told of it", told()?, vec![("m".to_owned(), true)])?;
+    lvm.remove_lv(VG, "m").done("removing it")?;
+    same("what is left", told()?, Vec::new())?;
+
+    make().done("making it anew")?;
+    same("what is told of it", told()?, vec![("m".to_owned(), false)])?;
+    lvm.activate_lv(VG, "m", Activation::Complete).done("activating it")
 }
 
 fn nothing_is_suspended_where_no_command_was_cut_short(bench: &Bench<'_>) -> Result<(), Broken> {

@@ -114,6 +114,11 @@ impl Machine for MemoryMachine {
         Ok(())
     }
 
+    fn leave_unfinished(&self, vg: &str, lv: &str) -> Result<(), Broken> {
+        self.0.leave_unfinished(vg, lv);
+        Ok(())
+    }
+
     fn stop_server(&self) -> Result<(), Broken> {
         self.0.stop_services();
         Ok(())

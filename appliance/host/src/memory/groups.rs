@@ -70,6 +70,8 @@ pub(super) struct Plain {
     pub(super) dead: BTreeSet<usize>,
     /// Images that could not be filled to their end, by their number.
     pub(super) stalled: BTreeSet<usize>,
+    /// The images' own metadata was not cleared when it was made.
+    pub(super) unfinished: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -219,6 +221,7 @@ impl State {
                 segments: Vec::new(),
                 dead: BTreeSet::new(),
                 stalled: BTreeSet::new(),
+                unfinished: false,
             })
         };
         let strange = Lv {

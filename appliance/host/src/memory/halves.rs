@@ -50,8 +50,8 @@ const HALVES: &[(&str, Half)] = &[
     ("lvm.activate_lv", Half::Volatile),
     ("lvm.activate_vg", Half::Volatile),
     ("lvm.convert_to_thin_pool", Half::Nothing),
-    // Of one on several disks LVM commits something before it zeroes the images' metadata; what that leaves was not looked at.
-    ("lvm.create_lv", Half::Nothing),
+    // Of one on several disks: it is there, and the images' own metadata is to be cleared.
+    ("lvm.create_lv", Half::Own),
     ("lvm.create_thin", Half::All),
     ("lvm.create_thin_snapshot", Half::All),
     // A label on one disk after another, then the group.

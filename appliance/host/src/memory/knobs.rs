@@ -42,6 +42,15 @@ impl MemoryHost {
         self.lock().suspended.insert(format!("{vg}/{lv}"));
     }
 
+    /// What made a volume of images was cut short before it was done.
+    pub fn leave_unfinished(&self, vg: &str, lv: &str) {
+        let mut state = self.lock();
+        let lv = state.vgs.get_mut(vg).and_then(|group| group.lvs.get_mut(lv));
+        let Some(lv) = lv else { return };
+        lv.skipped = true;
+        lv.plains_mut().into_iter().for_each(|plain| plain.unfinished = true);
+    }
+
     /// The volumes, `vg/lv`, that are suspended.
     pub fn suspended(&self) -> Vec<String> {
         self.lock().suspended.iter().cloned().collect()

@@ -16,6 +16,9 @@ use super::{raid, thin};
 use crate::linux::lvm::args;
 use crate::{Activation, HostError, Lvm, LvmState, LvmStep, RaidLevel, TagChange, ThinSize};
 
+/// One that lacks a disk, or that is not finished.
+const REFUSED: &str = "Refusing activation";
+
 impl Lvm for Running {
     fn system_id(&self) -> Result<String, HostError> {
         self.look("lvm.system_id", "", |_| Ok(SYSTEM_ID.to_owned()))
@@ -142,15 +145,17 @@ impl Lvm for Running {
             }
             let raid = u64::from(level.is_raid());
             let segments = allocate(state, "create_lv", vg, level, extents, raid, &disks)?;
+            let unfinished = state.midway && level.is_raid();
             let made = Lv {
                 tags: tags.iter().cloned().collect(),
                 active: false,
-                skipped: false,
+                skipped: unfinished,
                 kind: Kind::Plain(Plain {
                     level,
                     segments,
                     dead: BTreeSet::new(),
                     stalled: BTreeSet::new(),
+                    unfinished,
                 }),
             };
             whole(state, "create_lv", vg)?.lvs.insert(lv.to_owned(), made);
@@ -167,6 +172,12 @@ impl Lvm for Running {
                     return Err(failed("extend_lv", "no such plain volume, nor a pool"));
                 }
             };
+            // LVM would.
+            if plain.unfinished {
+                state
+                    .violations
+                    .push(format!("extend_lv of {vg}/{lv}, which is unfinished"));
+            }
             let more = allocate(state, "extend_lv", vg, plain.level, extents, 0, &disks)?;
             if let Some(disk) = raid::shared(&plain, &more) {
                 let id = state.disks[disk].device.id.clone();
@@ -199,6 +210,8 @@ impl Lvm for Running {
             }
             let group = whole(state, operation, vg)?;
             let plain = |lv: Option<&Lv>| match lv.map(|lv| &lv.kind) {
+                // Both are activated for it.
+                Some(Kind::Plain(plain)) if plain.unfinished => Err(failed(operation, REFUSED)),
                 Some(Kind::Plain(plain)) => Ok(plain.clone()),
                 Some(Kind::Pool { .. } | Kind::Thin { .. }) | None => Err(failed(operation, "no such plain volume")),
             };
@@ -327,7 +340,7 @@ impl Lvm for Running {
     fn activate_lv(&self, vg: &str, lv: &str, mode: Activation) -> Result<(), HostError> {
         self.change("lvm.activate_lv", &format!("{vg}/{lv}"), |state| {
             if !activate(state, vg, lv, mode)? {
-                return Err(failed("activate_lv", "Refusing activation of partial LV"));
+                return Err(failed("activate_lv", REFUSED));
             }
             Ok(())
         })
@@ -347,7 +360,7 @@ impl Lvm for Running {
             if all {
                 Ok(())
             } else {
-                Err(failed("activate_vg", "Refusing activation of partial LV"))
+                Err(failed("activate_vg", REFUSED))
             }
         })
     }
@@ -429,6 +442,9 @@ fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<b
     };
     if found.active {
         return Ok(true);
+    }
+    if found.plains().iter().any(|plain| plain.unfinished) {
+        return Ok(false);
     }
     let found = state.vgs.get(vg).and_then(|vg| vg.lvs.get(lv));
     if found.is_some_and(|lv| state.partial(vg, lv)) {

@@ -90,6 +90,7 @@ fn logical_volume(state: &State, vg: &str, name: &str, lv: &Lv) -> LogicalVolume
                 .plains()
                 .iter()
                 .any(|plain| plain.level.is_raid() && !plain.dead.is_empty()),
+            unfinished: lv.plains().iter().any(|plain| plain.unfinished),
         },
         thin_pool: thin_pool.filter(|_| thin),
         data_percent: written.filter(|_| lv.active),

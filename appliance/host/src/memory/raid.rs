@@ -359,6 +359,7 @@ fn leave_extracted(state: &mut State, vg: &str, lv: &str, image: usize, before: 
                 segments,
                 dead: BTreeSet::new(),
                 stalled: BTreeSet::new(),
+                unfinished: false,
             }),
         };
         group.lvs.insert(format!("{lv}_{part}_{image}_extracted"), left);

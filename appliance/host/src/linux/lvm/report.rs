@@ -3,7 +3,7 @@
 //! Invariant: decided from the fields of a report, never from a message; a report that lacks devices is a report. What a
 //! thin pool lies on is hidden, so its health and agreement are folded into the pool.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cistern_model::{Bytes, Percent};
 use serde::Deserialize;
@@ -183,10 +183,14 @@ pub(crate) fn used(text: &str) -> Result<Bytes, String> {
 
 fn volumes(vg: &str, rows: Vec<LvRow>) -> Result<Vec<LogicalVolume>, String> {
     let (hidden, shown): (Vec<LvRow>, Vec<LvRow>) = rows.into_iter().partition(|row| row.lv_name.starts_with('['));
+    // Images' metadata is shown only until it is cleared.
+    let (uncleared, shown): (Vec<LvRow>, Vec<LvRow>) = shown.into_iter().partition(LvRow::is_image_metadata);
+    let unfinished: BTreeSet<&str> = uncleared.iter().filter_map(LvRow::volume_of_image).collect();
     let hidden: HashMap<&str, &LvRow> = hidden.iter().map(|row| (row.lv_name.as_str(), row)).collect();
     let mut volumes = BTreeMap::new();
     for row in &shown {
         let mut volume = volume(vg, row)?;
+        volume.attributes.unfinished = unfinished.contains(row.lv_name.as_str());
         for below in [&row.data_lv, &row.metadata_lv] {
             let Some(below) = hidden.get(below.as_str()) else {
                 continue;
@@ -235,6 +239,20 @@ fn attributes(row: &LvRow) -> LvAttributes {
         // Refresh needed, mismatches; data or metadata failed, out of data space, metadata read-only, unknown.
         unhealthy: matches!(at(9), b'r' | b'm' | b'F' | b'D' | b'M' | b'X')
             || matches!(at(5), b'I' | b'S' | b'c' | b'C'),
+        unfinished: false,
+    }
+}
+
+impl LvRow {
+    /// The metadata of an image, which one that was taken out of its volume no longer is.
+    fn is_image_metadata(&self) -> bool {
+        self.lv_attr.starts_with('e') && self.volume_of_image().is_some()
+    }
+
+    /// The volume that the image belongs to; reports name no parent of one that is shown.
+    fn volume_of_image(&self) -> Option<&str> {
+        let (volume, number) = self.lv_name.rsplit_once("_rmeta_")?;
+        number.bytes().all(|digit| digit.is_ascii_digit()).then_some(volume)
     }
 }
 

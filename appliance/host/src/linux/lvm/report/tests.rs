@@ -96,10 +96,9 @@ fn what_is_no_report_is_an_error() {
     );
 }
 
-#[test]
-fn health_is_read_from_the_attributes() {
-    let row = |attr: &str| LvRow {
-        lv_name: "v".into(),
+fn row(name: &str, attr: &str) -> LvRow {
+    LvRow {
+        lv_name: name.into(),
         lv_tags: String::new(),
         lv_size: "1".into(),
         lv_attr: attr.into(),
@@ -109,7 +108,33 @@ fn health_is_read_from_the_attributes() {
         data_percent: String::new(),
         metadata_percent: String::new(),
         sync_percent: String::new(),
-    };
+    }
+}
+
+#[test]
+fn images_metadata_that_is_shown_tells_that_its_volume_is_unfinished() {
+    // The first four as lvs shows what a power cut left of `lvcreate --type raid1`.
+    let rows = vec![
+        row("meta", "rwi---r--k"),
+        row("[meta_rimage_0]", "Iwi---r---"),
+        row("meta_rmeta_0", "ewi---r---"),
+        row("meta_rmeta_1", "ewi---r---"),
+        row("data", "rwi---r---"),
+        row("[data_rmeta_0]", "ewi---r---"),
+        // What was taken out of its volume is one of its own.
+        row("data_rmeta_1_extracted", "-wi-------"),
+    ];
+    let read: Vec<(String, bool)> = volumes("p", rows)
+        .unwrap()
+        .into_iter()
+        .map(|lv| (lv.name, lv.attributes.unfinished))
+        .collect();
+    let expected = [("data", false), ("data_rmeta_1_extracted", false), ("meta", true)];
+    assert_eq!(read, expected.map(|(name, unfinished)| (name.to_owned(), unfinished)));
+}
+
+#[test]
+fn health_is_read_from_the_attributes() {
     for (attr, active, partial, unhealthy) in [
         ("Vwi-aotz--", true, false, false),
         ("Vwi---tzp-", false, true, false),
@@ -119,7 +144,7 @@ fn health_is_read_from_the_attributes() {
         ("rwi-aor-m-", true, false, true),
         ("twi-sotz--", true, false, false),
     ] {
-        let read = attributes(&row(attr));
+        let read = attributes(&row("v", attr));
         assert_eq!(
             (read.active, read.partial, read.unhealthy),
             (active, partial, unhealthy),
