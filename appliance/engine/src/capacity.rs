@@ -151,6 +151,9 @@ impl Engine {
             return Ok(status);
         }
         self.trim_pool(id)?;
+        // Before it is known how much came back nothing is given up.
+        let settled = self.0.host.thin.settled(&pool.vg(), DATA);
+        settled.doing(|| format!("wait for what was given back to pool {}", pool.tags.name))?;
         let after = self.measure(id)?;
         let name = &pool.tags.name;
         tracing::info!(pool = %name, before = %status.data, after = %after.data, "it runs short; its volumes were trimmed");

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cistern_model::{Bytes, EventKind, Period, PoolId, Principal, Schedule, Severity, SnapshotId, VolumeId};
+use cistern_model::{EventKind, Period, PoolId, Principal, Schedule, Severity, SnapshotId, VolumeId};
 use jiff::Timestamp;
 
 use crate::EngineError;
@@ -164,14 +164,14 @@ impl Engine {
         Ok(())
     }
 
-    fn trim_volume(&self, pool: PoolId, id: VolumeId) -> Result<Bytes, EngineError> {
+    fn trim_volume(&self, pool: PoolId, id: VolumeId) -> Result<(), EngineError> {
         let (_, volume) = self.visible_volume(&Principal::local(), id)?;
         let Some(_name) = self.0.names.try_hold(volume_lock(pool, &volume.tags.name)) else {
-            return Ok(Bytes::ZERO);
+            return Ok(());
         };
         let (_, now) = self.visible_volume(&Principal::local(), id)?;
         if now.tags.state != Stage::Ready || now.trouble.is_some() {
-            return Ok(Bytes::ZERO);
+            return Ok(());
         }
         let trimmed = self.0.host.filesystems.trim(&self.path_of(id));
         trimmed.doing(|| format!("give back what was deleted in volume {} ({id})", volume.tags.name))

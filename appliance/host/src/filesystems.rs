@@ -93,9 +93,9 @@ pub trait Filesystems: Send + Sync {
     /// filesystem down. Writers are held back for moments. Takes the log's size of the pool at most, and none if it has it.
     fn own_log(&self, target: &Path) -> Result<(), HostError>;
 
-    /// Gives what is free in a mounted filesystem back to what lies under it, and says how much that was: not only what
-    /// came free since the last time.
-    fn trim(&self, target: &Path) -> Result<Bytes, HostError>;
+    /// Gives what is free in a mounted filesystem back to what lies under it: not only what came free since the last time. The
+    /// kernel's XFS does not wait until that is done (xfs_discard_extents); who wants to know asks [`crate::ThinPools::settled`].
+    fn trim(&self, target: &Path) -> Result<(), HostError>;
 
     /// Whether the kernel still serves a mounted filesystem: one that could not write to its log, or found itself damaged,
     /// is shut down, and every use of it fails until it is mounted anew.

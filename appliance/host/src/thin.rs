@@ -42,6 +42,10 @@ pub trait ThinPools: Send + Sync {
     /// How an active thin pool is, from the kernel itself; a few milliseconds.
     fn status(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError>;
 
+    /// The same once its mapped chunks no longer become fewer by themselves, as they do after a trim: when they were as many for a
+    /// second, after a minute at most.
+    fn settled(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError>;
+
     /// How much each active thin volume of a group maps, by its name. What volumes share is counted for each.
     fn mapped(&self, vg: &str) -> Result<BTreeMap<String, Bytes>, HostError>;
 

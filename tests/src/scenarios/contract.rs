@@ -20,7 +20,7 @@ pub(super) fn contract(lab: &Lab) -> Result<()> {
         "dd if=/dev/disk/by-id/virtio-{CONTRACT_SERIAL} of=/run/cistern-contract bs=1M status=none && chmod +x /run/cistern-contract"
     ))?;
     let disks = "$(for n in 1 2 3 4; do realpath /dev/disk/by-id/virtio-BLANK$n; done)";
-    // Some of them only, for who writes one.
+    // Some of them only, by their names with spaces between, for who writes one.
     let only = std::env::var("CISTERN_CONTRACTS").map(|names| format!("--only {names}"));
     let wanted = only.as_deref().unwrap_or_default();
     let printed = shell.run_for(&format!("/run/cistern-contract {disks} {wanted} || true"), LIMIT)?;
@@ -29,6 +29,7 @@ pub(super) fn contract(lab: &Lab) -> Result<()> {
     }
     let last = printed.lines().rev().find(|line| line.starts_with("contract: "));
     let last = last.with_context(|| format!("no end of the suite in:\n{printed}"))?;
+    ensure!(!last.starts_with("contract: 0 held"), "nothing was held:\n{printed}");
     let broken: Vec<&str> = printed.lines().filter(|line| !line.starts_with("ok ")).collect();
     ensure!(last.ends_with(" 0 broken"), "{}", broken.join("\n"));
     println!("     {last}");

@@ -107,7 +107,9 @@ fn what_a_snapshot_takes_is_what_its_volume_no_longer_has() {
     rig.machine.remove_file(&path(volume.id), "file");
     // The volume has it until it is trimmed.
     assert_eq!(size().exclusive, Some(Bytes::ZERO));
-    rig.machine.host().filesystems.trim(&path(volume.id)).unwrap();
+    let host = rig.machine.host();
+    host.filesystems.trim(&path(volume.id)).unwrap();
+    host.thin.settled(&volume.pool.to_string(), "data").unwrap();
     assert_eq!(size().exclusive, Some(Bytes::mib(5)));
     assert!(size().referenced > Some(Bytes::mib(5)));
 }

@@ -193,12 +193,9 @@ impl Filesystems for LinuxFilesystems {
         own_log::write_over(&operation, target)
     }
 
-    fn trim(&self, target: &Path) -> Result<Bytes, HostError> {
+    fn trim(&self, target: &Path) -> Result<(), HostError> {
         refuse_unmounted("give back free space of", target)?;
-        let trimmed = frozen::trim(target, LEAST_TRIM);
-        trimmed
-            .map(Bytes::new)
-            .map_err(|source| file::io("give free space back", target, source))
+        frozen::trim(target, LEAST_TRIM).map_err(|source| file::io("give free space back", target, source))
     }
 
     fn is_up(&self, target: &Path) -> Result<bool, HostError> {

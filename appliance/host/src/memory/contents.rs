@@ -34,6 +34,18 @@ impl State {
         pieces.into_iter().map(|(_, size)| size).sum()
     }
 
+    /// What was trimmed in a group's filesystems is free.
+    pub(super) fn discard(&mut self, vg: &str) {
+        let lvs = self.vgs.get_mut(vg).into_iter().flat_map(|vg| vg.lvs.values_mut());
+        for lv in lvs {
+            if let Kind::Thin { xfs: Some(xfs), .. } = &mut lv.kind
+                && std::mem::take(&mut xfs.discarding)
+            {
+                xfs.deleted.clear();
+            }
+        }
+    }
+
     pub(super) fn pool_size(&self, vg: &str) -> Bytes {
         let lvs = self.vgs.get(vg).into_iter().flat_map(|vg| vg.lvs.values());
         let data = lvs.filter_map(|lv| match &lv.kind {

@@ -95,6 +95,7 @@ impl Filesystems for Running {
                 damaged: false,
                 files: Default::default(),
                 deleted: Default::default(),
+                discarding: false,
             };
             if let Some(Kind::Thin { xfs, .. }) = state
                 .vgs
@@ -141,16 +142,16 @@ impl Filesystems for Running {
         })
     }
 
-    fn trim(&self, target: &Path) -> Result<Bytes, HostError> {
+    fn trim(&self, target: &Path) -> Result<(), HostError> {
         self.change("filesystems.trim", &target.display().to_string(), |state| {
             let (vg, lv) = mounted(state, "trim", target)?;
             let midway = state.midway;
             let xfs = state.xfs_mut(&vg, &lv).ok_or_else(|| failed("trim", "no filesystem"))?;
             match midway {
                 true => drop(xfs.deleted.pop_first()),
-                false => xfs.deleted.clear(),
+                false => xfs.discarding = true,
             }
-            Ok(xfs.size.saturating_sub(xfs.used()))
+            Ok(())
         })
     }
 

@@ -94,6 +94,8 @@ pub(super) struct Xfs {
     pub(super) files: BTreeMap<String, Bytes>,
     /// What files took that were deleted, and is not given back yet.
     pub(super) deleted: BTreeSet<(String, Bytes)>,
+    /// It was trimmed, and the pool is not done with it.
+    pub(super) discarding: bool,
 }
 
 impl Plain {

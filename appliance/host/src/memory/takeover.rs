@@ -107,6 +107,7 @@ impl MemoryHost {
                 damaged: false,
                 files: [(file.to_owned(), Bytes::mib(1))].into(),
                 deleted: Default::default(),
+                discarding: false,
             });
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cistern_model::{Bytes, Percent};
 
 use super::Running;
-use super::state::{EXTENT, Kind, Segment, Vg, Xfs, failed};
+use super::state::{EXTENT, Kind, Segment, State, Vg, Xfs, failed};
 use crate::{HostError, ThinMode, ThinPools, ThinSize, ThinStatus};
 
 const CHUNK: u64 = 64 << 10;
@@ -14,26 +14,17 @@ const CHUNK: u64 = 64 << 10;
 impl ThinPools for Running {
     fn status(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
         self.look("thin.status", &format!("{vg}/{pool}"), |state| {
-            let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
-            let metadata = match lv.filter(|lv| lv.active).map(|lv| &lv.kind) {
-                Some(Kind::Pool { metadata, .. }) => EXTENT.saturating_mul(metadata.extents()),
-                Some(Kind::Plain(_) | Kind::Thin { .. }) | None => {
-                    return Err(failed("thin.status", "no such active pool"));
-                }
-            };
-            let (written, size) = (state.written(vg), state.pool_size(vg));
-            Ok(ThinStatus {
-                mode: if written >= size {
-                    ThinMode::OutOfData
-                } else {
-                    ThinMode::Writable
-                },
-                data: Percent::of(written, size),
-                metadata: state.metadata_percent,
-                metadata_size: metadata,
-                chunks_used: written.get().div_ceil(CHUNK),
-                chunks: size.get() / CHUNK,
-            })
+            let status = status(state, vg, pool);
+            // Meanwhile.
+            state.discard(vg);
+            status
+        })
+    }
+
+    fn settled(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
+        self.look("thin.settled", &format!("{vg}/{pool}"), |state| {
+            state.discard(vg);
+            status(state, vg, pool)
         })
     }
 
@@ -121,4 +112,27 @@ pub(super) fn sizes(group: &Vg, pool: &str) -> Result<BTreeMap<String, ThinSize>
         ((*name).clone(), size)
     };
     Ok(thin.iter().map(of).collect())
+}
+
+fn status(state: &State, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
+    let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
+    let metadata = match lv.filter(|lv| lv.active).map(|lv| &lv.kind) {
+        Some(Kind::Pool { metadata, .. }) => EXTENT.saturating_mul(metadata.extents()),
+        Some(Kind::Plain(_) | Kind::Thin { .. }) | None => {
+            return Err(failed("thin.status", "no such active pool"));
+        }
+    };
+    let (written, size) = (state.written(vg), state.pool_size(vg));
+    Ok(ThinStatus {
+        mode: if written >= size {
+            ThinMode::OutOfData
+        } else {
+            ThinMode::Writable
+        },
+        data: Percent::of(written, size),
+        metadata: state.metadata_percent,
+        metadata_size: metadata,
+        chunks_used: written.get().div_ceil(CHUNK),
+        chunks: size.get() / CHUNK,
+    })
 }

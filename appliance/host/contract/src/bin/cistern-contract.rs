@@ -1,6 +1,6 @@
 //! Holds the contracts against Linux, on disks that are named and that nobody needs.
 //!
-//!     cistern-contract NODE NODE NODE NODE [--only NAME]
+//!     cistern-contract NODE NODE NODE NODE [--only NAME...]
 //!
 //! A line for each, `ok NAME (TIME)` or `BROKEN NAME (TIME): WHY`; the last line is `contract: N held, N broken`.
 
@@ -18,6 +18,11 @@ fn main() -> ExitCode {
     });
     if words.len() < 4 {
         eprintln!("cistern-contract: name four disks that may be used up");
+        return ExitCode::from(2);
+    }
+    let unknown = |name: &&String| !all().any(|contract| contract.name == name.as_str());
+    if let Some(name) = only.iter().flatten().find(unknown) {
+        eprintln!("cistern-contract: there is no contract {name}");
         return ExitCode::from(2);
     }
     let machine = match LinuxMachine::new(words.into_iter().map(PathBuf::from).collect()) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cistern_model::{Bytes, Percent};
 
@@ -12,6 +14,10 @@ use crate::{HostError, ThinMode, ThinPools, ThinStatus};
 /// A block of thin metadata.
 const METADATA_BLOCK: Bytes = Bytes::new(4096);
 const SECTOR: Bytes = Bytes::new(512);
+/// A pool that gave nothing free for so long has answered the discards that it was sent.
+const STILL: Duration = Duration::from_secs(1);
+/// How long that is waited for.
+const SETTLING: Duration = Duration::from_secs(60);
 
 impl ThinPools for LinuxLvm {
     fn status(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
@@ -19,6 +25,21 @@ impl ThinPools for LinuxLvm {
         let output = self.run(&operation, &args::thin_status())?;
         pool_status(&output.stdout, &args::dm_name(vg, pool))
             .ok_or_else(|| unexpected(&operation, format!("no such pool in {:?}", output.stdout.trim())))
+    }
+
+    fn settled(&self, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
+        let begun = Instant::now();
+        let (mut least, mut moved) = (u64::MAX, begun);
+        loop {
+            let status = self.status(vg, pool)?;
+            if status.chunks_used < least {
+                (least, moved) = (status.chunks_used, Instant::now());
+            }
+            if moved.elapsed() >= STILL || begun.elapsed() >= SETTLING {
+                return Ok(status);
+            }
+            thread::sleep(STILL / 10);
+        }
     }
 
     fn mapped(&self, vg: &str) -> Result<BTreeMap<String, Bytes>, HostError> {
