@@ -18,6 +18,7 @@ compose() {
 
 # Installs a program, stripped.
 install_program() { # FILE FOLDER
+    mkdir -p "$root$2"
     rm -f "$root$2/${1##*/}"
     install -m 0755 -s --strip-program=strip "$1" "$root$2/${1##*/}" 2>/dev/null || install -m 0755 "$1" "$root$2/${1##*/}"
 }

@@ -9,6 +9,7 @@ CISTERN_LICENSE = Apache-2.0
 CISTERN_LICENSE_FILES = LICENSE
 CISTERN_DEPENDENCIES = host-pkgconf udev
 CISTERN_DAEMONS = cisternd cistern-gate
+CISTERN_LIBRARY = libcistern_writethrough.so
 
 # The first process goes beside the images: it belongs into the initramfs, not
 # into the root.
@@ -17,7 +18,7 @@ CISTERN_INSTALL_IMAGES = YES
 # $(1): folder of the programs, $(2): file of cistern-init. Says what is missing
 # before anything is installed.
 define CISTERN_INSTALL_PROGRAMS
-	for program in $(CISTERN_DAEMONS) cistern; do \
+	for program in $(CISTERN_DAEMONS) cistern $(CISTERN_LIBRARY); do \
 		test -x $(1)/$$program || { \
 			echo "cistern: $(1)/$$program is missing" >&2; exit 1; }; \
 	done
@@ -26,6 +27,8 @@ define CISTERN_INSTALL_PROGRAMS
 			$(TARGET_DIR)/usr/sbin/$(program)
 	)
 	$(INSTALL) -D -m 0755 $(1)/cistern $(TARGET_DIR)/usr/bin/cistern
+	$(INSTALL) -D -m 0755 $(1)/$(CISTERN_LIBRARY) \
+		$(TARGET_DIR)/usr/lib/cistern/$(CISTERN_LIBRARY)
 endef
 
 define CISTERN_INSTALL_FIRST_PROCESS
@@ -72,7 +75,8 @@ CISTERN_INIT_BUILT = $(@D)/target/init/$(RUSTC_TARGET_NAME)/$(CISTERN_PROFILE_DI
 
 CISTERN_CARGO_ENV = PKG_CONFIG_ALLOW_CROSS=1
 CISTERN_CARGO_BUILD_OPTS = \
-	--package cistern-daemon --package cistern-gate --package cistern-console
+	--package cistern-daemon --package cistern-gate --package cistern-console \
+	--package cistern-writethrough
 
 # A local site skips the step that vendors crates, and the build is offline.
 # Rust is there by now: it comes before this package is configured.

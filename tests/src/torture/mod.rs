@@ -8,6 +8,7 @@
 
 mod boots;
 mod checker;
+mod commits;
 pub mod ledger;
 mod lifetimes;
 mod plans;
@@ -142,6 +143,10 @@ pub fn run(top: &Path, campaign: &Campaign) -> Result<Outcome> {
         recorded.disks.written() >> 20,
         outcome.recording
     );
+    if !campaign.checksums && !campaign.encryption {
+        let commits = commits::in_order(&recorded.disks)?;
+        println!("torture: LVM wrote its headers {commits} times, never before what they point to");
+    }
     let plans = plans::choose(&recorded, campaign);
     ensure!(
         plans.len() == campaign.cuts + campaign.boots,

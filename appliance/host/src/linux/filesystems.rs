@@ -135,6 +135,7 @@ impl Filesystems for LinuxFilesystems {
                 program: "mkfs.xfs",
                 args: &mkfs_args(on, spec, ground == Ground::Unfinished),
                 limit: MKFS_LIMIT,
+                preload: None,
             }
             .checked()
             .map(drop)

@@ -44,6 +44,7 @@ impl Health for LinuxHealth {
             program: "smartctl",
             args: &args,
             limit: LIMIT,
+            preload: None,
         };
         let output = run.finished()?;
         match output.status.code() {

@@ -60,6 +60,8 @@ pub(crate) struct Run<'a> {
     pub(crate) args: &'a [String],
     /// How long it may take.
     pub(crate) limit: Duration,
+    /// A library that is loaded into it.
+    pub(crate) preload: Option<&'a str>,
 }
 
 /// Closes a file for good: when this returns, no program that is just starting has it open either.
@@ -123,6 +125,7 @@ impl Run<'_> {
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C")
+            .envs(self.preload.map(|library| ("LD_PRELOAD", library)))
             .current_dir("/")
             .stdin(if input.is_empty() {
                 Stdio::null()
@@ -274,6 +277,7 @@ mod tests {
             program: "sh",
             args: &args,
             limit,
+            preload: None,
         }
         .checked()
     }
@@ -324,6 +328,7 @@ mod tests {
             program: "no-such-program",
             args: &[],
             limit: Duration::from_secs(1),
+            preload: None,
         };
         let error = run.checked().unwrap_err();
         assert_eq!(error.to_string(), "test: cannot run no-such-program");

@@ -60,6 +60,7 @@ fn creds(what: &str, verb: &str, name: &str, options: &[&str], input: &str) -> R
         program: PROGRAM,
         args: &args,
         limit: LIMIT,
+        preload: None,
     };
     let output = run.checked_with(input)?;
     match output.stdout.is_empty() {

@@ -33,6 +33,7 @@ pub(super) fn read(node: &Path) -> Result<Vec<Signature>, HostError> {
         program: "wipefs",
         args: &list_args(node),
         limit: LIMIT,
+        preload: None,
     }
     .checked()?;
     parse(&output.stdout).map_err(|detail| HostError::Unexpected { operation, detail })
@@ -47,6 +48,7 @@ pub(super) fn erase(node: &Path) -> Result<(), HostError> {
         program: "wipefs",
         args: &args,
         limit: LIMIT,
+        preload: None,
     }
     .checked()?;
     Ok(())

@@ -384,6 +384,7 @@ impl Disks for LinuxDisks {
                 program,
                 args,
                 limit: Duration::from_secs(60),
+                preload: None,
             };
             run.checked_with(input)
         };
@@ -481,6 +482,7 @@ pub(super) fn refresh(operation: &str, node: &Path) -> Result<(), HostError> {
         program: "udevadm",
         args: &args,
         limit: Duration::from_secs(30),
+        preload: None,
     }
     .checked()?;
     Ok(())

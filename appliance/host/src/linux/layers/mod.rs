@@ -130,6 +130,7 @@ fn run_with(operation: &str, (program, args): &args::Line, input: &str) -> Resul
         program,
         args,
         limit: LIMIT,
+        preload: None,
     };
     Ok(run.checked_with(input)?.stdout)
 }

@@ -13,13 +13,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::args::LvmCommand;
+use super::args::{self, LvmCommand};
 use crate::HostError;
 use crate::linux::file;
 use crate::linux::run::{Output, Run};
 
 use super::limits;
 
+/// Has LVM's writes on the disks before the next ones begin: what it commits is never half there (appliance/writethrough).
+const WRITE_THROUGH: &str = "/usr/lib/cistern/libcistern_writethrough.so";
 /// Laid out as `/dev` is.
 const OWN: &str = "/run/cistern/seen-by-lvm/";
 const DEV: &str = "/dev/";
@@ -87,6 +89,7 @@ pub(super) fn prepared<'a>(operation: &'a str, command: &'a LvmCommand) -> Run<'
         program: command.program,
         args: &command.args,
         limit: limits::of(command),
+        preload: (args::are_lvms(&command.args)).then_some(WRITE_THROUGH),
     }
 }
 
