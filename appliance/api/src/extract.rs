@@ -62,6 +62,30 @@ where
     }
 }
 
+/// The two variable segments of the path.
+pub(crate) struct Segments<A, B>(pub(crate) A, pub(crate) B);
+
+impl<S, A, B> FromRequestParts<S> for Segments<A, B>
+where
+    S: Send + Sync,
+    A: FromStr<Err: Display>,
+    B: FromStr<Err: Display>,
+{
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let invalid = |why: &dyn Display| Refusal::new(ErrorKind::Invalid, format!("the path: {why}"));
+        let Path((one, two)) = <Path<(String, String)> as FromRequestParts<S>>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| invalid(&e.body_text()))?;
+        let (one, two) = (
+            one.parse().map_err(|e| invalid(&e))?,
+            two.parse().map_err(|e| invalid(&e))?,
+        );
+        Ok(Segments(one, two))
+    }
+}
+
 /// The query.
 pub(crate) struct Asked<T>(pub(crate) T);
 

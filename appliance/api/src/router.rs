@@ -18,7 +18,7 @@ use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
 use crate::routes::{
-    alerts, disks, events, gate, growth, jobs, keys, options, orphans, pools, snapshots, system, trash, volumes,
+    alerts, disks, events, gate, growth, jobs, keys, nodes, options, orphans, pools, snapshots, system, trash, volumes,
 };
 use crate::table::{self, Access, Lookup};
 
@@ -60,6 +60,10 @@ pub fn router(app: App) -> Router {
         .route(
             "/v1/volumes/{id}/clients",
             post(volumes::add_client).delete(volumes::remove_client),
+        )
+        .route(
+            "/v1/volumes/{id}/nodes/{node}",
+            put(nodes::publish).delete(nodes::unpublish),
         )
         .route("/v1/volumes/{id}/options", patch(options::change))
         .route("/v1/volumes/{id}/snapshots", post(snapshots::create))

@@ -2,8 +2,8 @@
 
 use cistern_model::{
     AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest, Event,
-    ImportRequest, Job, JobId, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest, PowerAction,
-    RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId,
+    ImportRequest, Job, JobId, NodeAccess, NodeName, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest,
+    PowerAction, RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId,
     TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeChange, VolumeId, VolumeName, VolumeOptionsChange,
     VolumeRequest,
 };
@@ -270,6 +270,25 @@ impl Client {
             .request(Method::DELETE, &path)
             .query(&[("client", client.to_string())]);
         let (_, body) = self.send(request).await?;
+        self.parse(&body)
+    }
+
+    /// Publishes a volume to a node.
+    pub async fn publish_to_node(
+        &self,
+        id: VolumeId,
+        node: &NodeName,
+        access: &NodeAccess,
+    ) -> Result<Volume, ClientError> {
+        let path = ["v1", "volumes", &id.to_string(), "nodes", node.as_str()];
+        let (_, body) = self.send(self.request(Method::PUT, &path).json(access)).await?;
+        self.parse(&body)
+    }
+
+    /// Takes a volume from a node, and cuts it off.
+    pub async fn unpublish_from_node(&self, id: VolumeId, node: &NodeName) -> Result<ClientRemoved, ClientError> {
+        let path = ["v1", "volumes", &id.to_string(), "nodes", node.as_str()];
+        let (_, body) = self.send(self.request(Method::DELETE, &path)).await?;
         self.parse(&body)
     }
 

@@ -14,7 +14,7 @@ mod volumes;
 pub(crate) use growth::{AddDisks, Drain, Grow};
 pub(crate) use pools::{Disks, NewPool, Orphans, Pools};
 pub(crate) use system::{Alerts, AlertsCommand, Events, Jobs, System, Tokens};
-pub(crate) use volumes::{Clients, Serving, Snapshots, Trash, Volumes};
+pub(crate) use volumes::{Clients, Nodes, Serving, Snapshots, Trash, Volumes};
 
 /// Cistern: volumes over NFS from raw disks.
 #[derive(Debug, Parser)]
@@ -117,6 +117,9 @@ pub(crate) enum Command {
     /// Who may mount a volume
     #[command(subcommand)]
     Clients(Clients),
+    /// To which nodes of a cluster a volume is published
+    #[command(subcommand)]
+    Nodes(Nodes),
     /// What is the matter now, and what to do about it
     Alerts(Alerts),
     /// What happened
@@ -236,6 +239,8 @@ mod tests {
             "volumes label photos team=media old-",
             "volumes chown photos cluster-a",
             "clients add photos 10.0.0.7",
+            "nodes add photos worker-1 10.0.0.7 fd00::7 --read-only --alone",
+            "nodes remove photos worker-1",
             "alerts",
             "alerts list --all -o json",
             "alerts ack pool-degraded.pool-0f8fad5bd9cb469fa16570867728950e",

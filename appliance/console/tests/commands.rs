@@ -11,7 +11,7 @@ use cistern_model::{ErrorKind, Problem};
 const VOLUME: &str = r#"{"id":"vol-0f8fad5bd9cb469fa16570867728950e","name":"small",
     "pool":"pool-0f8fad5bd9cb469fa16570867728950e","pool_name":"tank","size":314572800,"used":null,"inodes":null,"labels":{},
     "schedule":{"hourly":0,"daily":0,"weekly":0},"source":null,"state":"ready",
-    "reason":null,"owner":"local","clients":[],"options":{"squash":"none","anonymous_uid":65534,"anonymous_gid":65534,
+    "reason":null,"owner":"local","clients":[],"nodes":[],"options":{"squash":"none","anonymous_uid":65534,"anonymous_gid":65534,
     "read_only":false,"root_uid":0,"root_gid":0,"root_mode":"1777","security":["sys"],"transport_security":"none"},"export":{"path":"/volumes/vol-0f8fad5bd9cb469fa16570867728950e",
     "fsid":"0f8fad5b-d9cb-469f-a165-70867728950e"},"created":"2026-01-02T03:04:05Z"}"#;
 

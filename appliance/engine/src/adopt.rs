@@ -312,6 +312,7 @@ impl Engine {
             owner: by.owner.clone(),
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
+            nodes: BTreeMap::new(),
             options: OptionTags::default(),
             labels: Default::default(),
             schedule: Default::default(),

@@ -37,7 +37,7 @@ impl Engine {
         let mut reports: Vec<FenceReport> = Vec::new();
         for _ in 0..LOOKS {
             let sessions = self.sessions(id)?;
-            let remaining = self.view().volume(id).map(|(_, volume)| volume.tags.clients.clone());
+            let remaining = self.view().volume(id).map(|(_, volume)| volume.tags.peers());
             let remaining = remaining.unwrap_or_default();
             let is_cut_off = |session: &NfsSession| {
                 client.contains(session.address) && !remaining.iter().any(|left| left.contains(session.address))

@@ -104,6 +104,7 @@ mod layout;
 mod left_out;
 mod locks;
 mod logs;
+mod nodes;
 mod orphans;
 mod pending;
 mod plan;

@@ -104,8 +104,8 @@ pub(crate) fn users_of(volume: &VolumeView) -> ExportUsers {
 /// Its clients, as its export has them.
 pub(crate) fn clients_of(volume: &VolumeView) -> Vec<Client> {
     let read_only = volume.tags.options.options.read_only;
-    let clients = volume.tags.clients.iter();
-    clients
+    let peers = volume.tags.peers().into_iter();
+    peers
         .map(|client| client.with_read_only(read_only || client.is_read_only()))
         .collect()
 }

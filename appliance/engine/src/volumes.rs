@@ -2,6 +2,7 @@
 //! Invariant: a name is unique in its pool, and what is promised never exceeds what the pool may promise: both are looked
 //! at and noted as one, under the pool's lock.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cistern_host::HostError;
@@ -17,6 +18,7 @@ use crate::clones::Origin;
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::locks::Held;
+use crate::nodes::refuse_published;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, OptionTags, Stage, VolumeTags};
 use crate::view::{Copied, DATA, Filled, PoolView, VolumeView};
@@ -194,6 +196,9 @@ impl Engine {
                 "volume {id} is being rolled back; ask again when that is done"
             )));
         }
+        if volume.tags.state == Stage::Ready {
+            refuse_published(id, &volume)?;
+        }
         if volume.tags.state == Stage::Ready && pool.tags.trash_seconds > 0 {
             return self.put_into_trash(by, &pool, id, &volume);
         }
@@ -244,6 +249,7 @@ impl Engine {
             owner: by.owner.clone(),
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
+            nodes: BTreeMap::new(),
             options: OptionTags {
                 options,
                 // What a copy's root is, its source says, unless something else was asked for.

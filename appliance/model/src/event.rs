@@ -72,6 +72,10 @@ pub enum EventKind {
     ClientAdded,
     /// A client was no longer allowed to mount a volume.
     ClientRemoved,
+    /// A volume was published to a node, or to other addresses of one.
+    NodePublished,
+    /// A volume is no longer published to a node.
+    NodeUnpublished,
     /// A client that was no longer allowed was cut off from what it held.
     ClientFenced,
     /// A service's state changed.

@@ -18,6 +18,7 @@ mod job;
 mod label;
 mod layers;
 mod name;
+mod node;
 mod options;
 mod orphan;
 mod pool;
@@ -42,6 +43,7 @@ pub use job::{Job, JobKind, JobState};
 pub use label::{Label, Labels, MOST_LABELS};
 pub use layers::{Encryption, Layers, PoolKey, PoolKeyRequest};
 pub use name::{Owner, PoolName, SnapshotName, TokenName, VolumeName};
+pub use node::{MOST_ADDRESSES, NodeAccess, NodeName, PublishedNode, peers};
 pub use options::{Mode, Security, Squash, TransportSecurity, VolumeOptions, VolumeOptionsChange};
 pub use orphan::{
     AdoptRequest, ImportRequest, Orphan, OrphanKind, RemoveOrphanRequest, Skipped, Topology, TopologyCluster,

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
-    Bytes, Client, Invalid, Labels, Owner, PoolId, PoolName, Schedule, SnapshotId, VolumeId, VolumeName, VolumeOptions,
-    VolumeOptionsChange,
+    Bytes, Client, Invalid, Labels, Owner, PoolId, PoolName, PublishedNode, Schedule, SnapshotId, VolumeId, VolumeName,
+    VolumeOptions, VolumeOptionsChange,
 };
 
 /// The smallest volume: mkfs.xfs (6.13) refuses anything below exactly this. A smaller request is raised to it.
@@ -111,8 +111,11 @@ pub struct Volume {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub source: Option<VolumeSource>,
-    /// Who may mount it.
+    /// Who may mount it, beside the nodes that it is published to.
     pub clients: Vec<Client>,
+    /// The nodes that it is published to.
+    #[serde(default)]
+    pub nodes: Vec<PublishedNode>,
     /// How it is served.
     #[serde(default)]
     pub options: VolumeOptions,
@@ -132,6 +135,14 @@ pub struct Export {
     /// The export's `fsid`, by which file handles stay valid over reboots and moves.
     #[schema(value_type = String)]
     pub fsid: Uuid,
+}
+
+impl Volume {
+    /// All that may mount it: its clients and its nodes' addresses, in order and each once.
+    pub fn peers(&self) -> Vec<Client> {
+        let nodes = self.nodes.iter().map(|node| (&node.addresses[..], node.read_only));
+        crate::peers(self.clients.iter().copied(), nodes)
+    }
 }
 
 impl Export {

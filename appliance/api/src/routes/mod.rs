@@ -8,6 +8,7 @@ pub(crate) mod gate;
 pub(crate) mod growth;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod nodes;
 pub(crate) mod options;
 pub(crate) mod orphans;
 pub(crate) mod pools;

@@ -213,6 +213,38 @@ pub(crate) enum Trash {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Nodes {
+    /// List the nodes that a volume is published to
+    List {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+    },
+    /// Publish a volume to a node of a cluster, as its plugin does
+    Add {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// The node's name
+        node: String,
+        /// From where it mounts
+        #[arg(required = true)]
+        addresses: Vec<std::net::IpAddr>,
+        /// It may only read
+        #[arg(long)]
+        read_only: bool,
+        /// No other node may have it meanwhile
+        #[arg(long)]
+        alone: bool,
+    },
+    /// Take a volume from a node, and cut it off; only if the node is gone for good, or its cluster is
+    Remove {
+        /// Its id, its name, or POOL/NAME
+        volume: String,
+        /// The node's name
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Clients {
     /// List who may mount a volume
     List {

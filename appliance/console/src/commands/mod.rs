@@ -44,6 +44,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
         Command::Snapshots(command) => snapshots::run(&context()?, command).await,
         Command::Trash(command) => snapshots::trash(&context()?, command).await,
         Command::Clients(command) => volumes::clients(&context()?, command).await,
+        Command::Nodes(command) => volumes::nodes(&context()?, command).await,
         Command::Alerts(command) => alerts::run(&context()?, command).await,
         Command::Events(events) => system::events(&context()?, events).await,
         Command::Jobs(command) => system::jobs(&context()?, command).await,

@@ -2,12 +2,12 @@
 
 use cistern_client::VolumeQuery;
 use cistern_model::{
-    Bytes, Invalid, Label, Labels, MINIMUM_VOLUME, RollbackRequest, SnapshotId, Volume, VolumeChange,
-    VolumeOptionsChange, VolumeRequest, VolumeSource,
+    Bytes, Invalid, Label, Labels, MINIMUM_VOLUME, NodeAccess, PublishedNode, RollbackRequest, SnapshotId, Volume,
+    VolumeChange, VolumeOptionsChange, VolumeRequest, VolumeSource,
 };
 
 use super::{Context, snapshots};
-use crate::cli::{Clients, Serving, Volumes};
+use crate::cli::{Clients, Nodes, Serving, Volumes};
 use crate::error::CliError;
 use crate::{ask, output::Rows, tables};
 
@@ -265,6 +265,42 @@ async fn host(context: &Context) -> Option<String> {
     } else {
         address.to_string()
     })
+}
+
+pub(crate) async fn nodes(context: &Context, command: Nodes) -> Result<(), CliError> {
+    let Context { client, output } = context;
+    let print = |volume: &Volume| {
+        let name = |node: &PublishedNode| node.name.to_string();
+        output.list(&volume.nodes, name, tables::nodes, "It is published to no node.")
+    };
+    match command {
+        Nodes::List { volume } => print(&client.find_volume(&volume).await?),
+        Nodes::Add {
+            volume,
+            node,
+            addresses,
+            read_only,
+            alone,
+        } => {
+            let node = node.parse()?;
+            let access = NodeAccess {
+                addresses,
+                read_only,
+                alone,
+            };
+            let volume = client.find_volume(&volume).await?;
+            print(&client.publish_to_node(volume.id, &node, &access).await?)
+        }
+        Nodes::Remove { volume, node } => {
+            let node = node.parse()?;
+            let volume = client.find_volume(&volume).await?;
+            let gone = client.unpublish_from_node(volume.id, &node).await?;
+            for report in &gone.fenced {
+                eprintln!("{}", tables::fence(report));
+            }
+            print(&gone.volume)
+        }
+    }
 }
 
 pub(crate) async fn clients(context: &Context, command: Clients) -> Result<(), CliError> {

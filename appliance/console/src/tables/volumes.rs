@@ -1,6 +1,8 @@
 //! How volumes, snapshots and what lies in the trash look to people.
 
-use cistern_model::{FenceMethod, FenceReport, HeldState, Snapshot, Squash, TrashedVolume, Volume, VolumeOptions};
+use cistern_model::{
+    FenceMethod, FenceReport, HeldState, PublishedNode, Snapshot, Squash, TrashedVolume, Volume, VolumeOptions,
+};
 
 use super::{NONE, join, or_none, time};
 use crate::output::{Rows, fields};
@@ -128,19 +130,42 @@ pub(crate) fn volume(v: &Volume, host: Option<&str>) -> String {
         ("labels", join(&v.labels.iter().collect::<Vec<_>>(), "\n")),
         ("clients", join(&v.clients, "\n")),
     ]);
+    if !v.nodes.is_empty() {
+        let nodes: Vec<String> = v.nodes.iter().map(node).collect();
+        pairs.push(("nodes", nodes.join("\n")));
+    }
     let options = options(&v.options);
     if !options.is_empty() {
         pairs.push(("served", options.join("\n")));
     }
     let mount = mount_command(v, host.unwrap_or("ADDRESS"));
     let mut text = format!("{}\n\nmount it on a client with:\n  {mount}", fields(&pairs));
-    if v.clients.is_empty() {
+    if v.clients.is_empty() && v.nodes.is_empty() {
         text.push_str(&format!(
             "\nnobody may yet; allow a client with:\n  cistern clients add {} ADDRESS",
             v.id
         ));
     }
     text
+}
+
+fn node(node: &PublishedNode) -> String {
+    let mut may = vec![join(&node.addresses, ", ")];
+    may.extend(node.read_only.then(|| "reads only".to_owned()));
+    may.extend(node.alone.then(|| "alone".to_owned()));
+    format!("{} ({})", node.name, may.join("; "))
+}
+
+/// The nodes that a volume is published to.
+pub(crate) fn nodes(nodes: &[PublishedNode]) -> Rows {
+    let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+    Rows::new(
+        ["NODE", "ADDRESSES", "WRITES", "ALONE"],
+        nodes.iter().map(|node| {
+            let addresses = join(&node.addresses, ", ");
+            [node.name.to_string(), addresses, yes(!node.read_only), yes(node.alone)]
+        }),
+    )
 }
 
 /// A note of what it took to cut a session off.

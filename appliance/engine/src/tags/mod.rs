@@ -26,7 +26,7 @@ pub(crate) use pool::{PoolTags, replacing_tags, spare_tag, trash_tag};
 pub(crate) use pool_growth::draining_tag;
 pub(crate) use snapshot::SnapshotTags;
 pub(crate) use text::{Fields, Unreadable, tag};
-pub(crate) use volume::{Rollback, VolumeTags, client_tag};
+pub(crate) use volume::{Rollback, VolumeTags, client_tag, node_tag};
 
 /// The version of this form. A reader refuses what is newer.
 pub(crate) const VERSION: &str = "1";

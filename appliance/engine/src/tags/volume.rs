@@ -1,10 +1,12 @@
 //! A volume's tags, on its LV.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use cistern_host::TagChange;
 use cistern_model::{
-    Bytes, Client, Keep, Label, Labels, Owner, Period, Schedule, SnapshotId, VolumeName, VolumeSource,
+    Bytes, Client, Keep, Label, Labels, NodeAccess, NodeName, Owner, Period, PublishedNode, Schedule, SnapshotId,
+    VolumeName, VolumeSource,
 };
 use jiff::Timestamp;
 
@@ -21,6 +23,8 @@ pub(crate) struct VolumeTags {
     pub(crate) created: Timestamp,
     /// Each address or network once.
     pub(crate) clients: BTreeSet<Client>,
+    /// The nodes that it is published to; each address of a node once.
+    pub(crate) nodes: BTreeMap<NodeName, NodeAccess>,
     pub(crate) options: OptionTags,
     pub(crate) labels: Labels,
     pub(crate) schedule: Schedule,
@@ -55,6 +59,7 @@ impl VolumeTags {
             tag("created", &self.created.as_second().to_string()),
         ];
         tags.extend(self.clients.iter().map(|client| client_tag(*client)));
+        tags.extend(self.nodes.iter().map(|(name, access)| node_tag(name, access)));
         tags.extend(self.options.write());
         tags.extend(self.labels.iter().map(|label| label_tag(&label)));
         for period in Period::ALL {
@@ -92,6 +97,7 @@ impl VolumeTags {
             owner: fields.parsed("owner")?,
             created: fields.moment("created")?,
             clients: fields.all("client")?.into_iter().collect(),
+            nodes: fields.nodes()?,
             options: OptionTags::read(&fields)?,
             labels: fields.labels()?,
             schedule: fields.schedule()?,
@@ -102,7 +108,37 @@ impl VolumeTags {
     }
 }
 
+impl VolumeTags {
+    /// All that may mount it: its clients and its nodes' addresses, each once; who may write anywhere may write.
+    pub(crate) fn peers(&self) -> Vec<Client> {
+        let nodes = self
+            .nodes
+            .values()
+            .map(|access| (&access.addresses[..], access.read_only));
+        cistern_model::peers(self.clients.iter().copied(), nodes)
+    }
+
+    pub(crate) fn published_nodes(&self) -> Vec<PublishedNode> {
+        let nodes = self.nodes.iter().map(|(name, access)| PublishedNode {
+            name: name.clone(),
+            addresses: access.addresses.clone(),
+            read_only: access.read_only,
+            alone: access.alone,
+        });
+        nodes.collect()
+    }
+}
+
 impl Fields {
+    fn nodes(&self) -> Result<BTreeMap<NodeName, NodeAccess>, Unreadable> {
+        let mut nodes = BTreeMap::new();
+        for text in self.all::<String>("node")? {
+            let read = read_node(&text).ok_or_else(|| Unreadable::Damaged(format!("node: {text:?}")))?;
+            nodes.insert(read.0, read.1);
+        }
+        Ok(nodes)
+    }
+
     fn schedule(&self) -> Result<Schedule, Unreadable> {
         let damaged = |text: &str| Unreadable::Damaged(format!("keep: {text:?}"));
         let mut keep = Keep::default();
@@ -145,6 +181,38 @@ pub(crate) fn client_tag(client: Client) -> String {
     tag("client", &client.to_string())
 }
 
+/// The tag that publishes a volume to a node: its name, what it may do, and its addresses.
+pub(crate) fn node_tag(name: &NodeName, access: &NodeAccess) -> String {
+    let may = MODES.iter().find(|(_, mode)| *mode == (access.read_only, access.alone));
+    let mut text = format!("{name}/{}", may.map_or("rw", |(word, _)| word));
+    for address in &access.addresses {
+        text.push_str(&format!("/{address}"));
+    }
+    tag("node", &text)
+}
+
+/// What a node may do in a tag's words: whether it only reads, and whether it is alone.
+const MODES: [(&str, (bool, bool)); 4] = [
+    ("rw", (false, false)),
+    ("ro", (true, false)),
+    ("rw-alone", (false, true)),
+    ("ro-alone", (true, true)),
+];
+
+fn read_node(text: &str) -> Option<(NodeName, NodeAccess)> {
+    let mut parts = text.split('/');
+    let (name, mode) = (parts.next()?.parse().ok()?, parts.next()?);
+    let (_, (read_only, alone)) = *MODES.iter().find(|(word, _)| *word == mode)?;
+    let addresses = parts.map(str::parse).collect::<Result<Vec<IpAddr>, _>>().ok()?;
+    let access = NodeAccess {
+        addresses,
+        read_only,
+        alone,
+    };
+    access.clients().ok()?;
+    Some((name, access))
+}
+
 fn label_tag(label: &Label) -> String {
     tag("label", &label.to_string())
 }
@@ -158,6 +226,16 @@ mod tests {
     use super::*;
     use crate::tags::PoolTags;
 
+    fn node(name: &str, addresses: &[&str], read_only: bool, alone: bool) -> (NodeName, NodeAccess) {
+        let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        let access = NodeAccess {
+            addresses,
+            read_only,
+            alone,
+        };
+        (name.parse().unwrap(), access)
+    }
+
     fn volume() -> VolumeTags {
         VolumeTags {
             name: "pvc-1, 50% of it #1".parse().unwrap(),
@@ -169,6 +247,11 @@ mod tests {
                 .iter()
                 .map(|c| c.parse().unwrap())
                 .collect(),
+            nodes: [
+                node("worker-1", &["10.0.0.8", "fd00::8"], false, false),
+                node("worker-2.example", &["10.0.0.9"], true, true),
+            ]
+            .into(),
             options: OptionTags::default(),
             labels: [("team", "media, 50%")]
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -196,6 +279,8 @@ mod tests {
                 "cistern.created=1700000000",
                 "cistern.client=10.0.0.7:ro",
                 "cistern.client=fd00::/64",
+                "cistern.node=worker-1/rw/10.0.0.8/fd00::8",
+                "cistern.node=worker-2.example/ro-alone/10.0.0.9",
                 "cistern.label=team=media#2c#2050#25",
                 "cistern.keep=hourly/24",
                 "cistern.keep=weekly/4",
@@ -229,6 +314,26 @@ mod tests {
         let mut twice = volume().write();
         twice.push("cistern.state=ready".into());
         assert!(matches!(VolumeTags::read(&twice), Err(Unreadable::Damaged(_))));
+    }
+
+    #[test]
+    fn who_may_mount_is_told_once_and_with_the_most_that_it_may() {
+        let mut tags = volume();
+        tags.nodes.extend([
+            node("a", &["10.0.0.7"], false, false),
+            node("b", &["10.0.0.9", "10.0.0.8"], true, false),
+        ]);
+        let peers: Vec<String> = tags.peers().iter().map(Client::to_string).collect();
+        assert_eq!(peers, ["10.0.0.7", "10.0.0.8", "10.0.0.9:ro", "fd00::/64", "fd00::8"]);
+    }
+
+    #[test]
+    fn a_node_that_cannot_be_read_is_damage() {
+        for text in ["a/rw", "a/rx/10.0.0.1", "a/rw/host", "/rw/10.0.0.1", "a"] {
+            let mut tags = volume().write();
+            tags.push(tag("node", text));
+            assert!(matches!(VolumeTags::read(&tags), Err(Unreadable::Damaged(_))), "{text}");
+        }
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl VolumeView {
             schedule: self.tags.schedule,
             source: self.tags.source,
             clients: self.tags.clients.iter().copied().collect(),
+            nodes: self.tags.published_nodes(),
             options: self.tags.options.options.clone(),
             export: Export::of(id),
             created: self.tags.created,

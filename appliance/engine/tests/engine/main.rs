@@ -20,6 +20,7 @@ mod histories;
 mod keys;
 mod layers;
 mod moves;
+mod nodes;
 mod options;
 mod pools;
 mod reconcile;

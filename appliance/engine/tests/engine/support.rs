@@ -286,7 +286,7 @@ impl Rig {
             exports.push(ExportEntry {
                 path: path(volume.id),
                 fsid: volume.id.uuid(),
-                clients: volume.clients.iter().map(read_only).collect(),
+                clients: volume.peers().iter().map(read_only).collect(),
                 users: ExportUsers {
                     squash: options.squash,
                     anonymous_uid: options.anonymous_uid,
@@ -349,7 +349,7 @@ impl Rig {
         let at_start: BTreeMap<PathBuf, Vec<Client>> = at_start.into_iter().map(|e| (e.path, e.clients)).collect();
         for volume in self.volumes() {
             let access = |client: &Client| client.with_read_only(volume.options.read_only || client.is_read_only());
-            let clients: Vec<Client> = volume.clients.iter().map(access).collect();
+            let clients: Vec<Client> = volume.peers().iter().map(access).collect();
             assert_eq!(at_start.get(&path(volume.id)), Some(&clients), "{volume:?}");
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use cistern_engine::EngineError;
 use cistern_model::{
-    Bytes, Client, GroupSnapshotRequest, Snapshot, SnapshotRequest, UndeleteRequest, Volume, VolumeChange,
-    VolumeOptions, VolumeOptionsChange, VolumeRequest, VolumeSource,
+    Bytes, Client, GroupSnapshotRequest, NodeAccess, NodeName, Snapshot, SnapshotRequest, UndeleteRequest, Volume,
+    VolumeChange, VolumeOptions, VolumeOptionsChange, VolumeRequest, VolumeSource,
 };
 
 use super::History;
@@ -50,11 +50,25 @@ pub(super) fn peer(number: u8, read_only: bool) -> Client {
     client(&format!("10.0.0.{}", number + 1)).with_read_only(read_only)
 }
 
+fn node_name(number: u8) -> NodeName {
+    format!("node-{number}").parse().unwrap()
+}
+
+/// Its address may be a client's or another node's too.
+fn node_access(number: u8, alone: bool) -> NodeAccess {
+    NodeAccess {
+        addresses: vec![format!("10.0.0.{}", number + 1).parse().unwrap()],
+        read_only: false,
+        alone,
+    }
+}
+
 pub(super) fn fresh(request: &VolumeRequest) -> Vol {
     Vol {
         id: None,
         size: request.size.max(Bytes::mib(300)),
         clients: request.clients.iter().copied().collect(),
+        nodes: Default::default(),
         files: Default::default(),
         options: VolumeOptions::default(),
         labels: Default::default(),
@@ -212,6 +226,30 @@ impl History {
                 self.became(outcome(&done), |world| {
                     if let Some(volume) = world.volumes.get_mut(&name) {
                         volume.clients.retain(|there| !there.is_same_peer(&old));
+                    }
+                })
+            }
+            Step::Publish { name, node, to, alone } => {
+                let Some(volume) = self.find(name) else {
+                    return Outcome::Idle;
+                };
+                let (node, access) = (node_name(node), node_access(to, alone));
+                let done = self.rig.engine.publish_to_node(&by(), volume.id, &node, &access);
+                self.became(outcome(&done), |world| {
+                    if let Some(volume) = world.volumes.get_mut(&name) {
+                        volume.nodes.insert(node.clone(), access.clone());
+                    }
+                })
+            }
+            Step::Unpublish { name, node } => {
+                let Some(volume) = self.find(name) else {
+                    return Outcome::Idle;
+                };
+                let node = node_name(node);
+                let done = self.rig.engine.unpublish_from_node(&by(), volume.id, &node);
+                self.became(outcome(&done), |world| {
+                    if let Some(volume) = world.volumes.get_mut(&name) {
+                        volume.nodes.remove(&node);
                     }
                 })
             }

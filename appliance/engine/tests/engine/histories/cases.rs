@@ -17,6 +17,18 @@ pub(super) const SNAP: Step = Snapshot { name: 0, number: 0 };
 pub(super) const LATER: Step = Write { name: 0, mib: 6 };
 pub(super) const KEEP: Step = KeepTrash { seconds: 3600 };
 pub(super) const HOURLY: Step = Schedule { name: 0, which: 1 };
+const PUBLISHED: Step = Publish {
+    name: 0,
+    node: 0,
+    to: 3,
+    alone: false,
+};
+const REPUBLISHED: Step = Publish {
+    name: 0,
+    node: 0,
+    to: 2,
+    alone: false,
+};
 
 /// Calls that no operation here makes: why, and where they are tried.
 pub(super) const ELSEWHERE: &[(&str, &str)] = &[
@@ -149,6 +161,29 @@ const OF_VOLUMES: &[Case] = &[
             },
         ],
         Forbid { name: 0, client: 1 },
+    ),
+    (
+        "publish to a node",
+        Layout::Mirror,
+        &[V0, V1],
+        Publish {
+            name: 0,
+            node: 0,
+            to: 3,
+            alone: true,
+        },
+    ),
+    (
+        "publish to a node's new address",
+        Layout::Mirror,
+        &[V0, PUBLISHED],
+        REPUBLISHED,
+    ),
+    (
+        "take it from a node",
+        Layout::Mirror,
+        &[V0, PUBLISHED, Lock { name: 0, client: 3 }],
+        Unpublish { name: 0, node: 0 },
     ),
     (
         "change who is who",

@@ -19,6 +19,8 @@ pub(crate) enum Step {
     ScrubEvery { which: u8 },
     Allow { name: u8, client: u8, read_only: bool },
     Forbid { name: u8, client: u8 },
+    Publish { name: u8, node: u8, to: u8, alone: bool },
+    Unpublish { name: u8, node: u8 },
     Options { name: u8, which: u8 },
     Label { name: u8, value: u8 },
     GiveTo { name: u8, owner: u8 },
@@ -119,6 +121,7 @@ impl Step {
                 true
             }
             KeepTrash { .. } | Settings { .. } | ScrubEvery { .. } | Allow { .. } | Forbid { .. } => true,
+            Publish { .. } | Unpublish { .. } => true,
             Options { .. } | Label { .. } | GiveTo { .. } | Schedule { .. } | Tick { .. } => true,
             Expand { .. } | Rename { .. } | Snapshot { .. } | SnapshotAll { .. } | DeleteSnapshot { .. } => true,
             Serve { .. } | RollBack { .. } | MakePool { .. } | DeletePool | AddSpare { .. } | RemoveSpare => true,
@@ -276,7 +279,14 @@ impl Dice {
                 overcommit: [100, 150, 300][self.below(3) as usize],
                 reserve: self.of(3) * 5,
             },
-            39..=43 => Step::Allow {
+            39..=40 => Step::Publish {
+                name,
+                node: self.of(2),
+                to: self.of(4),
+                alone: self.coin(),
+            },
+            43 => Step::Unpublish { name, node: self.of(2) },
+            41..=42 => Step::Allow {
                 name,
                 client: self.of(3),
                 read_only: self.coin(),

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_model::{
-    Bytes, Client, Labels, Layout, Owner, Pool, Schedule, ScrubEvery, SnapshotId, VolumeId, VolumeOptions, VolumeSource,
+    Bytes, Client, Labels, Layout, NodeAccess, NodeName, Owner, Pool, PublishedNode, Schedule, ScrubEvery, SnapshotId,
+    VolumeId, VolumeOptions, VolumeSource,
 };
 
 use crate::support::{Rig, by, path};
@@ -17,6 +18,7 @@ pub(crate) struct Vol {
     pub(crate) id: Option<VolumeId>,
     pub(crate) size: Bytes,
     pub(crate) clients: BTreeSet<Client>,
+    pub(crate) nodes: BTreeMap<NodeName, NodeAccess>,
     pub(crate) files: Files,
     pub(crate) options: VolumeOptions,
     pub(crate) labels: Labels,
@@ -131,6 +133,7 @@ impl World {
                 id: Some(volume.id),
                 size: volume.size,
                 clients: volume.clients.iter().copied().collect(),
+                nodes: volume.nodes.into_iter().map(access_of).collect(),
                 files: seen.into_iter().collect(),
                 options: volume.options,
                 labels: volume.labels,
@@ -146,6 +149,7 @@ impl World {
                 id: Some(volume.id),
                 size: volume.size,
                 clients: BTreeSet::new(),
+                nodes: BTreeMap::new(),
                 files: files(volume.id.to_string()),
                 options: VolumeOptions::default(),
                 labels: volume.labels,
@@ -241,13 +245,22 @@ impl World {
             .snapshots
             .iter()
             .filter(|s| id.starts_with("snap-") && is(s.id.map(|id| id.to_string())));
-        let all = volumes.map(|v| &v.clients).chain(snapshots.map(|s| &s.clients));
-        if self.away {
-            BTreeSet::new()
-        } else {
-            all.flatten().copied().collect()
-        }
+        let of_volumes = volumes.flat_map(|v| {
+            let nodes = v.nodes.values().map(|node| (&node.addresses[..], node.read_only));
+            cistern_model::peers(v.clients.iter().copied(), nodes)
+        });
+        let all = of_volumes.chain(snapshots.flat_map(|s| s.clients.iter().copied()));
+        if self.away { BTreeSet::new() } else { all.collect() }
     }
+}
+
+fn access_of(node: PublishedNode) -> (NodeName, NodeAccess) {
+    let access = NodeAccess {
+        addresses: node.addresses,
+        read_only: node.read_only,
+        alone: node.alone,
+    };
+    (node.name, access)
 }
 
 impl Vol {
