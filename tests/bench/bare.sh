@@ -30,7 +30,7 @@ make() {
     step lvcreate lvcreate --config "$config" --type thin --activate y --setactivationskip n --wipesignatures n \
         --virtualsize ${size}b --name "$lv" --thinpool "$vg/data"
     step mkfs.xfs mkfs.xfs -q -K -b size=4096 -s size=4096 \
-        -m crc=1,finobt=1,rmapbt=1,reflink=1,bigtime=1,inobtcount=1 -d size=$size,agcount=4,noalign \
+        -m crc=1,finobt=1,rmapbt=1,reflink=1,bigtime=1,inobtcount=1 -d size=$size,agcount=2,noalign \
         -i size=512,sparse=1,nrext64=1,exchange=0 -n version=2,ftype=1,parent=0 \
         -l internal=1,version=2,lazy-count=1 "/dev/$vg/$lv"
     mkdir -p "$at"
