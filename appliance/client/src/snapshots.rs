@@ -22,27 +22,37 @@ pub struct SnapshotQuery {
 }
 
 impl Client {
+    /// One page of snapshots.
+    pub async fn snapshots(
+        &self,
+        query: &SnapshotQuery,
+        limit: usize,
+        from: Option<&str>,
+    ) -> Result<Page<Snapshot>, ClientError> {
+        let (volume, limit) = (query.volume.map(|id| id.to_string()), limit.to_string());
+        let pairs = [
+            ("pool", query.pool.as_deref()),
+            ("volume", volume.as_deref()),
+            ("name", query.name.as_deref()),
+            ("sizes", query.sizes.then_some("true")),
+            ("limit", Some(limit.as_str())),
+            ("continue", from),
+        ];
+        let pairs: Vec<_> = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
+        let request = self.request(Method::GET, &["v1", "snapshots"]).query(&pairs);
+        let (_, body) = self.send(request).await?;
+        self.parse(&body)
+    }
+
     /// All snapshots, page by page. One that is made or deleted meanwhile may or may not be among them.
     pub async fn all_snapshots(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>, ClientError> {
         let mut all = Vec::new();
         let mut from: Option<String> = None;
         loop {
-            let volume = query.volume.map(|id| id.to_string());
-            let pairs = [
-                ("pool", query.pool.as_deref()),
-                ("volume", volume.as_deref()),
-                ("name", query.name.as_deref()),
-                ("sizes", query.sizes.then_some("true")),
-                ("limit", Some("1000")),
-                ("continue", from.as_deref()),
-            ];
-            let pairs: Vec<_> = pairs
-                .into_iter()
-                .filter_map(|(key, value)| Some((key, value?)))
-                .collect();
-            let request = self.request(Method::GET, &["v1", "snapshots"]).query(&pairs);
-            let (_, body) = self.send(request).await?;
-            let page: Page<Snapshot> = self.parse(&body)?;
+            let page = self.snapshots(query, 1000, from.as_deref()).await?;
             all.extend(page.items);
             match page.next {
                 // The same mark again would never end.

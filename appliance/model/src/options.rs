@@ -101,6 +101,21 @@ impl VolumeOptionsChange {
         }
     }
 
+    /// This change and then that one.
+    pub fn and_then(self, then: VolumeOptionsChange) -> VolumeOptionsChange {
+        VolumeOptionsChange {
+            squash: then.squash.or(self.squash),
+            anonymous_uid: then.anonymous_uid.or(self.anonymous_uid),
+            anonymous_gid: then.anonymous_gid.or(self.anonymous_gid),
+            read_only: then.read_only.or(self.read_only),
+            root_uid: then.root_uid.or(self.root_uid),
+            root_gid: then.root_gid.or(self.root_gid),
+            root_mode: then.root_mode.or(self.root_mode),
+            security: then.security.or(self.security),
+            transport_security: then.transport_security.or(self.transport_security),
+        }
+    }
+
     /// Whether the root directory is to be given its owner, group and mode.
     pub const fn names_root(&self) -> bool {
         self.root_uid.is_some() || self.root_gid.is_some() || self.root_mode.is_some()

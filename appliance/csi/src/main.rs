@@ -1,0 +1,202 @@
+//! cistern-csi: controller, node or both, on a Unix socket.
+
+use std::net::IpAddr;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use cistern_client::Timeouts;
+use cistern_csi::controller::Controller;
+use cistern_csi::csi;
+use cistern_csi::identity::{DRIVER, Identity};
+use cistern_csi::node::Node;
+use cistern_csi::nodes::{Addresses, Cluster, Named};
+use cistern_csi::registration::{self, registration_server};
+use cistern_csi::registry::Registry;
+use cistern_model::NodeName;
+use clap::Parser;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+
+/// Kubernetes' plugin for Cistern's appliances.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The socket that sidecars and kubelet speak to
+    #[arg(long, value_name = "PATH", default_value = "/csi/csi.sock")]
+    endpoint: String,
+    /// Answers for the controller, with the appliances of this folder
+    #[arg(long, value_name = "FOLDER")]
+    appliances: Option<PathBuf>,
+    /// Answers for the node of this name
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    node: Option<NodeName>,
+    /// The node's zone
+    #[arg(long, value_name = "ZONE", requires = "node")]
+    zone: Option<String>,
+    /// Appliances are near to the nodes of their zone only
+    #[arg(long)]
+    zones: bool,
+    /// A node and from where it mounts, in place of the cluster's Node objects
+    #[arg(long = "node-address", value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = named)]
+    node_addresses: Vec<(NodeName, Vec<IpAddr>)>,
+    /// Makes the node known to its kubelet by a socket in this folder
+    #[arg(long, value_name = "FOLDER", requires = "node")]
+    register_in: Option<PathBuf>,
+    /// The socket's path as kubelet sees it
+    #[arg(long, value_name = "PATH", requires = "register_in")]
+    endpoint_for_kubelet: Option<String>,
+}
+
+fn named(text: &str) -> std::result::Result<(NodeName, Vec<IpAddr>), String> {
+    let (name, addresses) = text.split_once('=').ok_or("give NAME=ADDRESS")?;
+    let addresses: std::result::Result<Vec<IpAddr>, _> =
+        addresses.split(',').map(|a| a.trim().parse::<IpAddr>()).collect();
+    Ok((
+        name.parse().map_err(|e| format!("{e}"))?,
+        addresses.map_err(|e| e.to_string())?,
+    ))
+}
+
+/// Shorter than what the sidecars wait: they ask again, and find what was done meanwhile.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(5),
+    request: Duration::from_secs(60),
+};
+/// What a page of a list may weigh.
+const LARGEST_MESSAGE: usize = 16 << 20;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let arguments = Arguments::parse();
+    ensure!(
+        arguments.appliances.is_some() || arguments.node.is_some(),
+        "say what to answer for: --appliances FOLDER (controller), --node NAME (node), or both"
+    );
+    let identity = Identity {
+        controller: arguments.appliances.is_some(),
+        zones: arguments.zones,
+    };
+    let mut routes = Server::builder().add_service(csi::identity_server::IdentityServer::new(identity));
+    if let Some(folder) = &arguments.appliances {
+        let controller = Controller::new(
+            Registry::new(folder.clone(), TIMEOUTS),
+            addresses(&arguments).await?,
+            arguments.zones,
+        );
+        let server = csi::controller_server::ControllerServer::new(controller.clone());
+        routes = routes
+            .add_service(server.max_encoding_message_size(LARGEST_MESSAGE))
+            .add_service(csi::group_controller_server::GroupControllerServer::new(controller));
+    }
+    if let Some(name) = &arguments.node {
+        let node = Node::new(name.clone(), arguments.zone.clone());
+        routes = routes.add_service(csi::node_server::NodeServer::new(node));
+    }
+    let endpoint = PathBuf::from(arguments.endpoint.trim_start_matches("unix://"));
+    let listener = listen(&endpoint)?;
+    if let Some(folder) = &arguments.register_in {
+        let as_seen = arguments
+            .endpoint_for_kubelet
+            .as_ref()
+            .map_or(endpoint.as_path(), Path::new);
+        register(folder, as_seen)?;
+    }
+    tracing::info!(endpoint = %endpoint.display(), "{DRIVER} {}", env!("CARGO_PKG_VERSION"));
+    routes
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asked_to_end()?)
+        .await
+        .context("answering calls")
+}
+
+/// Who knows from where nodes mount.
+async fn addresses(arguments: &Arguments) -> Result<Arc<dyn Addresses>> {
+    if !arguments.node_addresses.is_empty() {
+        return Ok(Arc::new(Named(arguments.node_addresses.iter().cloned().collect())));
+    }
+    let client = kube::Client::try_default().await;
+    let client =
+        client.context("there is no cluster to ask for nodes; outside of one name them with --node-address")?;
+    Ok(Arc::new(Cluster(client)))
+}
+
+/// A socket here, in place of one that a plugin before this one left.
+fn listen(path: &Path) -> Result<UnixListener> {
+    let shown = path.display();
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => anyhow::bail!("{shown} is there, and no socket"),
+        Err(_) => {}
+    }
+    UnixListener::bind(path).with_context(|| format!("listening at {shown}"))
+}
+
+/// Ends with SIGTERM or SIGINT.
+fn asked_to_end() -> Result<impl Future<Output = ()>> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Answers a kubelet that finds the socket in its folder of plugins.
+fn register(folder: &Path, endpoint: &Path) -> Result<()> {
+    let listener = listen(&folder.join(format!("{DRIVER}-reg.sock")))?;
+    let server = registration_server::RegistrationServer::new(Registration {
+        endpoint: endpoint.display().to_string(),
+    });
+    tokio::spawn(async move {
+        let served = Server::builder()
+            .add_service(server)
+            .serve_with_incoming(UnixListenerStream::new(listener));
+        if let Err(error) = served.await {
+            tracing::error!(%error, "kubelet is no longer answered");
+        }
+    });
+    Ok(())
+}
+
+/// What kubelet asks of a plugin that it found.
+struct Registration {
+    endpoint: String,
+}
+
+#[tonic::async_trait]
+impl registration_server::Registration for Registration {
+    async fn get_info(
+        &self,
+        _: Request<registration::InfoRequest>,
+    ) -> Result<Response<registration::PluginInfo>, Status> {
+        Ok(Response::new(registration::PluginInfo {
+            r#type: "CSIPlugin".to_owned(),
+            name: DRIVER.to_owned(),
+            endpoint: self.endpoint.clone(),
+            supported_versions: vec!["1.0.0".to_owned()],
+        }))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        request: Request<registration::RegistrationStatus>,
+    ) -> Result<Response<registration::RegistrationStatusResponse>, Status> {
+        let status = request.into_inner();
+        if status.plugin_registered {
+            tracing::info!("kubelet knows this node's plugin");
+        } else {
+            tracing::error!(error = status.error, "kubelet refuses this plugin");
+        }
+        Ok(Response::new(registration::RegistrationStatusResponse {}))
+    }
+}

@@ -1,0 +1,73 @@
+//! What goes wrong, as gRPC's codes. Invariant: the sidecars act on codes alone, and the same code means another thing to each
+//! of them; so a code is chosen here, once, for what is being asked. The words are the appliance's, because they end in the
+//! events of a claim.
+
+use cistern_client::ClientError;
+use cistern_model::ErrorKind;
+use tonic::{Code, Status};
+
+use crate::handle::ApplianceId;
+
+/// What was being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Something is to be made. No space: the provisioner looks elsewhere.
+    Make,
+    /// Something is to grow. No space: the resizer takes `RESOURCE_EXHAUSTED` for "still being done", and `OUT_OF_RANGE` for
+    /// what cannot be.
+    Grow,
+    /// Anything else.
+    Other,
+}
+
+/// The status of a request that cannot be.
+pub fn invalid(why: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(why.to_string())
+}
+
+/// The status of what an appliance refused or failed to do.
+pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Status {
+    let code = match (error.kind(), asked) {
+        (ErrorKind::Invalid, _) | (ErrorKind::TooLarge, _) => Code::InvalidArgument,
+        (ErrorKind::NotFound, _) => Code::NotFound,
+        (ErrorKind::NameTaken, _) => Code::AlreadyExists,
+        (ErrorKind::Conflict | ErrorKind::DiskInUse, _) => Code::FailedPrecondition,
+        (ErrorKind::NoSpace, Asked::Grow) => Code::OutOfRange,
+        (ErrorKind::NoSpace, Asked::Make | Asked::Other) => Code::ResourceExhausted,
+        // Whether it was done is not known, and it is asked again.
+        (ErrorKind::TimedOut, _) => Code::DeadlineExceeded,
+        (ErrorKind::Unavailable | ErrorKind::TooManyRequests, _) => Code::Unavailable,
+        // A token can be given anew, and then what is asked again succeeds.
+        (ErrorKind::Unauthenticated, _) => Code::Unauthenticated,
+        (ErrorKind::Forbidden, _) => Code::PermissionDenied,
+        (ErrorKind::Internal, _) => Code::Internal,
+    };
+    let way_out = match error.kind() {
+        ErrorKind::Unauthenticated => {
+            "; put a token of role provisioner and the certificate's fingerprint into the plugin's Secret anew"
+        }
+        ErrorKind::NoSpace => {
+            "; delete volumes or snapshots there, add disks to the pool, or name another pool in the class"
+        }
+        _ => "",
+    };
+    Status::new(code, format!("appliance {appliance}: {error}{way_out}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cistern_model::Problem;
+
+    use super::*;
+
+    #[test]
+    fn no_space_is_told_so_that_each_sidecar_does_what_it_should() {
+        let full = ClientError::Problem(Problem::new(ErrorKind::NoSpace, "pool tank has 1 GiB left"));
+        let rack = "rack-1".parse().unwrap();
+        assert_eq!(status(Asked::Make, &rack, &full).code(), Code::ResourceExhausted);
+        assert_eq!(status(Asked::Grow, &rack, &full).code(), Code::OutOfRange);
+        let told = status(Asked::Make, &rack, &full);
+        assert!(told.message().contains("rack-1") && told.message().contains("pool tank has 1 GiB left"));
+        assert!(told.message().contains("add disks"));
+    }
+}

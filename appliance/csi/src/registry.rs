@@ -1,0 +1,202 @@
+//! The appliances that the plugin may use: one TOML file each in a folder, which in a cluster is a mounted Secret.
+//!
+//! Invariant: what stands in the folder now is what counts; a file that cannot be read keeps none of the others from being
+//! used, and is told to who asks for its appliance.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use cistern_client::{Client, Endpoint, Fingerprint, Timeouts};
+use serde::Deserialize;
+
+use crate::handle::ApplianceId;
+
+/// What a file says of its appliance; its name without `.toml` is the appliance's id.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Entry {
+    /// Where its API is: `https://storage.example:8443`.
+    pub url: String,
+    /// The secret of a token of role provisioner.
+    pub token: String,
+    /// The fingerprint of its certificate, as its console shows it.
+    pub fingerprint: String,
+    /// Where nodes mount from: a name or an address; the URL's, if not given.
+    #[serde(default)]
+    pub nfs: Option<String>,
+    /// In which zone of the cluster it is.
+    #[serde(default)]
+    pub zone: Option<String>,
+}
+
+/// An appliance that can be asked.
+#[derive(Debug, Clone)]
+pub struct Appliance {
+    /// Its id.
+    pub id: ApplianceId,
+    /// How to ask it.
+    pub client: Client,
+    /// Where nodes mount from.
+    pub nfs: String,
+    /// In which zone it is.
+    pub zone: Option<String>,
+}
+
+/// A file that says nothing that can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {why}", .file.display())]
+pub struct Unusable {
+    /// Which file.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The folder, and the clients that were made of it.
+#[derive(Debug)]
+pub struct Registry {
+    folder: PathBuf,
+    timeouts: Timeouts,
+    /// By the files' names.
+    known: Mutex<BTreeMap<String, Known>>,
+}
+
+/// A file as it was read last.
+#[derive(Debug)]
+struct Known {
+    text: String,
+    made: Result<Appliance, Unusable>,
+}
+
+impl Registry {
+    /// Of this folder. Nothing is read yet.
+    pub fn new(folder: PathBuf, timeouts: Timeouts) -> Self {
+        Registry {
+            folder,
+            timeouts,
+            known: Mutex::default(),
+        }
+    }
+
+    /// What stands there now, by the files' names; connections of entries that did not change are kept.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn read(&self) -> io::Result<Vec<Result<Appliance, Unusable>>> {
+        let mut texts = BTreeMap::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|name| name.to_str());
+            // A mounted Secret has folders beside its files, whose names begin with two dots.
+            if let (Some(name), Some("toml")) = (name, path.extension().and_then(|e| e.to_str())) {
+                texts.insert(name.to_owned(), fs::read_to_string(&path));
+            }
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|name, _| texts.contains_key(name));
+        for (name, text) in texts {
+            let file = self.folder.join(format!("{name}.toml"));
+            match text {
+                Ok(text) if known.get(&name).is_some_and(|known| known.text == text) => {}
+                Ok(text) => {
+                    let made = self.appliance(&name, &file, &text);
+                    known.insert(name, Known { text, made });
+                }
+                Err(error) => {
+                    let why = error.to_string();
+                    known.insert(
+                        name,
+                        Known {
+                            text: String::new(),
+                            made: Err(Unusable { file, why }),
+                        },
+                    );
+                }
+            }
+        }
+        Ok(known.values().map(|known| known.made.clone()).collect())
+    }
+
+    fn appliance(&self, name: &str, file: &Path, text: &str) -> Result<Appliance, Unusable> {
+        let refuse = |why: String| Unusable {
+            file: file.to_owned(),
+            why,
+        };
+        let id: ApplianceId = name
+            .parse()
+            .map_err(|e: cistern_model::Invalid| refuse(e.to_string()))?;
+        // The error would show the line, and with it perhaps the token.
+        let entry: Entry = toml::from_str(text).map_err(|e| refuse(e.message().to_owned()))?;
+        let fingerprint: Fingerprint = entry.fingerprint.parse().map_err(|e| refuse(format!("{e}")))?;
+        let endpoint = Endpoint::https(&entry.url, fingerprint).map_err(|e| refuse(e.to_string()))?;
+        let nfs = match (&entry.nfs, &endpoint) {
+            (Some(nfs), _) => nfs.clone(),
+            (None, Endpoint::Https { url, .. }) => url.host_str().unwrap_or_default().to_owned(),
+            (None, Endpoint::Unix(_)) => String::new(),
+        };
+        let client = Client::with_timeouts(&endpoint, Some(entry.token.trim().to_owned()), self.timeouts);
+        Ok(Appliance {
+            id,
+            client: client.map_err(|e| refuse(e.to_string()))?,
+            nfs: nfs.trim_matches(['[', ']']).to_owned(),
+            zone: entry.zone,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINT: &str = "0f8fad5bd9cb469fa16570867728950e0f8fad5bd9cb469fa16570867728950e";
+
+    fn entry(url: &str, more: &str) -> String {
+        format!("url = \"{url}\"\ntoken = \"secret\"\nfingerprint = \"{PRINT}\"\n{more}")
+    }
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = Registry::new(folder.path().to_owned(), Timeouts::default());
+        (folder, registry)
+    }
+
+    #[test]
+    fn each_file_is_an_appliance_and_a_bad_one_keeps_no_other_from_being_used() {
+        let (folder, registry) = registry();
+        let put = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        put("rack-1.toml", &entry("https://storage.example:8443", "zone = \"a\"\n"));
+        put("rack-2.toml", &entry("https://[fd00::5]:8443", ""));
+        put("rack-3.toml", &entry("http://storage.example", ""));
+        put("Rack.toml", &entry("https://a:1", ""));
+        put("rack-4.toml", "token = \"secret\nurl = 5");
+        put("notes.txt", "no appliance");
+        let read = registry.read().unwrap();
+        let good: Vec<(&str, &str)> = read.iter().flatten().map(|a| (a.id.as_str(), a.nfs.as_str())).collect();
+        assert_eq!(good, [("rack-1", "storage.example"), ("rack-2", "fd00::5")]);
+        let bad: Vec<String> = read
+            .iter()
+            .filter_map(|r| r.as_ref().err())
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(bad.len(), 3);
+        assert!(bad.iter().all(|told| !told.contains("secret")), "{bad:?}");
+    }
+
+    #[test]
+    fn what_changes_counts_at_once() {
+        let (folder, registry) = registry();
+        let file = folder.path().join("a.toml");
+        assert!(registry.read().unwrap().is_empty());
+        fs::write(&file, entry("https://one:8443", "")).unwrap();
+        assert_eq!(registry.read().unwrap()[0].as_ref().unwrap().nfs, "one");
+        fs::write(&file, entry("https://one:8443", "nfs = \"10.0.0.5\"\n")).unwrap();
+        assert_eq!(registry.read().unwrap()[0].as_ref().unwrap().nfs, "10.0.0.5");
+        fs::remove_file(&file).unwrap();
+        assert!(registry.read().unwrap().is_empty());
+        drop(folder);
+        assert!(registry.read().is_err());
+    }
+}

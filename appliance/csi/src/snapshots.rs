@@ -1,0 +1,264 @@
+//! Snapshots, single ones and groups.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use cistern_client::SnapshotQuery;
+use cistern_model::{GroupSnapshotRequest, Snapshot, SnapshotRequest, SnapshotState, VolumeId};
+use tonic::{Code, Request, Response, Status};
+
+use crate::appliances::{self, answered};
+use crate::controller::{Controller, signed};
+use crate::csi;
+use crate::handle::{ApplianceId, SnapshotHandle, VolumeHandle};
+use crate::lists::Page;
+use crate::refusal::{Asked, invalid};
+use crate::registry::Appliance;
+
+pub(crate) fn model(appliance: &ApplianceId, snapshot: &Snapshot) -> csi::Snapshot {
+    let created: SystemTime = snapshot.created.into();
+    csi::Snapshot {
+        size_bytes: signed(snapshot.size),
+        snapshot_id: SnapshotHandle {
+            appliance: appliance.clone(),
+            object: snapshot.id,
+        }
+        .to_string(),
+        source_volume_id: VolumeHandle {
+            appliance: appliance.clone(),
+            object: snapshot.volume,
+        }
+        .to_string(),
+        creation_time: Some(created.into()),
+        ready_to_use: snapshot.state == SnapshotState::Ready,
+        group_snapshot_id: snapshot
+            .group
+            .map(|group| format!("{appliance}:group-{}", group.simple()))
+            .unwrap_or_default(),
+    }
+}
+
+pub(crate) async fn create(
+    controller: &Controller,
+    request: csi::CreateSnapshotRequest,
+) -> Result<csi::CreateSnapshotResponse, Status> {
+    if request.name.is_empty() {
+        return Err(invalid("the snapshot's name is missing"));
+    }
+    if let Some(key) = request
+        .parameters
+        .keys()
+        .find(|key| !key.starts_with("csi.storage.k8s.io/"))
+    {
+        return Err(invalid(format!("parameter {key}: a snapshot class has no parameters")));
+    }
+    let handle: VolumeHandle = appliances::handle("volume", &request.source_volume_id)?;
+    let name = request.name.parse().map_err(invalid)?;
+    let _working = controller.begin(&format!("snapshot {}", request.name))?;
+    let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
+    // A snapshot's name is unique among its volume's here, and in the whole driver for CSI.
+    let query = SnapshotQuery {
+        name: Some(request.name.clone()),
+        ..SnapshotQuery::default()
+    };
+    let same = answered(Asked::Make, &appliance, appliance.client.all_snapshots(&query).await)?;
+    if let Some(other) = same
+        .iter()
+        .find(|there| there.volume != handle.object && there.group.is_none())
+    {
+        return Err(Status::already_exists(format!(
+            "snapshot {} is of volume {} already",
+            request.name, other.volume_name
+        )));
+    }
+    let wanted = SnapshotRequest { name };
+    let made = appliance.client.create_snapshot(handle.object, &wanted).await;
+    let made = answered(Asked::Make, &appliance, made)?;
+    Ok(csi::CreateSnapshotResponse {
+        snapshot: Some(model(&appliance.id, &made.object)),
+    })
+}
+
+pub(crate) async fn delete(controller: &Controller, id: &str) -> Result<(), Status> {
+    if id.is_empty() {
+        return Err(invalid("the snapshot's id is missing"));
+    }
+    let Ok(handle) = id.parse::<SnapshotHandle>() else {
+        return Ok(());
+    };
+    let _working = controller.begin(&format!("snapshot {id}"))?;
+    let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
+    let deleted = appliance.client.delete_snapshot(handle.object).await;
+    appliances::gone(answered(Asked::Other, &appliance, deleted))
+}
+
+pub(crate) async fn show(controller: &Controller, id: &str) -> Result<csi::Snapshot, Status> {
+    let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
+    let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
+    let found = answered(
+        Asked::Other,
+        &appliance,
+        appliance.client.snapshot(handle.object, false).await,
+    )?;
+    Ok(model(&appliance.id, &found))
+}
+
+pub(crate) async fn list(
+    controller: &Controller,
+    request: csi::ListSnapshotsRequest,
+) -> Result<csi::ListSnapshotsResponse, Status> {
+    let entry = |snapshot: csi::Snapshot| csi::list_snapshots_response::Entry {
+        snapshot: Some(snapshot),
+    };
+    if !request.snapshot_id.is_empty() {
+        let found = match show(controller, &request.snapshot_id).await {
+            Err(status) if status.code() == Code::NotFound => None,
+            other => Some(other?),
+        };
+        let of =
+            |s: &csi::Snapshot| request.source_volume_id.is_empty() || s.source_volume_id == request.source_volume_id;
+        return Ok(csi::ListSnapshotsResponse {
+            entries: found.into_iter().filter(of).map(entry).collect(),
+            next_token: String::new(),
+        });
+    }
+    let (of, all): (Option<VolumeId>, Vec<Appliance>) = match request.source_volume_id.as_str() {
+        "" => (None, appliances::all(&controller.registry)?),
+        text => match text.parse::<VolumeHandle>() {
+            Ok(handle) => (
+                Some(handle.object),
+                vec![appliances::of_id(&controller.registry, &handle.appliance)?],
+            ),
+            // A volume that is none of ours has no snapshots.
+            Err(_) => return Ok(csi::ListSnapshotsResponse::default()),
+        },
+    };
+    let mut page = Page::begin(request.max_entries, &request.starting_token, &all)?;
+    while let Some((appliance, limit, from)) = page.next_part() {
+        let query = SnapshotQuery {
+            volume: of,
+            ..SnapshotQuery::default()
+        };
+        let got = appliance.client.snapshots(&query, limit, from.as_deref()).await;
+        let got = crate::lists::answered(appliance, from.as_deref(), got)?;
+        page.add(got.items.iter().map(|s| entry(model(&appliance.id, s))), got.next);
+    }
+    let (entries, next_token) = page.end();
+    Ok(csi::ListSnapshotsResponse { entries, next_token })
+}
+
+/// The group controller.
+#[tonic::async_trait]
+impl csi::group_controller_server::GroupController for Controller {
+    async fn group_controller_get_capabilities(
+        &self,
+        _: Request<csi::GroupControllerGetCapabilitiesRequest>,
+    ) -> Result<Response<csi::GroupControllerGetCapabilitiesResponse>, Status> {
+        use csi::group_controller_service_capability::{Rpc, Type, rpc};
+        Ok(Response::new(csi::GroupControllerGetCapabilitiesResponse {
+            capabilities: vec![csi::GroupControllerServiceCapability {
+                r#type: Some(Type::Rpc(Rpc {
+                    r#type: rpc::Type::CreateDeleteGetVolumeGroupSnapshot.into(),
+                })),
+            }],
+        }))
+    }
+
+    async fn create_volume_group_snapshot(
+        &self,
+        request: Request<csi::CreateVolumeGroupSnapshotRequest>,
+    ) -> Result<Response<csi::CreateVolumeGroupSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        if request.name.is_empty() || request.source_volume_ids.is_empty() {
+            return Err(invalid("the group's name or its volumes are missing"));
+        }
+        let handles = request
+            .source_volume_ids
+            .iter()
+            .map(|id| appliances::handle("volume", id));
+        let handles: Vec<VolumeHandle> = handles.collect::<Result<_, _>>()?;
+        let first = handles[0].appliance.clone();
+        if let Some(other) = handles.iter().find(|handle| handle.appliance != first) {
+            return Err(invalid(format!(
+                "a group's volumes lie on one appliance; {} is on {}, not on {first}",
+                other.object, other.appliance
+            )));
+        }
+        let _working = self.begin(&format!("group {}", request.name))?;
+        let appliance = appliances::of_id(&self.registry, &first)?;
+        let wanted = GroupSnapshotRequest {
+            name: request.name.parse().map_err(invalid)?,
+            volumes: handles.iter().map(|handle| handle.object).collect(),
+        };
+        let made = answered(
+            Asked::Make,
+            &appliance,
+            appliance.client.create_group_snapshot(&wanted).await,
+        )?;
+        group(&appliance, made.object).map(|group| {
+            Response::new(csi::CreateVolumeGroupSnapshotResponse {
+                group_snapshot: Some(group),
+            })
+        })
+    }
+
+    async fn delete_volume_group_snapshot(
+        &self,
+        request: Request<csi::DeleteVolumeGroupSnapshotRequest>,
+    ) -> Result<Response<csi::DeleteVolumeGroupSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        if request.group_snapshot_id.is_empty() {
+            return Err(invalid("the group's id is missing"));
+        }
+        for id in &request.snapshot_ids {
+            delete(self, id).await?;
+        }
+        Ok(Response::new(csi::DeleteVolumeGroupSnapshotResponse {}))
+    }
+
+    async fn get_volume_group_snapshot(
+        &self,
+        request: Request<csi::GetVolumeGroupSnapshotRequest>,
+    ) -> Result<Response<csi::GetVolumeGroupSnapshotResponse>, Status> {
+        let request = request.into_inner();
+        if request.group_snapshot_id.is_empty() {
+            return Err(invalid("the group's id is missing"));
+        }
+        let mut by_appliance: BTreeMap<ApplianceId, Vec<Snapshot>> = BTreeMap::new();
+        for id in &request.snapshot_ids {
+            let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
+            let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
+            let found = answered(
+                Asked::Other,
+                &appliance,
+                appliance.client.snapshot(handle.object, false).await,
+            )?;
+            by_appliance.entry(handle.appliance).or_default().push(found);
+        }
+        let Some((id, all)) = by_appliance.into_iter().next() else {
+            return Err(Status::not_found(format!(
+                "there is no group {}",
+                request.group_snapshot_id
+            )));
+        };
+        let appliance = appliances::of_id(&self.registry, &id)?;
+        group(&appliance, all).map(|group| {
+            Response::new(csi::GetVolumeGroupSnapshotResponse {
+                group_snapshot: Some(group),
+            })
+        })
+    }
+}
+
+fn group(appliance: &Appliance, all: Vec<Snapshot>) -> Result<csi::VolumeGroupSnapshot, Status> {
+    let models: Vec<csi::Snapshot> = all.iter().map(|snapshot| model(&appliance.id, snapshot)).collect();
+    let first = models
+        .first()
+        .ok_or_else(|| Status::internal("the appliance made a group without snapshots"))?;
+    Ok(csi::VolumeGroupSnapshot {
+        group_snapshot_id: first.group_snapshot_id.clone(),
+        creation_time: first.creation_time,
+        ready_to_use: models.iter().all(|snapshot| snapshot.ready_to_use),
+        snapshots: models,
+    })
+}
