@@ -111,9 +111,9 @@ fn try_all((name, layout, prelude, step): &Case, failed: &mut Vec<String>) -> Ve
     for step in *prelude {
         before.take(step, &Mishap::Calm);
     }
-    let mut rows = rows(&before, step);
+    let mut tried = rows(&before, step);
     let mut change = 0;
-    for (number, row) in rows.iter_mut().enumerate() {
+    for (number, row) in tried.iter_mut().enumerate() {
         let call = u8::try_from(number + 1).unwrap();
         change += u8::from(row.cells[0].is_some());
         for (column, cell) in row.cells.iter_mut().enumerate() {
@@ -150,9 +150,18 @@ fn try_all((name, layout, prelude, step): &Case, failed: &mut Vec<String>) -> Ve
                     ));
                 }
             }
+            // And one that was recorded on a busy machine may be none of those that come: it cannot be met then.
+            let again = || {
+                rows(&before, step)
+                    .get(number)
+                    .is_some_and(|again| again.call == row.call)
+            };
+            if *count == 0 && !(0..10).all(|_| again()) {
+                *cell = None;
+            }
         }
     }
-    rows
+    tried
 }
 
 #[test]
