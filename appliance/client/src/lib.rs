@@ -9,6 +9,7 @@
 mod error;
 mod events;
 mod growth;
+mod pages;
 mod pin;
 mod routes;
 mod snapshots;

@@ -10,6 +10,7 @@ use cistern_model::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::pages::PAGE;
 use crate::{Client, ClientError};
 
 /// What came of a request to make something.
@@ -40,9 +41,6 @@ pub struct VolumeQuery {
     /// Those with all of these labels: `KEY=VALUE`, line feeds between them.
     pub label: Option<String>,
 }
-
-/// The most that one page gives.
-const PAGE: usize = 1000;
 
 impl Client {
     /// The appliance itself.
@@ -155,42 +153,22 @@ impl Client {
         limit: usize,
         from: Option<&str>,
     ) -> Result<Page<Volume>, ClientError> {
-        let limit = limit.to_string();
-        let pairs = [
+        let asked = [
             ("pool", query.pool.as_deref()),
             ("name", query.name.as_deref()),
             ("label", query.label.as_deref()),
-            ("limit", Some(limit.as_str())),
-            ("continue", from),
         ];
-        let pairs: Vec<_> = pairs
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect();
-        let (_, body) = self
-            .send(self.request(Method::GET, &["v1", "volumes"]).query(&pairs))
-            .await?;
-        self.parse(&body)
+        self.page(&["v1", "volumes"], &asked, limit, from).await
     }
 
     /// All volumes, page by page. One that is made or deleted meanwhile may or may not be among them.
     pub async fn all_volumes(&self, query: &VolumeQuery) -> Result<Vec<Volume>, ClientError> {
-        let mut all = Vec::new();
-        let mut from: Option<String> = None;
+        let (mut all, mut from) = (Vec::new(), None);
         loop {
             let page = self.volumes(query, PAGE, from.as_deref()).await?;
-            all.extend(page.items);
-            match page.next {
-                // The same mark again would never end.
-                Some(next) if from.as_ref() != Some(&next) => from = Some(next),
-                Some(_) => {
-                    let why = "a list continues where it began".to_owned();
-                    return Err(ClientError::Answer {
-                        endpoint: self.endpoint().to_owned(),
-                        why,
-                    });
-                }
-                None => return Ok(all),
+            from = self.follow(page, from.as_ref(), &mut all)?;
+            if from.is_none() {
+                return Ok(all);
             }
         }
     }

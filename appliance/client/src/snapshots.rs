@@ -6,6 +6,7 @@ use cistern_model::{
 };
 use reqwest::{Method, StatusCode};
 
+use crate::pages::PAGE;
 use crate::{Client, ClientError, Created};
 
 /// Which snapshots are meant.
@@ -29,42 +30,24 @@ impl Client {
         limit: usize,
         from: Option<&str>,
     ) -> Result<Page<Snapshot>, ClientError> {
-        let (volume, limit) = (query.volume.map(|id| id.to_string()), limit.to_string());
-        let pairs = [
+        let volume = query.volume.map(|id| id.to_string());
+        let asked = [
             ("pool", query.pool.as_deref()),
             ("volume", volume.as_deref()),
             ("name", query.name.as_deref()),
             ("sizes", query.sizes.then_some("true")),
-            ("limit", Some(limit.as_str())),
-            ("continue", from),
         ];
-        let pairs: Vec<_> = pairs
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect();
-        let request = self.request(Method::GET, &["v1", "snapshots"]).query(&pairs);
-        let (_, body) = self.send(request).await?;
-        self.parse(&body)
+        self.page(&["v1", "snapshots"], &asked, limit, from).await
     }
 
     /// All snapshots, page by page. One that is made or deleted meanwhile may or may not be among them.
     pub async fn all_snapshots(&self, query: &SnapshotQuery) -> Result<Vec<Snapshot>, ClientError> {
-        let mut all = Vec::new();
-        let mut from: Option<String> = None;
+        let (mut all, mut from) = (Vec::new(), None);
         loop {
-            let page = self.snapshots(query, 1000, from.as_deref()).await?;
-            all.extend(page.items);
-            match page.next {
-                // The same mark again would never end.
-                Some(next) if from.as_ref() != Some(&next) => from = Some(next),
-                Some(_) => {
-                    let why = "a list continues where it began".to_owned();
-                    return Err(ClientError::Answer {
-                        endpoint: self.endpoint().to_owned(),
-                        why,
-                    });
-                }
-                None => return Ok(all),
+            let page = self.snapshots(query, PAGE, from.as_deref()).await?;
+            from = self.follow(page, from.as_ref(), &mut all)?;
+            if from.is_none() {
+                return Ok(all);
             }
         }
     }

@@ -6,23 +6,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cistern_client::VolumeQuery;
-use cistern_model::{
-    Bytes, MINIMUM_VOLUME, NodeName, Pool, PoolState, Volume, VolumeChange, VolumeRequest, VolumeSource, VolumeState,
-};
+use cistern_model::{Bytes, MINIMUM_VOLUME, NodeName, Pool, PoolState, VolumeChange, VolumeRequest, VolumeSource};
 use tonic::{Code, Request, Response, Status};
 
 use crate::access::Access;
-use crate::appliances::{self, ZONE, answered};
+use crate::appliances::{self, answered};
 use crate::csi;
 use crate::csi::controller_service_capability::rpc::Type as Capability;
 use crate::csi::volume_content_source::Type as Source;
 use crate::handle::{SnapshotHandle, VolumeHandle};
-use crate::inflight::{InFlight, Working};
+use crate::inflight::InFlight;
 use crate::lists;
+use crate::models::{condition, signed};
 use crate::nodes::Addresses;
 use crate::parameters::{Class, Mutable};
+use crate::placement::size;
 use crate::refusal::{Asked, invalid};
-use crate::registry::{Appliance, Registry};
+use crate::registry::Registry;
 use crate::snapshots;
 
 /// What a volume is where a claim says nothing.
@@ -70,177 +70,6 @@ impl Controller {
             zones,
         }
     }
-
-    pub(crate) fn begin(&self, on: &str) -> Result<Working, Status> {
-        let begun = self.in_flight.begin(on);
-        begun.ok_or_else(|| {
-            Status::aborted(format!(
-                "something is being done with {on}; ask again when that is done"
-            ))
-        })
-    }
-
-    fn model(&self, appliance: &Appliance, volume: &Volume) -> csi::Volume {
-        let source = volume.source.map(|source| csi::VolumeContentSource {
-            r#type: Some(match source {
-                VolumeSource::Snapshot(object) => Source::Snapshot(csi::volume_content_source::SnapshotSource {
-                    snapshot_id: SnapshotHandle {
-                        appliance: appliance.id.clone(),
-                        object,
-                    }
-                    .to_string(),
-                }),
-                VolumeSource::Volume(object) => Source::Volume(csi::volume_content_source::VolumeSource {
-                    volume_id: handle(appliance, object).to_string(),
-                }),
-            }),
-        });
-        csi::Volume {
-            capacity_bytes: signed(volume.size),
-            volume_id: handle(appliance, volume.id).to_string(),
-            volume_context: BTreeMap::from([(PATH.to_owned(), volume.export.path.clone())])
-                .into_iter()
-                .collect(),
-            content_source: source,
-            accessible_topology: self.topology(appliance),
-        }
-    }
-
-    fn topology(&self, appliance: &Appliance) -> Vec<csi::Topology> {
-        let zone = appliance.zone.as_ref().filter(|_| self.zones);
-        let segments = zone.map(|zone| [(ZONE.to_owned(), zone.clone())].into_iter().collect());
-        segments
-            .map(|segments| csi::Topology { segments })
-            .into_iter()
-            .collect()
-    }
-
-    /// The appliances that may have it, the preferred ones first.
-    fn candidates(&self, class: &Class, wanted: Option<&csi::TopologyRequirement>) -> Result<Vec<Appliance>, Status> {
-        let all = appliances::of_class(&self.registry, class.endpoint.as_deref())?;
-        let Some(wanted) = wanted.filter(|_| self.zones) else {
-            return Ok(all);
-        };
-        let segments = |topology: &csi::Topology| topology.segments.clone().into_iter().collect::<BTreeMap<_, _>>();
-        let within = |appliance: &Appliance| {
-            wanted.requisite.is_empty()
-                || wanted
-                    .requisite
-                    .iter()
-                    .any(|t| appliances::is_in(appliance, &segments(t)))
-        };
-        let rank = |appliance: &Appliance| {
-            let preferred = wanted
-                .preferred
-                .iter()
-                .position(|t| appliances::is_in(appliance, &segments(t)));
-            preferred.unwrap_or(usize::MAX)
-        };
-        let mut near: Vec<Appliance> = all.into_iter().filter(within).collect();
-        near.sort_by_key(rank);
-        if near.is_empty() {
-            return Err(Status::resource_exhausted(
-                "no appliance of this class is in a zone that the claim's pod can run in",
-            ));
-        }
-        Ok(near)
-    }
-
-    async fn pool(&self, appliance: &Appliance, class: &Class) -> Result<Pool, Status> {
-        match &class.pool {
-            Some(name) => {
-                answered(Asked::Make, appliance, appliance.client.pool(name.as_str()).await).map_err(|status| {
-                    match status.code() {
-                        Code::NotFound => invalid(format!("parameter pool: {}", status.message())),
-                        _ => status,
-                    }
-                })
-            }
-            None => {
-                let pools = answered(Asked::Make, appliance, appliance.client.pools().await)?;
-                match <[Pool; 1]>::try_from(pools) {
-                    Ok([pool]) => Ok(pool),
-                    Err(pools) => {
-                        let names: Vec<String> = pools.iter().map(|p| p.name.to_string()).collect();
-                        Err(invalid(format!(
-                            "parameter pool is missing, and appliance {} has {} pools: {}",
-                            appliance.id,
-                            names.len(),
-                            names.join(", ")
-                        )))
-                    }
-                }
-            }
-        }
-    }
-
-    /// The volume of this name that was made before, if it was: where there are several candidates it may lie on any.
-    async fn made_before(
-        &self,
-        candidates: &[Appliance],
-        class: &Class,
-        name: &str,
-    ) -> Result<Option<Appliance>, Status> {
-        if candidates.len() < 2 {
-            return Ok(None);
-        }
-        for appliance in candidates {
-            let query = VolumeQuery {
-                pool: class.pool.as_ref().map(ToString::to_string),
-                name: Some(name.to_owned()),
-                label: None,
-            };
-            let found = answered(Asked::Make, appliance, appliance.client.all_volumes(&query).await)?;
-            if !found.is_empty() {
-                return Ok(Some(appliance.clone()));
-            }
-        }
-        Ok(None)
-    }
-}
-
-pub(crate) fn handle(appliance: &Appliance, object: cistern_model::VolumeId) -> VolumeHandle {
-    VolumeHandle {
-        appliance: appliance.id.clone(),
-        object,
-    }
-}
-
-pub(crate) fn signed(bytes: Bytes) -> i64 {
-    i64::try_from(bytes.get()).unwrap_or(i64::MAX)
-}
-
-/// How large a volume is to be, and at most may be.
-fn size(range: Option<&csi::CapacityRange>, usual: Bytes) -> Result<(Bytes, Option<Bytes>), Status> {
-    let Some(range) = range else { return Ok((usual, None)) };
-    let of = |what: &str, value: i64| {
-        u64::try_from(value)
-            .map(Bytes::new)
-            .map_err(|_| invalid(format!("{what} is {value}, which is no size")))
-    };
-    let (required, limit) = (
-        of("required_bytes", range.required_bytes)?,
-        of("limit_bytes", range.limit_bytes)?,
-    );
-    let limit = (limit > Bytes::ZERO).then_some(limit);
-    if limit.is_some_and(|limit| required > limit) {
-        return Err(Status::out_of_range(format!(
-            "at least {required:#} are asked for, and at most {:#}",
-            limit.unwrap_or_default()
-        )));
-    }
-    let wanted = match (required > Bytes::ZERO, limit) {
-        (true, _) => required,
-        (false, Some(limit)) => usual.min(limit),
-        (false, None) => usual,
-    };
-    let wanted = wanted.max(MINIMUM_VOLUME);
-    if let Some(limit) = limit.filter(|limit| wanted > *limit) {
-        return Err(Status::out_of_range(format!(
-            "the smallest volume is {MINIMUM_VOLUME:#}, and at most {limit:#} are asked for"
-        )));
-    }
-    Ok((wanted, limit))
 }
 
 #[tonic::async_trait]
@@ -256,7 +85,7 @@ impl csi::controller_server::Controller for Controller {
         Access::read_all(&request.volume_capabilities)?;
         let mut class = Class::read(&request.parameters.into_iter().collect()).map_err(invalid)?;
         let mutable = Mutable::read(&request.mutable_parameters.into_iter().collect()).map_err(invalid)?;
-        let _working = self.begin(&format!("volume {}", request.name))?;
+        let _working = self.in_flight.begin(&format!("volume {}", request.name))?;
         let source = request
             .volume_content_source
             .and_then(|source| source.r#type)
@@ -356,7 +185,7 @@ impl csi::controller_server::Controller for Controller {
         }
         // What was never ours is gone: an error would be asked again for ever.
         if let Ok(handle) = id.parse::<VolumeHandle>() {
-            let _working = self.begin(&format!("volume {id}"))?;
+            let _working = self.in_flight.begin(&format!("volume {id}"))?;
             let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
             let deleted = appliance.client.delete_volume(handle.object).await;
             appliances::gone(answered(Asked::Other, &appliance, deleted))?;
@@ -378,7 +207,9 @@ impl csi::controller_server::Controller for Controller {
             .node_id
             .parse()
             .map_err(|_| Status::not_found(format!("there is no node {:?}", request.node_id)))?;
-        let _working = self.begin(&format!("volume {} on node {node}", request.volume_id))?;
+        let _working = self
+            .in_flight
+            .begin(&format!("volume {} on node {node}", request.volume_id))?;
         let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
         let addresses: Vec<IpAddr> = self.nodes.of(&node).await?;
         let wanted = access.for_node(addresses, request.readonly);
@@ -402,7 +233,9 @@ impl csi::controller_server::Controller for Controller {
             return Err(invalid("the volume's id is missing"));
         }
         if let Ok(handle) = request.volume_id.parse::<VolumeHandle>() {
-            let _working = self.begin(&format!("volume {} on node {}", request.volume_id, request.node_id))?;
+            let _working = self
+                .in_flight
+                .begin(&format!("volume {} on node {}", request.volume_id, request.node_id))?;
             let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
             let nodes = match request.node_id.parse::<NodeName>() {
                 Ok(node) => vec![node],
@@ -554,7 +387,7 @@ impl csi::controller_server::Controller for Controller {
         }
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let (wanted, limit) = size(request.capacity_range.as_ref(), USUAL_SIZE)?;
-        let _working = self.begin(&format!("volume {}", request.volume_id))?;
+        let _working = self.in_flight.begin(&format!("volume {}", request.volume_id))?;
         let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
         let mut volume = answered(Asked::Grow, &appliance, appliance.client.volume(handle.object).await)?;
         if let Some(limit) = limit.filter(|limit| volume.size > *limit) {
@@ -587,7 +420,7 @@ impl csi::controller_server::Controller for Controller {
         let request = request.into_inner();
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let mutable = Mutable::read(&request.mutable_parameters.into_iter().collect()).map_err(invalid)?;
-        let _working = self.begin(&format!("volume {}", request.volume_id))?;
+        let _working = self.in_flight.begin(&format!("volume {}", request.volume_id))?;
         let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
         let set = appliance.client.set_options(handle.object, &mutable.options).await;
         answered(Asked::Other, &appliance, set)?;
@@ -646,18 +479,4 @@ impl csi::controller_server::Controller for Controller {
 
 fn serves(state: PoolState) -> bool {
     matches!(state, PoolState::Ready | PoolState::Degraded)
-}
-
-/// What a node or an operator should know of a volume.
-fn condition(volume: &Volume) -> csi::VolumeCondition {
-    let abnormal = volume.state != VolumeState::Ready;
-    let why = volume.reason.as_deref().unwrap_or_else(|| volume.state.name());
-    csi::VolumeCondition {
-        abnormal,
-        message: if abnormal {
-            why.to_owned()
-        } else {
-            "it is served".to_owned()
-        },
-    }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tonic::Status;
+
 /// What is being worked on.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<Mutex<BTreeSet<String>>>);
@@ -15,17 +17,25 @@ pub struct Working {
 }
 
 impl InFlight {
-    /// Begins to work on something; none if somebody does.
-    pub fn begin(&self, on: &str) -> Option<Working> {
+    /// Begins to work on something.
+    ///
+    /// # Errors
+    /// `ABORTED` if somebody does.
+    pub fn begin(&self, on: &str) -> Result<Working, Status> {
         let begun = self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(on.to_owned());
-        begun.then(|| Working {
-            on: on.to_owned(),
-            all: self.clone(),
-        })
+        match begun {
+            true => Ok(Working {
+                on: on.to_owned(),
+                all: self.clone(),
+            }),
+            false => Err(Status::aborted(format!(
+                "something is being done with {on}; ask again when that is done"
+            ))),
+        }
     }
 }
 
@@ -47,8 +57,8 @@ mod tests {
     fn one_works_on_it_until_it_is_done() {
         let all = InFlight::default();
         let working = all.begin("v").unwrap();
-        assert!(all.begin("v").is_none() && all.begin("w").is_some());
+        assert!(all.begin("v").is_err() && all.begin("w").is_ok());
         drop(working);
-        assert!(all.begin("v").is_some());
+        assert!(all.begin("v").is_ok());
     }
 }

@@ -16,7 +16,7 @@ use crate::controller::{PATH, SERVER};
 use crate::csi;
 use crate::csi::node_service_capability::rpc::Type as Capability;
 use crate::handle::VolumeHandle;
-use crate::inflight::{InFlight, Working};
+use crate::inflight::InFlight;
 use crate::mount::{self, Mounted};
 use crate::refusal::invalid;
 
@@ -48,15 +48,6 @@ impl Node {
             zone,
             in_flight: InFlight::default(),
         }
-    }
-
-    fn begin(&self, on: &str) -> Result<Working, Status> {
-        let begun = self.in_flight.begin(on);
-        begun.ok_or_else(|| {
-            Status::aborted(format!(
-                "something is being done with {on}; ask again when that is done"
-            ))
-        })
     }
 }
 
@@ -182,7 +173,7 @@ impl csi::node_server::Node for Node {
         let target = path("the staging path", &request.staging_target_path)?;
         let access = Access::read(request.volume_capability.as_ref())?;
         let (server, export) = whence(&request.publish_context, &request.volume_context)?;
-        let working = self.begin(&request.staging_target_path)?;
+        let working = self.in_flight.begin(&request.staging_target_path)?;
         apart(move || {
             let _working = working;
             stage(&server, &export, &target, &access.mount_options)
@@ -200,7 +191,7 @@ impl csi::node_server::Node for Node {
             return Err(invalid("the volume's id is missing"));
         }
         let target = path("the staging path", &request.staging_target_path)?;
-        let working = self.begin(&request.staging_target_path)?;
+        let working = self.in_flight.begin(&request.staging_target_path)?;
         apart(move || {
             let _working = working;
             take_away(&target)
@@ -220,7 +211,7 @@ impl csi::node_server::Node for Node {
         let target = path("the target path", &request.target_path)?;
         let staging = path("the staging path", &request.staging_target_path)?;
         Access::read(request.volume_capability.as_ref())?;
-        let working = self.begin(&request.target_path)?;
+        let working = self.in_flight.begin(&request.target_path)?;
         apart(move || {
             let _working = working;
             show(&staging, &target, request.readonly)
@@ -238,7 +229,7 @@ impl csi::node_server::Node for Node {
             return Err(invalid("the volume's id is missing"));
         }
         let target = path("the target path", &request.target_path)?;
-        let working = self.begin(&request.target_path)?;
+        let working = self.in_flight.begin(&request.target_path)?;
         apart(move || {
             let _working = working;
             take_away(&target)

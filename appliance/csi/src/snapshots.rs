@@ -8,10 +8,11 @@ use cistern_model::{GroupSnapshotRequest, Snapshot, SnapshotRequest, SnapshotSta
 use tonic::{Code, Request, Response, Status};
 
 use crate::appliances::{self, answered};
-use crate::controller::{Controller, signed};
+use crate::controller::Controller;
 use crate::csi;
 use crate::handle::{ApplianceId, SnapshotHandle, VolumeHandle};
 use crate::lists::Page;
+use crate::models::signed;
 use crate::refusal::{Asked, invalid};
 use crate::registry::Appliance;
 
@@ -54,7 +55,7 @@ pub(crate) async fn create(
     }
     let handle: VolumeHandle = appliances::handle("volume", &request.source_volume_id)?;
     let name = request.name.parse().map_err(invalid)?;
-    let _working = controller.begin(&format!("snapshot {}", request.name))?;
+    let _working = controller.in_flight.begin(&format!("snapshot {}", request.name))?;
     let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
     // A snapshot's name is unique among its volume's here, and in the whole driver for CSI.
     let query = SnapshotQuery {
@@ -86,7 +87,7 @@ pub(crate) async fn delete(controller: &Controller, id: &str) -> Result<(), Stat
     let Ok(handle) = id.parse::<SnapshotHandle>() else {
         return Ok(());
     };
-    let _working = controller.begin(&format!("snapshot {id}"))?;
+    let _working = controller.in_flight.begin(&format!("snapshot {id}"))?;
     let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
     let deleted = appliance.client.delete_snapshot(handle.object).await;
     appliances::gone(answered(Asked::Other, &appliance, deleted))
@@ -184,7 +185,7 @@ impl csi::group_controller_server::GroupController for Controller {
                 other.object, other.appliance
             )));
         }
-        let _working = self.begin(&format!("group {}", request.name))?;
+        let _working = self.in_flight.begin(&format!("group {}", request.name))?;
         let appliance = appliances::of_id(&self.registry, &first)?;
         let wanted = GroupSnapshotRequest {
             name: request.name.parse().map_err(invalid)?,

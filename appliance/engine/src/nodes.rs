@@ -3,7 +3,7 @@
 //! no other; a volume that is published is not deleted.
 
 use cistern_host::TagChange;
-use cistern_model::{Client, ClientRemoved, EventKind, NodeAccess, NodeName, Principal, Severity, Volume, VolumeId};
+use cistern_model::{ClientRemoved, EventKind, NodeAccess, NodeName, Principal, Severity, Volume, VolumeId};
 
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
@@ -69,7 +69,7 @@ impl Engine {
         if let Some(old) = &old {
             let now = access.clients()?;
             for gone in old.clients()?.into_iter().filter(|client| !now.contains(client)) {
-                self.fence_unless_let_in(by, id, &volume, gone)?;
+                self.fence(by, id, &volume.tags.name, gone)?;
             }
         }
         Ok(Created {
@@ -103,7 +103,7 @@ impl Engine {
                 let fencing = self.publish_volume(id).and_then(|()| {
                     clients
                         .iter()
-                        .map(|client| self.fence_unless_let_in(by, id, &volume, *client))
+                        .map(|client| self.fence(by, id, &volume.tags.name, *client))
                         .collect::<Result<Vec<_>, _>>()
                 });
                 let change = TagChange {
@@ -139,21 +139,6 @@ impl Engine {
             volume: self.volume_model(id)?,
             fenced,
         })
-    }
-
-    /// Cuts an address off, unless it is still let in as a client or for another node.
-    fn fence_unless_let_in(
-        &self,
-        by: &Principal,
-        id: VolumeId,
-        volume: &VolumeView,
-        client: Client,
-    ) -> Result<Vec<cistern_model::FenceReport>, EngineError> {
-        let peers = self.view().volume(id).map(|(_, volume)| volume.tags.peers());
-        match peers.unwrap_or_default().iter().any(|peer| peer.is_same_peer(&client)) {
-            true => Ok(Vec::new()),
-            false => self.fence(by, id, &volume.tags.name, client),
-        }
     }
 }
 

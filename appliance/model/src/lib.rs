@@ -42,8 +42,8 @@ pub use id::{DiskId, JobId, PoolId, SnapshotId, TokenId, VolumeId};
 pub use job::{Job, JobKind, JobState};
 pub use label::{Label, Labels, MOST_LABELS};
 pub use layers::{Encryption, Layers, PoolKey, PoolKeyRequest};
-pub use name::{Owner, PoolName, SnapshotName, TokenName, VolumeName};
-pub use node::{MOST_ADDRESSES, NodeAccess, NodeName, PublishedNode, peers};
+pub use name::{NodeName, Owner, PoolName, SnapshotName, TokenName, VolumeName};
+pub use node::{MOST_ADDRESSES, NodeAccess, PublishedNode, peers};
 pub use options::{Mode, Security, Squash, TransportSecurity, VolumeOptions, VolumeOptionsChange};
 pub use orphan::{
     AdoptRequest, ImportRequest, Orphan, OrphanKind, RemoveOrphanRequest, Skipped, Topology, TopologyCluster,

@@ -83,6 +83,11 @@ name! {
     TokenName, "token name", dns_label
 }
 
+name! {
+    /// A node's name in its cluster: 1 to 253 of `A-Z a-z 0-9 . _ -`, beginning and ending with a letter or digit.
+    NodeName, "node name", node_name
+}
+
 impl Owner {
     /// The owner of what is made on the appliance's own console.
     pub fn local() -> Self {
@@ -129,9 +134,38 @@ fn dns_label(text: &str) -> Result<(), &'static str> {
     }
 }
 
+fn node_name(text: &str) -> Result<(), &'static str> {
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    let inner = |c: char| outer(c) || "._-".contains(c);
+    if text.is_empty() || text.len() > 253 {
+        Err("give 1 to 253 characters")
+    } else if !text.chars().all(inner) {
+        Err("only letters, digits, . _ and - are allowed")
+    } else if !text.starts_with(outer) || !text.ends_with(outer) {
+        Err("begin and end with a letter or a digit")
+    } else {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_those_of_clusters() {
+        for text in [
+            "worker-1",
+            "ip-10-0-0-7.eu-west-1.compute.internal",
+            "Node_1",
+            &"n".repeat(253),
+        ] {
+            assert_eq!(text.parse::<NodeName>().unwrap().as_str(), text);
+        }
+        for text in ["", "-a", "a.", "a b", "a/b", "nöde", &"n".repeat(254)] {
+            assert!(text.parse::<NodeName>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_volume_name_may_be_any_text_that_csi_allows() {

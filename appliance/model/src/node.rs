@@ -1,22 +1,14 @@
 //! To which nodes of a cluster a volume is published. Invariant: a node is known by its name; its addresses may change.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Client, Invalid};
+use crate::{Client, Invalid, NodeName};
 
 /// The most addresses of one node.
 pub const MOST_ADDRESSES: usize = 16;
-
-/// A node's name in its cluster: 1 to 253 of `A-Z a-z 0-9 . _ -`, beginning and ending with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, example = "worker-1")]
-pub struct NodeName(String);
 
 /// How a node may use a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -46,13 +38,6 @@ pub struct PublishedNode {
     pub read_only: bool,
     /// Whether no other node may have the volume meanwhile.
     pub alone: bool,
-}
-
-impl NodeName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl NodeAccess {
@@ -96,63 +81,9 @@ pub fn peers<'a>(
     peers
 }
 
-impl FromStr for NodeName {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let outer = |c: char| c.is_ascii_alphanumeric();
-        let inner = |c: char| outer(c) || "._-".contains(c);
-        let why = if text.is_empty() || text.len() > 253 {
-            "give 1 to 253 characters"
-        } else if !text.chars().all(inner) {
-            "only letters, digits, . _ and - are allowed"
-        } else if !text.starts_with(outer) || !text.ends_with(outer) {
-            "begin and end with a letter or a digit"
-        } else {
-            return Ok(NodeName(text.to_owned()));
-        };
-        Err(Invalid::new("node name", text, why))
-    }
-}
-
-impl TryFrom<String> for NodeName {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
-
-impl From<NodeName> for String {
-    fn from(name: NodeName) -> String {
-        name.0
-    }
-}
-
-impl fmt::Display for NodeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_those_of_clusters() {
-        for text in [
-            "worker-1",
-            "ip-10-0-0-7.eu-west-1.compute.internal",
-            "Node_1",
-            &"n".repeat(253),
-        ] {
-            assert_eq!(text.parse::<NodeName>().unwrap().as_str(), text);
-        }
-        for text in ["", "-a", "a.", "a b", "a/b", "nöde", &"n".repeat(254)] {
-            assert!(text.parse::<NodeName>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn addresses_become_clients_once_each_and_some_are_refused() {

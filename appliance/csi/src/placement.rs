@@ -1,0 +1,136 @@
+//! Where a volume is to lie and how large it is to be. Invariant: asked again, it is found where it was made before.
+
+use std::collections::BTreeMap;
+
+use cistern_client::VolumeQuery;
+use cistern_model::{Bytes, MINIMUM_VOLUME, Pool};
+use tonic::{Code, Status};
+
+use crate::appliances::{self, answered};
+use crate::controller::Controller;
+use crate::csi;
+use crate::parameters::Class;
+use crate::refusal::{Asked, invalid};
+use crate::registry::Appliance;
+
+impl Controller {
+    /// The appliances that may have it, the preferred ones first.
+    pub(crate) fn candidates(
+        &self,
+        class: &Class,
+        wanted: Option<&csi::TopologyRequirement>,
+    ) -> Result<Vec<Appliance>, Status> {
+        let all = appliances::of_class(&self.registry, class.endpoint.as_deref())?;
+        let Some(wanted) = wanted.filter(|_| self.zones) else {
+            return Ok(all);
+        };
+        let segments = |topology: &csi::Topology| topology.segments.clone().into_iter().collect::<BTreeMap<_, _>>();
+        let within = |appliance: &Appliance| {
+            wanted.requisite.is_empty()
+                || wanted
+                    .requisite
+                    .iter()
+                    .any(|t| appliances::is_in(appliance, &segments(t)))
+        };
+        let rank = |appliance: &Appliance| {
+            let preferred = wanted
+                .preferred
+                .iter()
+                .position(|t| appliances::is_in(appliance, &segments(t)));
+            preferred.unwrap_or(usize::MAX)
+        };
+        let mut near: Vec<Appliance> = all.into_iter().filter(within).collect();
+        near.sort_by_key(rank);
+        if near.is_empty() {
+            return Err(Status::resource_exhausted(
+                "no appliance of this class is in a zone that the claim's pod can run in",
+            ));
+        }
+        Ok(near)
+    }
+
+    pub(crate) async fn pool(&self, appliance: &Appliance, class: &Class) -> Result<Pool, Status> {
+        match &class.pool {
+            Some(name) => {
+                answered(Asked::Make, appliance, appliance.client.pool(name.as_str()).await).map_err(|status| {
+                    match status.code() {
+                        Code::NotFound => invalid(format!("parameter pool: {}", status.message())),
+                        _ => status,
+                    }
+                })
+            }
+            None => {
+                let pools = answered(Asked::Make, appliance, appliance.client.pools().await)?;
+                match <[Pool; 1]>::try_from(pools) {
+                    Ok([pool]) => Ok(pool),
+                    Err(pools) => {
+                        let names: Vec<String> = pools.iter().map(|p| p.name.to_string()).collect();
+                        Err(invalid(format!(
+                            "parameter pool is missing, and appliance {} has {} pools: {}",
+                            appliance.id,
+                            names.len(),
+                            names.join(", ")
+                        )))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The volume of this name that was made before, if it was: where there are several candidates it may lie on any.
+    pub(crate) async fn made_before(
+        &self,
+        candidates: &[Appliance],
+        class: &Class,
+        name: &str,
+    ) -> Result<Option<Appliance>, Status> {
+        if candidates.len() < 2 {
+            return Ok(None);
+        }
+        for appliance in candidates {
+            let query = VolumeQuery {
+                pool: class.pool.as_ref().map(ToString::to_string),
+                name: Some(name.to_owned()),
+                label: None,
+            };
+            let found = answered(Asked::Make, appliance, appliance.client.all_volumes(&query).await)?;
+            if !found.is_empty() {
+                return Ok(Some(appliance.clone()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How large a volume is to be, and at most may be.
+pub(crate) fn size(range: Option<&csi::CapacityRange>, usual: Bytes) -> Result<(Bytes, Option<Bytes>), Status> {
+    let Some(range) = range else { return Ok((usual, None)) };
+    let of = |what: &str, value: i64| {
+        u64::try_from(value)
+            .map(Bytes::new)
+            .map_err(|_| invalid(format!("{what} is {value}, which is no size")))
+    };
+    let (required, limit) = (
+        of("required_bytes", range.required_bytes)?,
+        of("limit_bytes", range.limit_bytes)?,
+    );
+    let limit = (limit > Bytes::ZERO).then_some(limit);
+    if limit.is_some_and(|limit| required > limit) {
+        return Err(Status::out_of_range(format!(
+            "at least {required:#} are asked for, and at most {:#}",
+            limit.unwrap_or_default()
+        )));
+    }
+    let wanted = match (required > Bytes::ZERO, limit) {
+        (true, _) => required,
+        (false, Some(limit)) => usual.min(limit),
+        (false, None) => usual,
+    };
+    let wanted = wanted.max(MINIMUM_VOLUME);
+    if let Some(limit) = limit.filter(|limit| wanted > *limit) {
+        return Err(Status::out_of_range(format!(
+            "the smallest volume is {MINIMUM_VOLUME:#}, and at most {limit:#} are asked for"
+        )));
+    }
+    Ok((wanted, limit))
+}
