@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod kubernetes;
 pub mod lab;
 pub mod scenarios;
 pub mod torture;

@@ -15,6 +15,7 @@ use crate::appliances::{self, ZONE};
 use crate::controller::{PATH, SERVER};
 use crate::csi;
 use crate::csi::node_service_capability::rpc::Type as Capability;
+use crate::csi::volume_capability::access_mode::Mode;
 use crate::handle::VolumeHandle;
 use crate::inflight::InFlight;
 use crate::mount::{self, Mounted};
@@ -121,19 +122,31 @@ fn stage(server: &str, path: &str, target: &Path, options: &[String]) -> Result<
     mount::nfs(address, path, target, options).map_err(|error| failed("mount", target, &error))
 }
 
-fn show(staging: &Path, target: &Path, read_only: bool) -> Result<(), Status> {
-    let looked = |path: &Path| mount::at(path).map_err(|error| failed("look for", path, &error));
-    let Some(staged) = looked(staging)? else {
+/// Shows what is staged at a target; `alone`: only if it is shown nowhere else on this node.
+fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(), Status> {
+    let mounted = mount::all().map_err(|error| failed("look for", target, &error))?;
+    let looked = |path: &Path| mounted.iter().rfind(|mounted| mounted.target == path);
+    let Some(staged) = looked(staging) else {
         return Err(Status::failed_precondition(format!(
             "nothing is staged at {}",
             staging.display()
         )));
     };
+    // Each volume is a filesystem of its own, and so has a device number of its own.
+    let elsewhere = mounted
+        .iter()
+        .find(|other| other.device == staged.device && other.target != staging && other.target != target);
+    if let Some(other) = elsewhere.filter(|_| alone) {
+        return Err(Status::failed_precondition(format!(
+            "the volume is for one pod at a time (ReadWriteOncePod), and shown at {}",
+            other.target.display()
+        )));
+    }
     fs::create_dir_all(target).map_err(|error| failed("make", target, &error))?;
-    match looked(target)? {
+    match looked(target) {
         Some(Mounted {
             device, read_only: is, ..
-        }) if device == staged.device && is == read_only => Ok(()),
+        }) if *device == staged.device && *is == read_only => Ok(()),
         Some(there) if there.device == staged.device => Err(Status::already_exists(format!(
             "{} is there, and {}",
             target.display(),
@@ -210,11 +223,13 @@ impl csi::node_server::Node for Node {
         }
         let target = path("the target path", &request.target_path)?;
         let staging = path("the staging path", &request.staging_target_path)?;
-        Access::read(request.volume_capability.as_ref())?;
-        let working = self.in_flight.begin(&request.target_path)?;
+        let access = Access::read(request.volume_capability.as_ref())?;
+        // By the volume, not by the target: two that want it alone must not pass each other.
+        let working = self.in_flight.begin(&request.staging_target_path)?;
         apart(move || {
             let _working = working;
-            show(&staging, &target, request.readonly)
+            let alone = access.mode == Mode::SingleNodeSingleWriter;
+            show(&staging, &target, request.readonly, alone)
         })
         .await?;
         Ok(Response::new(csi::NodePublishVolumeResponse {}))
@@ -246,7 +261,11 @@ impl csi::node_server::Node for Node {
         if request.volume_id.is_empty() {
             return Err(invalid("the volume's id is missing"));
         }
-        let target = path("the volume's path", &request.volume_path)?;
+        if request.volume_path.is_empty() {
+            return Err(invalid("the volume's path is missing"));
+        }
+        // CSI asks for NOT_FOUND where nothing is mounted, also at what no kubelet would name.
+        let target = PathBuf::from(&request.volume_path);
         let _: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let there = mount::at(&target).map_err(|error| failed("look for", &target, &error))?;
         if there.is_none() {

@@ -11,7 +11,7 @@ mod figure;
 mod latency;
 mod rest;
 mod restart;
-mod script;
+pub(crate) mod script;
 mod throughput;
 
 use std::path::Path;
@@ -142,6 +142,6 @@ fn wait_in_sync(shell: &RootShell<'_>, sheet: &mut Sheet) -> Result<()> {
 }
 
 /// The pool's volume group.
-fn group(pool: &Pool) -> String {
+pub(crate) fn group(pool: &Pool) -> String {
     pool.id.to_string()
 }

@@ -13,16 +13,16 @@ const SCRIPT: &str = include_str!("../../bench/bare.sh");
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Milliseconds, by what took them.
-pub(super) type Times = BTreeMap<String, Vec<f64>>;
+pub(crate) type Times = BTreeMap<String, Vec<f64>>;
 
 /// Types the script into a file on the appliance.
-pub(super) fn install(shell: &RootShell<'_>) -> Result<()> {
+pub(crate) fn install(shell: &RootShell<'_>) -> Result<()> {
     shell.run("mkdir -p /run/bench/volumes")?;
     shell.install("/run/bench/bare.sh", SCRIPT)
 }
 
 /// Runs it.
-pub(super) fn run(shell: &RootShell<'_>, what: &str, group: &str, count: impl Display) -> Result<Times> {
+pub(crate) fn run(shell: &RootShell<'_>, what: &str, group: &str, count: impl Display) -> Result<Times> {
     let printed = shell.run_for(
         &format!("bash /run/bench/bare.sh {what} {group} {count} {PEER_ADDRESS} 2>&1"),
         LIMIT,
@@ -49,7 +49,7 @@ pub(super) fn read(printed: &str) -> Times {
 }
 
 /// What took this step, each time.
-pub(super) fn of<'a>(times: &'a Times, name: &str) -> Result<&'a [f64]> {
+pub(crate) fn of<'a>(times: &'a Times, name: &str) -> Result<&'a [f64]> {
     times
         .get(name)
         .map(Vec::as_slice)

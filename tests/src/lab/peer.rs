@@ -1,11 +1,12 @@
 //! The client: a second VM with a real NFS client, driven through its guest agent.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cistern_qemu::Vm;
-use data_encoding::BASE64;
+use cistern_qemu::{Disk, Vm};
 
 /// How long a command in the client may take, where nothing else is said. An NFS client that waits out a grace period
 /// of 20 s on a busy machine under software emulation stays well below.
@@ -73,25 +74,50 @@ impl Peer {
         }
     }
 
-    /// Puts a program of ours, from beside the one that runs, into the client's /tmp.
-    pub fn put_program(&self, name: &str) -> Result<()> {
-        let built = std::env::current_exe()?.with_file_name(name);
-        let stripped = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        let strip = Command::new("strip").arg("-o").arg(&stripped).arg(&built).status();
-        ensure!(
-            strip.context("running strip")?.success(),
-            "strip {} failed",
-            built.display()
-        );
-        let bytes = std::fs::read(&stripped).with_context(|| format!("reading {}", stripped.display()))?;
-        std::fs::remove_file(&stripped).with_context(|| format!("removing {}", stripped.display()))?;
-        self.sh(&format!("rm -f /tmp/{name}"))?;
-        // An argument of a command has at most 128 KiB.
-        for part in bytes.chunks(72 << 10) {
-            let text = BASE64.encode(part);
-            self.sh(&format!("echo {text} | base64 -d >> /tmp/{name}"))?;
+    /// Puts programs, each from this path of the host, into the client's /tmp.
+    pub fn put_programs(&self, programs: &[&Path]) -> Result<()> {
+        let vm = self.vm()?;
+        let folder = vm.dir().join("programs");
+        let archive = vm.dir().join("programs.raw");
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        for program in programs {
+            let name = program.file_name().context("a program without a name")?;
+            // What a debugger would want is ten times what runs.
+            let strip = Command::new("strip")
+                .arg("-o")
+                .arg(folder.join(name))
+                .arg(program)
+                .status();
+            ensure!(
+                strip.context("running strip")?.success(),
+                "strip {} failed",
+                program.display()
+            );
         }
-        self.sh(&format!("chmod +x /tmp/{name}")).map(drop)
+        let packed = Command::new("tar")
+            .arg("-cf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&folder)
+            .arg(".")
+            .status();
+        ensure!(
+            packed.context("running tar")?.success(),
+            "packing {} failed",
+            folder.display()
+        );
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        // A disk is the quickest way into a machine: the guest agent takes 128 KiB at a time.
+        let disk = Disk::file(&archive).id("programs").serial("programs");
+        vm.plug(disk)?;
+        self.wait(
+            Duration::from_secs(30),
+            "disk of programs",
+            "lsblk -dno SERIAL | grep -qx programs",
+        )?;
+        self.sh("lsblk -dnpo SERIAL,NAME | grep '^programs ' | { read -r _ disk; tar -xf \"$disk\" -C /tmp; }")?;
+        vm.unplug("programs")?;
+        fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
     }
 
     /// The end of its log.

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, System, Volume, VolumeState};
+use cistern_model::{Bytes, Pool, System, Volume, VolumeState};
 use cistern_qemu::Disk;
 
+use crate::bench::{group, script};
 use crate::lab::{Lab, Machine};
 
 const HUNDRED: usize = 100;
@@ -92,10 +93,14 @@ pub(super) fn a_thousand_volumes(lab: &Lab) -> Result<()> {
     pool(lab)?;
     let mut took = Vec::new();
     let mut last = None;
+    let mut by_hand = Vec::new();
     for n in 0..THOUSAND {
         let began = Instant::now();
         last = Some(lab.create_volume(&format!("v{n}"), "300MiB")?);
         took.push(began.elapsed());
+        if [15, THOUSAND].contains(&(n + 1)) {
+            by_hand.push(bare_commands(lab)?);
+        }
     }
     let tenth = middle(took.get(5..15));
     let thousandth = middle(took.get(THOUSAND - 10..));
@@ -105,6 +110,7 @@ pub(super) fn a_thousand_volumes(lab: &Lab) -> Result<()> {
         thousandth.as_secs_f32(),
         thousandth.as_secs_f32() / tenth.as_secs_f32()
     );
+    println!("     by hand, beside 15 and beside {THOUSAND}: {}", by_hand.join("; "));
     let last = last.context("no volume")?;
     lab.mount(&last, "/mnt/last")?;
     lab.peer
@@ -128,6 +134,26 @@ pub(super) fn a_thousand_volumes(lab: &Lab) -> Result<()> {
     lab.peer
         .wait(START, "the last volume's bytes", "cmp /tmp/a /mnt/last/a")?;
     all_ready(lab, THOUSAND)
+}
+
+/// What the same takes by hand beside as many volumes as there are, in words.
+fn bare_commands(lab: &Lab) -> Result<String> {
+    let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    let shell = lab.appliance.root_shell()?;
+    script::install(&shell)?;
+    let times = script::run(&shell, "make", &group(&pool), 5)?;
+    script::run(&shell, "remove", &group(&pool), 5)?;
+    let of = |name: &str| -> Result<f64> {
+        let mut sorted = script::of(&times, name)?.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        Ok(sorted.get(sorted.len() / 2).copied().unwrap_or_default() / 1000.0)
+    };
+    Ok(format!(
+        "{:.2} s, of it lvcreate {:.2} s; a tag {:.2} s more",
+        of("create")?,
+        of("lvcreate")?,
+        of("tag")?
+    ))
 }
 
 fn middle(of: Option<&[Duration]>) -> Duration {

@@ -26,6 +26,7 @@ mod volumes;
 use anyhow::Result;
 use cistern_qemu::{Bus, NicModel};
 
+use crate::kubernetes;
 use crate::lab::{Lab, Machine, Site, Stage};
 
 /// A named sequence of steps on the built image.
@@ -262,5 +263,13 @@ const LONG: &[Scenario] = &[
     pair("a-thousand-volumes", many::roomy, many::a_thousand_volumes),
 ];
 
+/// What a cluster makes of an appliance.
+const KUBERNETES: &[Scenario] = &[from("csi-sanity", Stage::Pooled, kubernetes::csi_sanity)];
+
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.
-pub const PARTS: &[(&str, &[Scenario])] = &[("base", BASE), ("storage", STORAGE), ("long", LONG)];
+pub const PARTS: &[(&str, &[Scenario])] = &[
+    ("base", BASE),
+    ("storage", STORAGE),
+    ("long", LONG),
+    ("kubernetes", KUBERNETES),
+];

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cistern_model::{ClientRemoved, ErrorKind, FenceMethod, FenceReport, Volume};
 
+use crate::cli::binary;
 use crate::lab::{Lab, PEER_ADDRESS, Peer, SECOND_PEER_ADDRESS};
 
 /// Squash, read-only and the root directory's owner and mode change while a client has the volume mounted; its neighbour's
@@ -119,7 +120,7 @@ fn refused_as_read_only(peer: &Peer) -> Result<()> {
 pub(super) fn fencing(lab: &Lab) -> Result<()> {
     let (node, other) = (&lab.peer, lab.second_peer()?);
     for peer in [node, &other] {
-        peer.put_program("lock-holder")?;
+        peer.put_programs(&[&binary("lock-holder")?])?;
     }
     let both = |name: &str| -> Result<Volume> {
         let volume = lab.create_volume(name, "300MiB")?;

@@ -1,0 +1,6 @@
+//! The Kubernetes side of a lab: the cluster's own programs, and cistern-csi where they look for it.
+
+mod csi_sanity;
+mod peers;
+
+pub use csi_sanity::csi_sanity;
