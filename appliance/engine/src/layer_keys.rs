@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use cistern_host::{BlockDevice, HostErrorKind, LayerKey};
-use cistern_model::{Encryption, EventKind, Layers, PoolId, PoolKey, PoolKeyRequest, Principal, Severity};
+use cistern_model::{DiskId, Encryption, EventKind, Layers, PoolId, PoolKey, PoolKeyRequest, Principal, Severity};
 use data_encoding::BASE32_NOPAD;
 
 use crate::EngineError;
@@ -174,11 +174,12 @@ impl Engine {
         label.parse::<PoolId>().is_ok_and(|pool| self.key_of(pool).is_ok())
     }
 
-    /// Makes a key for a pool that begins, if it is to be encrypted. It goes again if the pool does not come to be.
+    /// Makes a key for a pool that begins on these disks, if it is to be encrypted. It goes again if the pool does not come to be.
     pub(crate) fn begin_encrypted(
         &self,
         pool: PoolId,
         layers: Layers,
+        disks: &[DiskId],
         begin: impl FnOnce() -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         if layers.encryption == Encryption::None {
@@ -186,10 +187,25 @@ impl Engine {
         }
         self.keep_key(pool, &random_key(), layers.encryption)?;
         let begun = begin();
-        if begun.is_err() && !self.view().pools.contains_key(&pool) {
+        if begun.is_err() && self.are_seen_without_layers(disks) {
             self.forget_key(pool);
         }
         begun
+    }
+
+    /// Whether all of these disks are here, and none carries anything that a key opens. What failed may have been done all the
+    /// same, and a key that is too many does no harm.
+    fn are_seen_without_layers(&self, disks: &[DiskId]) -> bool {
+        match self.devices() {
+            Ok(devices) => disks.iter().all(|disk| {
+                let device = devices.iter().find(|device| device.id == *disk);
+                device.is_some_and(|device| device.layers.is_none())
+            }),
+            Err(error) => {
+                tracing::warn!(%error, "whether disks are encrypted cannot be seen: their key is kept");
+                false
+            }
+        }
     }
 
     /// The key of an encrypted pool, for somebody to keep elsewhere. That it was read is an event.

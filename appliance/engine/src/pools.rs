@@ -286,7 +286,9 @@ impl Engine {
         self.run_job(job.id, move |progress| {
             if let Some((devices, plan)) = new {
                 let tags = tags_of(&request, &plan);
-                engine.begin_encrypted(id, request.layers, || engine.join_disks(id, &tags, &devices, progress))?;
+                let disks: Vec<DiskId> = devices.iter().map(|device| device.id.clone()).collect();
+                let begin = || engine.join_disks(id, &tags, &devices, progress);
+                engine.begin_encrypted(id, request.layers, &disks, begin)?;
             }
             engine.finish_pool(id, progress)?;
             let message = format!("pool {name} was made");

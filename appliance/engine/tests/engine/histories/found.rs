@@ -3,9 +3,9 @@
 use cistern_model::Layout;
 
 use super::live;
-use super::steps::Mend::{Look, Nothing};
+use super::steps::Mend::{Look, Nothing, Start, Supervisor};
 use super::steps::Mishap::{Calm, Fails};
-use super::steps::Step::{Create, Import, Release, RollBack, Snapshot, Write};
+use super::steps::Step::{Create, DeletePool, Grow, Import, MakePool, Release, RollBack, Snapshot, Write};
 
 /// The pool was known as one that had lost all of its disks, until the next start.
 #[test]
@@ -90,6 +90,36 @@ fn a_rolling_back_whose_beginning_was_told_to_have_failed_is_not_done_later() {
                 },
             ),
             (Write { name: 0, mib: 14 }, Calm),
+        ],
+    );
+}
+
+/// Its key went with the request that failed; the pool was made to its end, and at the next start nothing opened its disks.
+#[test]
+fn an_encrypted_pool_that_is_finished_after_its_request_failed_keeps_its_key() {
+    live(
+        Layout::Mirror,
+        &[
+            (DeletePool, Calm),
+            (
+                MakePool {
+                    layout: Layout::Parity,
+                    layers: 2,
+                },
+                Fails {
+                    at: 20,
+                    done: false,
+                    mend: Supervisor,
+                },
+            ),
+            (
+                Grow,
+                Fails {
+                    at: 11,
+                    done: false,
+                    mend: Start,
+                },
+            ),
         ],
     );
 }
