@@ -311,7 +311,7 @@ impl History {
         self.giving_up = Some(pool.id);
         let named = pool.id.to_string();
         let mut done = Outcome::Done;
-        for disk in &pool.disks {
+        for disk in pool.disks.iter().chain(&pool.spares) {
             done = outcome(&self.rig.engine.wipe_disk(&by(), disk, Some(&named)));
             if done != Outcome::Done {
                 break;
