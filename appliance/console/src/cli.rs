@@ -7,11 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod growth;
+mod kube;
 mod pools;
 mod system;
 mod volumes;
 
 pub(crate) use growth::{AddDisks, Drain, Grow};
+pub(crate) use kube::{Kube, Manifests};
 pub(crate) use pools::{Disks, NewPool, Orphans, Pools};
 pub(crate) use system::{Alerts, AlertsCommand, Events, Jobs, System, Tokens};
 pub(crate) use volumes::{Clients, Nodes, Serving, Snapshots, Trash, Volumes};
@@ -120,6 +122,9 @@ pub(crate) enum Command {
     /// To which nodes of a cluster a volume is published
     #[command(subcommand)]
     Nodes(Nodes),
+    /// What a Kubernetes cluster is given to use this appliance
+    #[command(subcommand)]
+    Kube(Kube),
     /// What is the matter now, and what to do about it
     Alerts(Alerts),
     /// What happened
@@ -252,6 +257,8 @@ mod tests {
             "jobs list",
             "tokens create csi --role provisioner --pool tank",
             "system poweroff -y",
+            "kube manifests --new-token k8s",
+            "kube manifests --new-token k8s --helm cistern-chart",
             "completion bash",
             "console",
         ] {

@@ -117,14 +117,20 @@ impl Profiles {
 /// The client for what was asked for: the environment first, then a named profile, then the appliance's own socket,
 /// then the default profile.
 pub(crate) fn connect(global: &Global) -> Result<Client, CliError> {
+    let (endpoint, token) = reached(global)?;
+    Ok(Client::new(&endpoint, token)?)
+}
+
+/// Where that is, and with which token.
+pub(crate) fn reached(global: &Global) -> Result<(Endpoint, Option<String>), CliError> {
     let env = |name: &str| std::env::var(name).ok().filter(|v: &String| !v.is_empty());
     let endpoint = env("CISTERN_ENDPOINT");
     if let Some(path) = endpoint.as_deref().and_then(|e| e.strip_prefix("unix:")) {
-        return Ok(Client::new(&Endpoint::Unix(path.into()), None)?);
+        return Ok((Endpoint::Unix(path.into()), None));
     }
     let overridden = endpoint.is_some() || env("CISTERN_TOKEN").is_some();
     if global.profile.is_none() && !overridden && Path::new(SOCKET).exists() {
-        return Ok(Client::new(&Endpoint::local(), None)?);
+        return Ok((Endpoint::local(), None));
     }
     let stored = match Profiles::load(&Profiles::path()?)?.get(global.profile.as_deref()) {
         Ok(profile) => Some(profile.clone()),
@@ -143,10 +149,10 @@ pub(crate) fn connect(global: &Global) -> Result<Client, CliError> {
     let address = part("CISTERN_ENDPOINT", stored.as_ref().map(|p| p.endpoint.clone()))?;
     let fingerprint = part("CISTERN_FINGERPRINT", stored.as_ref().map(|p| p.fingerprint.clone()))?;
     let token = part("CISTERN_TOKEN", stored.map(|p| p.token))?;
-    Ok(Client::new(
-        &Endpoint::https(&address, parse_fingerprint(&fingerprint)?)?,
+    Ok((
+        Endpoint::https(&address, parse_fingerprint(&fingerprint)?)?,
         Some(token),
-    )?)
+    ))
 }
 
 /// A fingerprint as a person gave it.

@@ -17,10 +17,11 @@ use cistern_csi::registration::{self, registration_server};
 use cistern_csi::registry::Registry;
 use cistern_model::NodeName;
 use clap::Parser;
-use tokio::net::UnixListener;
+use hyper_util::rt::TokioIo;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
 
 /// Kubernetes' plugin for Cistern's appliances.
@@ -30,6 +31,9 @@ struct Arguments {
     /// The socket that sidecars and kubelet speak to
     #[arg(long, value_name = "PATH", default_value = "/csi/csi.sock")]
     endpoint: String,
+    /// Asks the plugin at this socket whether it answers, and ends
+    #[arg(long)]
+    probe: bool,
     /// Answers for the controller, with the appliances of this folder
     #[arg(long, value_name = "FOLDER")]
     appliances: Option<PathBuf>,
@@ -68,6 +72,8 @@ const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
     request: Duration::from_secs(60),
 };
+/// How long the plugin may take to say that it is there.
+const PROBE: Duration = Duration::from_secs(5);
 /// What a page of a list may weigh.
 const LARGEST_MESSAGE: usize = 16 << 20;
 
@@ -75,6 +81,9 @@ const LARGEST_MESSAGE: usize = 16 << 20;
 async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
+    if arguments.probe {
+        return probe(&arguments.endpoint).await;
+    }
     ensure!(
         arguments.appliances.is_some() || arguments.node.is_some(),
         "say what to answer for: --appliances FOLDER (controller), --node NAME (node), or both"
@@ -113,6 +122,24 @@ async fn main() -> Result<()> {
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), asked_to_end()?)
         .await
         .context("answering calls")
+}
+
+/// Fails unless the plugin at this socket answers. For a kubelet's liveness probe: it says nothing of any appliance.
+async fn probe(endpoint: &str) -> Result<()> {
+    let path = endpoint.trim_start_matches("unix://").to_owned();
+    let connect = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    // The address stands for none: the connection is made by what is above.
+    let plugin = Endpoint::from_static("http://plugin");
+    let asked = async {
+        let channel = plugin.connect_with_connector(connect).await?;
+        let mut client = csi::identity_client::IdentityClient::new(channel);
+        anyhow::Ok(client.probe(csi::ProbeRequest {}).await?)
+    };
+    tokio::time::timeout(PROBE, asked).await.context("no answer")??;
+    Ok(())
 }
 
 /// Who knows from where nodes mount.

@@ -3,6 +3,7 @@
 mod alerts;
 mod enrol;
 mod growth;
+mod kube;
 mod orphans;
 mod pools;
 mod snapshots;
@@ -45,6 +46,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
         Command::Trash(command) => snapshots::trash(&context()?, command).await,
         Command::Clients(command) => volumes::clients(&context()?, command).await,
         Command::Nodes(command) => volumes::nodes(&context()?, command).await,
+        Command::Kube(command) => kube::run(global, &output, command).await,
         Command::Alerts(command) => alerts::run(&context()?, command).await,
         Command::Events(events) => system::events(&context()?, events).await,
         Command::Jobs(command) => system::jobs(&context()?, command).await,

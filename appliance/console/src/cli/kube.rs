@@ -1,0 +1,54 @@
+//! What is given to a cluster.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Kube {
+    /// Print everything that a cluster needs to use this appliance, for `kubectl apply -f -`
+    Manifests(Box<Manifests>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Manifests {
+    /// The name by which classes and volumes know this appliance; it stays with each volume
+    #[arg(long, default_value = "cistern", value_name = "NAME")]
+    pub(crate) id: String,
+    /// A pool that there is to be a class for; give it once for each, all pools if none is named
+    #[arg(long = "pool", value_name = "POOL")]
+    pub(crate) pools: Vec<String>,
+    /// Makes a token of this name on the appliance for the plugin; its secret is in what is printed
+    #[arg(long, value_name = "NAME", required_unless_present = "token_file")]
+    pub(crate) new_token: Option<String>,
+    /// A file with the secret of a token of role provisioner that there is
+    #[arg(long, value_name = "FILE", conflicts_with = "new_token")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// The address at which the cluster reaches the API, if it is another than this computer's
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// The address or name from which nodes mount, if it is another than the API's
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) nfs: Option<String>,
+    /// The namespace for the plugin
+    #[arg(long, default_value = "cistern-csi", value_name = "NAME")]
+    pub(crate) namespace: String,
+    /// The plugin's image
+    #[arg(long, default_value = concat!("cistern-csi:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// From where the sidecars' images come
+    #[arg(long, default_value = "registry.k8s.io/sig-storage", value_name = "PREFIX")]
+    pub(crate) sidecars: String,
+    /// The kubelet's folder on each node
+    #[arg(long, default_value = "/var/lib/kubelet", value_name = "FOLDER")]
+    pub(crate) kubelet: String,
+    /// With snapshots of several volumes at one moment; their CRDs have to be in the cluster
+    #[arg(long)]
+    pub(crate) group_snapshots: bool,
+    /// Write a Helm chart into this new folder instead
+    #[arg(long, value_name = "FOLDER", conflicts_with = "kustomize")]
+    pub(crate) helm: Option<PathBuf>,
+    /// Write a kustomize base into this new folder instead
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) kustomize: Option<PathBuf>,
+}

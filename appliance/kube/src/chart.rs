@@ -1,0 +1,173 @@
+//! The same objects as a Helm chart and as a kustomize base: folders of files.
+
+use crate::manifests::{
+    ACCESS, CLASS, CONTROLLER, CSIDRIVER, ENTRY, ENTRY_NFS, GROUP_SNAPSHOT_CLASS, Installation, NODE, SECRET,
+    SNAPSHOT_CLASS, Unfit,
+};
+
+/// A folder's files: the path below it, and the text.
+pub type Chart = Vec<(String, String)>;
+
+/// What stands in the templates in a chart, and the value of that name.
+const VALUES: &[(&str, &str)] = &[
+    ("${namespace}", "{{ .Release.Namespace }}"),
+    ("${image}", "{{ .Values.image }}"),
+    ("${sidecars}", "{{ .Values.sidecars }}"),
+    ("${kubelet}", "{{ .Values.kubelet }}"),
+];
+/// The same within the list of appliances.
+const OF_APPLIANCE: &[(&str, &str)] = &[
+    ("${id}", "{{ $id }}"),
+    ("${url}", "{{ $appliance.url }}"),
+    ("${token}", "{{ $appliance.token }}"),
+    ("${fingerprint}", "{{ $appliance.fingerprint }}"),
+    ("${endpoint}", "{{ $id }}"),
+    ("${pool}", "{{ $pool }}"),
+    (
+        "${name}",
+        "cistern-{{ if gt (len $.Values.appliances) 1 }}{{ $id }}-{{ end }}{{ $pool }}",
+    ),
+];
+
+/// A Helm chart whose values are this installation's.
+///
+/// # Errors
+/// As [`Installation::documents`].
+pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit> {
+    installation.documents()?;
+    let values = Installation {
+        namespace: value("${namespace}"),
+        image: value("${image}"),
+        sidecars: value("${sidecars}"),
+        kubelet: value("${kubelet}"),
+        ..installation.clone()
+    };
+    let each = "{{- range $id, $appliance := .Values.appliances }}\n";
+    let nfs = format!(
+        "{{{{- if $appliance.nfs }}}}\n{}{{{{- end }}}}\n",
+        ENTRY_NFS.replace("${nfs}", "{{ $appliance.nfs }}")
+    );
+    let entry = put(ENTRY, OF_APPLIANCE).replace("${nfs}", &nfs);
+    let entries = format!("{each}{entry}{{{{- end }}}}\n");
+    let classes = format!(
+        "{each}{{{{- range $pool := $appliance.pools }}}}\n---\n{}{{{{- end }}}}\n{{{{- end }}}}\n",
+        put(CLASS, OF_APPLIANCE)
+    );
+    let groups = match installation.group_snapshots {
+        true => vec![("groupsnapshotclass.yaml", GROUP_SNAPSHOT_CLASS.to_owned())],
+        false => Vec::new(),
+    };
+    let templates = [
+        ("csidriver.yaml", values.fill(CSIDRIVER)),
+        ("access.yaml", values.fill(ACCESS)),
+        ("secret.yaml", values.fill(SECRET).replace("${entries}", &entries)),
+        ("controller.yaml", values.fill(CONTROLLER)),
+        ("node.yaml", values.fill(NODE)),
+        ("classes.yaml", classes),
+        ("snapshotclass.yaml", SNAPSHOT_CLASS.to_owned()),
+    ];
+    let templates = templates.into_iter().chain(groups);
+    let mut files: Chart = templates
+        .map(|(name, text)| (format!("templates/{name}"), text))
+        .collect();
+    files.push((
+        "Chart.yaml".to_owned(),
+        format!(
+            "apiVersion: v2\nname: cistern-csi\ndescription: Volumes of Cistern's appliances for claims.\ntype: application\n\
+             version: {version}\nappVersion: {version:?}\n"
+        ),
+    ));
+    files.push(("values.yaml".to_owned(), values_text(installation)));
+    Ok(files)
+}
+
+fn value(place: &str) -> String {
+    let found = VALUES.iter().find(|(known, _)| *known == place);
+    found.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
+}
+
+fn put(template: &str, words: &[(&str, &str)]) -> String {
+    words
+        .iter()
+        .fold(template.to_owned(), |text, (place, word)| text.replace(place, word))
+}
+
+fn values_text(installation: &Installation) -> String {
+    let Installation {
+        image,
+        sidecars,
+        kubelet,
+        ..
+    } = installation;
+    let mut text = format!(
+        "# The image of cistern-csi, and from where the sidecars' images come.\nimage: {image}\nsidecars: {sidecars}\n\
+         # The kubelet's folder on each node.\nkubelet: {kubelet}\n\
+         # The appliances, by the names that classes and volumes know them by; each of their pools becomes a class.\nappliances:\n"
+    );
+    for appliance in &installation.appliances {
+        let pools: Vec<&str> = appliance.pools.iter().map(|pool| pool.as_str()).collect();
+        text.push_str(&format!(
+            "  {}:\n    url: {:?}\n    token: {:?}\n    fingerprint: {:?}\n    pools: [{}]\n",
+            appliance.id,
+            appliance.url,
+            appliance.token,
+            appliance.fingerprint,
+            pools.join(", ")
+        ));
+        if let Some(nfs) = &appliance.nfs {
+            text.push_str(&format!("    nfs: {nfs:?}\n"));
+        }
+    }
+    text
+}
+
+/// A kustomize base of this installation.
+///
+/// # Errors
+/// As [`Installation::documents`].
+pub fn kustomize(installation: &Installation) -> Result<Chart, Unfit> {
+    let documents = installation.documents()?;
+    let mut list = String::from("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n");
+    for (name, _) in &documents {
+        list.push_str(&format!("  - {name}\n"));
+    }
+    let mut files: Chart = documents
+        .into_iter()
+        .map(|(name, text)| (name.to_owned(), text))
+        .collect();
+    files.push(("kustomization.yaml".to_owned(), list));
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifests::tests::installation;
+
+    #[test]
+    fn a_chart_s_templates_have_values_in_place_of_words_and_its_values_are_the_installation_s() {
+        let files = chart(&installation(), "1.2.3").unwrap();
+        for (name, text) in &files {
+            assert!(!text.contains("${"), "{name}: {text}");
+            assert_eq!(text.matches("{{").count(), text.matches("}}").count(), "{name}");
+            let opened =
+                text.matches("range ").count() + text.matches("{{ if ").count() + text.matches("{{- if ").count();
+            assert_eq!(opened, text.matches(" end }}").count(), "{name}: {text}");
+        }
+        let of = |name: &str| &files.iter().find(|(file, _)| file == name).unwrap().1;
+        assert!(of("templates/controller.yaml").contains("image: {{ .Values.image }}"));
+        assert!(!of("templates/secret.yaml").contains("cistern_secret"));
+        let values: serde_json::Value = serde_saphyr::from_str(of("values.yaml")).unwrap();
+        assert_eq!(values["appliances"]["rack-2"]["nfs"], "10.0.0.5");
+        assert_eq!(values["appliances"]["rack-1"]["pools"][1], "fast");
+    }
+
+    #[test]
+    fn a_base_lists_each_of_its_files() {
+        let files = kustomize(&installation()).unwrap();
+        let list = &files.iter().find(|(name, _)| name == "kustomization.yaml").unwrap().1;
+        for (name, _) in files.iter().filter(|(name, _)| name != "kustomization.yaml") {
+            assert!(list.contains(&format!("  - {name}\n")), "{name}");
+        }
+    }
+}

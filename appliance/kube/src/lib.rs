@@ -1,0 +1,12 @@
+//! What a cluster is given to use appliances.
+//!
+//! Invariant: there is one source, the templates beside this code; the manifests, the chart and the kustomize base are that source
+//! with other words put in. Nothing here asks a cluster or an appliance for anything.
+//!
+//! Not here: the plugin itself, which is `csi`.
+
+mod chart;
+mod manifests;
+
+pub use chart::{Chart, chart, kustomize};
+pub use manifests::{Appliance, Installation, SIDECARS, Unfit};

@@ -1,0 +1,341 @@
+//! The objects themselves, as text that `kubectl apply` takes.
+
+use cistern_model::PoolName;
+
+/// The sidecars that the controller needs, at the versions that it is tested with, and what each is told besides the usual.
+pub const SIDECARS: &[(&str, &str, &[&str])] = &[
+    (
+        "csi-provisioner",
+        "v6.3.0",
+        &[
+            "--extra-create-metadata",
+            "--enable-capacity",
+            "--capacity-ownerref-level=2",
+        ],
+    ),
+    ("csi-attacher", "v4.13.0", &[]),
+    ("csi-resizer", "v2.3.0", &["--handle-volume-inuse-error=false"]),
+    ("csi-snapshotter", "v8.7.0", &["--extra-create-metadata"]),
+];
+/// What csi-snapshotter is told where groups are wanted.
+const GROUPS: &str = "--feature-gates=CSIVolumeGroupSnapshot=true";
+
+pub(crate) const NAMESPACE: &str = include_str!("../templates/namespace.yaml");
+pub(crate) const CSIDRIVER: &str = include_str!("../templates/csidriver.yaml");
+pub(crate) const ACCESS: &str = include_str!("../templates/access.yaml");
+pub(crate) const CONTROLLER: &str = include_str!("../templates/controller.yaml");
+pub(crate) const SIDECAR: &str = include_str!("../templates/sidecar.yaml");
+pub(crate) const NODE: &str = include_str!("../templates/node.yaml");
+pub(crate) const SECRET: &str = include_str!("../templates/secret.yaml");
+pub(crate) const ENTRY: &str = include_str!("../templates/entry.yaml");
+pub(crate) const ENTRY_NFS: &str = include_str!("../templates/entry-nfs.yaml");
+pub(crate) const CLASS: &str = include_str!("../templates/class.yaml");
+pub(crate) const SNAPSHOT_CLASS: &str = include_str!("../templates/snapshotclass.yaml");
+pub(crate) const GROUP_SNAPSHOT_CLASS: &str = include_str!("../templates/groupsnapshotclass.yaml");
+
+/// Where the plugin is installed and what it is to know.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    /// The namespace of its own.
+    pub namespace: String,
+    /// The image of cistern-csi, as a node's container runtime knows it.
+    pub image: String,
+    /// From where the sidecars' images come, without their names.
+    pub sidecars: String,
+    /// The kubelet's folder on each node.
+    pub kubelet: String,
+    /// The appliances, at least one.
+    pub appliances: Vec<Appliance>,
+    /// Whether snapshots of several volumes at one moment are wanted; their CRDs are to be in the cluster then.
+    pub group_snapshots: bool,
+}
+
+/// An appliance as the plugin is to know it.
+#[derive(Debug, Clone)]
+pub struct Appliance {
+    /// The name that classes and volumes know it by.
+    pub id: String,
+    /// Where its API is.
+    pub url: String,
+    /// The secret of a token of role provisioner.
+    pub token: String,
+    /// The fingerprint of its certificate.
+    pub fingerprint: String,
+    /// Where nodes mount from, if that is another address than the API's.
+    pub nfs: Option<String>,
+    /// The pools for each of which there is to be a class.
+    pub pools: Vec<PoolName>,
+}
+
+/// A word that no manifest can carry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is {text:?}: {way_out}")]
+pub struct Unfit {
+    what: &'static str,
+    text: String,
+    way_out: &'static str,
+}
+
+impl Installation {
+    /// All objects of a cluster in the order in which they are to be made, each document with its name.
+    ///
+    /// # Errors
+    /// [`Unfit`] for a namespace or an appliance's id that Kubernetes would not take, and for text with quotes or line ends.
+    pub fn documents(&self) -> Result<Vec<(&'static str, String)>, Unfit> {
+        self.check()?;
+        let fill = |template: &str| self.fill(template);
+        let entries: String = self.appliances.iter().map(fill_entry).collect();
+        let classes: Vec<String> = self
+            .appliances
+            .iter()
+            .flat_map(|appliance| self.classes(appliance))
+            .collect();
+        let mut documents = vec![
+            ("namespace.yaml", fill(NAMESPACE)),
+            ("csidriver.yaml", fill(CSIDRIVER)),
+            ("access.yaml", fill(ACCESS)),
+            ("secret.yaml", fill(SECRET).replace("${entries}", &entries)),
+            ("controller.yaml", fill(CONTROLLER)),
+            ("node.yaml", fill(NODE)),
+            ("classes.yaml", classes.join("---\n")),
+            ("snapshotclass.yaml", SNAPSHOT_CLASS.to_owned()),
+        ];
+        if self.group_snapshots {
+            documents.push(("groupsnapshotclass.yaml", GROUP_SNAPSHOT_CLASS.to_owned()));
+        }
+        Ok(documents)
+    }
+
+    /// All of them as one text.
+    ///
+    /// # Errors
+    /// As [`Installation::documents`].
+    pub fn text(&self) -> Result<String, Unfit> {
+        let texts: Vec<String> = self.documents()?.into_iter().map(|(_, text)| text).collect();
+        Ok(texts.join("---\n"))
+    }
+
+    pub(crate) fn fill(&self, template: &str) -> String {
+        let containers = sidecar_containers(self.group_snapshots);
+        [
+            ("${sidecar-containers}", containers.as_str()),
+            ("${namespace}", &self.namespace),
+            ("${image}", &self.image),
+            ("${sidecars}", &self.sidecars),
+            ("${kubelet}", &self.kubelet),
+        ]
+        .iter()
+        .fold(template.to_owned(), |text, (place, word)| text.replace(place, word))
+    }
+
+    /// A class for each pool: of the pool's name where there is one appliance, and of both names else.
+    fn classes(&self, appliance: &Appliance) -> Vec<String> {
+        let class = |pool: &PoolName| {
+            let name = match self.appliances.len() {
+                1 => format!("cistern-{pool}"),
+                _ => format!("cistern-{}-{pool}", appliance.id),
+            };
+            CLASS
+                .replace("${name}", &name)
+                .replace("${endpoint}", &appliance.id)
+                .replace("${pool}", pool.as_str())
+        };
+        appliance.pools.iter().map(class).collect()
+    }
+
+    fn check(&self) -> Result<(), Unfit> {
+        let label = |text: &str| {
+            let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+        };
+        let plain =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\#{}".contains(&b));
+        let unfit = |what, text: &str, way_out| {
+            Err(Unfit {
+                what,
+                text: text.to_owned(),
+                way_out,
+            })
+        };
+        if !label(&self.namespace) {
+            return unfit(
+                "the namespace",
+                &self.namespace,
+                "give lower-case letters, digits and `-`, at most 63",
+            );
+        }
+        for (what, text) in [
+            ("the image", &self.image),
+            ("the sidecars' place", &self.sidecars),
+            ("the kubelet's folder", &self.kubelet),
+        ] {
+            if !plain(text) {
+                return unfit(what, text, "give it without spaces, quotes and braces");
+            }
+        }
+        for appliance in &self.appliances {
+            if !label(&appliance.id) {
+                return unfit(
+                    "an appliance's id",
+                    &appliance.id,
+                    "give lower-case letters, digits and `-`, at most 63",
+                );
+            }
+            for (what, text) in [
+                ("an appliance's URL", &appliance.url),
+                ("a fingerprint", &appliance.fingerprint),
+            ] {
+                if !plain(text) {
+                    return unfit(what, text, "give it as the appliance's console shows it");
+                }
+            }
+            if let Some(nfs) = appliance.nfs.as_ref().filter(|nfs| !plain(nfs)) {
+                return unfit("where nodes mount from", nfs, "give a name or an address");
+            }
+            if !plain(&appliance.token) {
+                return unfit("a token", "...", "give the secret as it was printed");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fill_entry(appliance: &Appliance) -> String {
+    let nfs = appliance.nfs.as_ref().map(|nfs| ENTRY_NFS.replace("${nfs}", nfs));
+    [
+        ("${nfs}", &nfs.unwrap_or_default()),
+        ("${id}", &appliance.id),
+        ("${url}", &appliance.url),
+        ("${token}", &appliance.token),
+        ("${fingerprint}", &appliance.fingerprint),
+    ]
+    .iter()
+    .fold(ENTRY.to_owned(), |text, (place, word)| text.replace(place, word))
+}
+
+fn sidecar_containers(group_snapshots: bool) -> String {
+    let container = |(name, version, arguments): &(&str, &str, &[&str])| {
+        let groups = (group_snapshots && *name == "csi-snapshotter").then_some(&GROUPS);
+        let arguments: String = arguments
+            .iter()
+            .chain(groups)
+            .map(|argument| format!("            - {argument}\n"))
+            .collect();
+        SIDECAR
+            .replace("${sidecar}", name)
+            .replace("${version}", version)
+            .replace("${arguments}", &arguments)
+    };
+    SIDECARS.iter().map(container).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    pub(crate) fn installation() -> Installation {
+        let appliance = |id: &str, pools: &[&str]| Appliance {
+            id: id.to_owned(),
+            url: format!("https://{id}.example:8443"),
+            token: "cistern_secret".to_owned(),
+            fingerprint: "0f".repeat(32),
+            nfs: (id == "rack-2").then(|| "10.0.0.5".to_owned()),
+            pools: pools.iter().map(|name| name.parse().unwrap()).collect(),
+        };
+        Installation {
+            namespace: "storage".to_owned(),
+            image: "cistern-csi:9".to_owned(),
+            sidecars: "registry.example/sidecars".to_owned(),
+            kubelet: "/var/lib/kubelet".to_owned(),
+            appliances: vec![appliance("rack-1", &["tank", "fast"]), appliance("rack-2", &["tank"])],
+            group_snapshots: true,
+        }
+    }
+
+    fn objects(text: &str) -> Vec<Value> {
+        let documents = text.split("\n---\n");
+        documents.map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+    }
+
+    #[test]
+    fn every_document_is_an_object_with_all_its_words_put_in() {
+        let text = installation().text().unwrap();
+        assert!(!text.contains("${"), "{text}");
+        let objects = objects(&text);
+        let names: Vec<String> = objects
+            .iter()
+            .map(|o| {
+                format!(
+                    "{} {}",
+                    o["kind"].as_str().unwrap(),
+                    o["metadata"]["name"].as_str().unwrap()
+                )
+            })
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "Namespace storage",
+                "CSIDriver csi.cistern.storage",
+                "ServiceAccount cistern-csi-controller",
+                "ServiceAccount cistern-csi-node",
+                "ClusterRole cistern-csi-controller",
+                "ClusterRoleBinding cistern-csi-controller",
+                "Role cistern-csi-controller",
+                "RoleBinding cistern-csi-controller",
+                "Secret cistern-appliances",
+                "Deployment cistern-csi-controller",
+                "DaemonSet cistern-csi-node",
+                "StorageClass cistern-rack-1-tank",
+                "StorageClass cistern-rack-1-fast",
+                "StorageClass cistern-rack-2-tank",
+                "VolumeSnapshotClass cistern",
+                "VolumeGroupSnapshotClass cistern",
+            ]
+        );
+        let deployment = &objects[9];
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        let images: Vec<&str> = containers.iter().map(|c| c["image"].as_str().unwrap()).collect();
+        assert_eq!(
+            images[..2],
+            ["cistern-csi:9", "registry.example/sidecars/csi-provisioner:v6.3.0"]
+        );
+        assert_eq!(images.len(), 1 + SIDECARS.len());
+        assert!(containers[4]["args"].as_array().unwrap().contains(&Value::from(GROUPS)));
+        let entry = objects[8]["stringData"]["rack-2.toml"].as_str().unwrap();
+        assert!(
+            entry.contains("nfs = \"10.0.0.5\"") && entry.contains("token = \"cistern_secret\""),
+            "{entry}"
+        );
+        assert!(
+            !objects[8]["stringData"]["rack-1.toml"]
+                .as_str()
+                .unwrap()
+                .contains("nfs")
+        );
+    }
+
+    #[test]
+    fn one_appliance_gives_its_classes_no_name_of_its_own() {
+        let mut one = installation();
+        one.appliances.truncate(1);
+        assert!(one.text().unwrap().contains("\n  name: cistern-tank\n"));
+    }
+
+    #[test]
+    fn a_word_that_would_break_out_of_its_place_is_refused_by_name() {
+        let refused = |change: fn(&mut Installation)| {
+            let mut installation = installation();
+            change(&mut installation);
+            installation.text().unwrap_err().to_string()
+        };
+        assert!(refused(|i| i.namespace = "Storage".to_owned()).contains("namespace"));
+        assert!(refused(|i| i.image = "a\nb: c".to_owned()).contains("image"));
+        assert!(refused(|i| i.kubelet = String::new()).contains("kubelet"));
+        assert!(refused(|i| i.appliances[0].id = "a/b".to_owned()).contains("id"));
+        assert!(refused(|i| i.appliances[0].url = "https://a\" #".to_owned()).contains("URL"));
+        let token = refused(|i| i.appliances[0].token = "secret\n".to_owned());
+        assert!(token.contains("token") && !token.contains("secret\n"), "{token}");
+    }
+}
