@@ -262,6 +262,8 @@ impl Engine {
             }
             HostErrorKind::Busy | HostErrorKind::Failed => {}
         }
+        // What was told to have failed may have been done: the exports may say other than the tags do now.
+        *locked(&self.0.exports_stale) = true;
         if let Err(error) = self.read_lvm() {
             tracing::warn!(%error, "after a failed change the state could not be read");
         }

@@ -5,7 +5,7 @@ use cistern_model::Layout;
 use super::live;
 use super::steps::Mend::{Look, Nothing, Start, Supervisor};
 use super::steps::Mishap::{Calm, Fails};
-use super::steps::Step::{Create, DeletePool, Grow, Import, MakePool, Release, RollBack, Snapshot, Write};
+use super::steps::Step::{Create, DeletePool, Forbid, Grow, Import, MakePool, Release, RollBack, Snapshot, Write};
 
 /// The pool was known as one that had lost all of its disks, until the next start.
 #[test]
@@ -120,6 +120,29 @@ fn an_encrypted_pool_that_is_finished_after_its_request_failed_keeps_its_key() {
                     mend: Start,
                 },
             ),
+        ],
+    );
+}
+
+/// The tag was gone, the answer was an error, and asked again there seemed to be nothing to do: the export let the client in.
+#[test]
+fn a_client_whose_removal_was_noted_and_told_to_have_failed_is_kept_out_when_that_is_asked_again() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 0, mib: 300 }, Calm),
+            (Create { name: 1, mib: 300 }, Calm),
+            (Create { name: 2, mib: 300 }, Calm),
+            (Create { name: 3, mib: 300 }, Calm),
+            (
+                Forbid { name: 2, client: 0 },
+                Fails {
+                    at: 5,
+                    done: true,
+                    mend: Nothing,
+                },
+            ),
+            (Forbid { name: 2, client: 0 }, Calm),
         ],
     );
 }
