@@ -68,5 +68,6 @@ pub use error::{Error, ErrorKind, Evidence, Result};
 pub use nic::{Nic, NicModel};
 pub use savestate::{Resume, SavedState};
 pub use serial::{Console, Found};
+pub use spawn::spawn;
 pub use switch::Switch;
 pub use vm::{Report, Vm};

@@ -27,7 +27,10 @@ struct Request {
 /// Starts `command` with `inherited` descriptors open in it under their own numbers.
 ///
 /// The descriptors are closed in this process once the child has them.
-pub(crate) fn spawn(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Child> {
+///
+/// # Errors
+/// What the system says of the program.
+pub fn spawn(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Child> {
     static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (requests, queue) = channel::<Request>();

@@ -83,11 +83,18 @@ remove() {
 
 release() {
     local at=$1 tries=0
+    # Two flushes of the kernel's cache in one second, and the mount is held for up to half a minute.
+    while [ "$(</proc/net/rpc/nfsd.export/flush)" -ge "$EPOCHSECONDS" ]; do sleep 0.01; done
     step exportfs-u exportfs -u "$client:$at"
     # What nfsd was told to let go of closes a moment later.
     until umount "$at" 2>/dev/null; do
         tries=$((tries + 1))
-        [ $tries -lt 50 ]
+        if [ $tries -ge 50 ]; then
+            umount "$at" || true
+            grep . /proc/net/rpc/nfsd.export/content /proc/net/rpc/nfsd.fh/content /proc/fs/nfsd/filecache \
+                /proc/fs/nfsd/clients/*/info || true
+            exit 1
+        fi
         sleep 0.04
     done
     rmdir "$at"

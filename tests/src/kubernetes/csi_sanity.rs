@@ -57,7 +57,7 @@ impl Spec {
 
 /// Runs it, and compares what it did not run with tests/peers/csi-sanity/not-run.txt.
 pub fn csi_sanity(lab: &Lab) -> Result<()> {
-    let sanity = peers::programs("csi-sanity")?;
+    let sanity = peers::files("csi-sanity")?;
     let plugin = binary("cistern-csi")?;
     let mut programs: Vec<&Path> = sanity.iter().map(|path| path.as_path()).collect();
     programs.push(&plugin);

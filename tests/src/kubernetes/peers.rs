@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cli::top;
 
-/// The paths of a peer's programs, which are built if they have not been.
-pub(super) fn programs(peer: &str) -> Result<Vec<PathBuf>> {
+/// The paths of a peer's programs and files, which are built if they have not been.
+pub(super) fn files(peer: &str) -> Result<Vec<PathBuf>> {
     let build = top()?.join("tests/peers/build");
     let output = Command::new(&build).arg(peer).stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("running {}", build.display()))?;

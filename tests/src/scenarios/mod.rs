@@ -3,6 +3,7 @@
 //! Invariant: the list here and tests/scenarios.txt are the same; a scenario that is not run is a failure.
 
 mod boot;
+mod claims;
 mod console;
 mod contract;
 mod encrypted;
@@ -264,7 +265,16 @@ const LONG: &[Scenario] = &[
 ];
 
 /// What a cluster makes of an appliance.
-const KUBERNETES: &[Scenario] = &[from("csi-sanity", Stage::Pooled, kubernetes::csi_sanity)];
+const KUBERNETES: &[Scenario] = &[
+    from("csi-sanity", Stage::Pooled, kubernetes::csi_sanity),
+    from("a-claim-s-life", Stage::Pooled, claims::a_claim_s_life),
+    from("a-hundred-claims", Stage::Pooled, claims::a_hundred_claims),
+    from(
+        "claims-while-parts-fail",
+        Stage::Pooled,
+        claims::claims_while_parts_fail,
+    ),
+];
 
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.
 pub const PARTS: &[(&str, &[Scenario])] = &[

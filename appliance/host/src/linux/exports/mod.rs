@@ -5,6 +5,7 @@
 //! lines that are kept; then the kernel forgets the answers that changed, and no others. exportfs itself would need more
 //! than half a second for each change where there are thousands of exports, and make every client ask again.
 
+mod cleaning;
 mod kernel;
 mod sessions;
 mod table;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use cistern_model::Client;
 
+use self::cleaning::Cleaning;
 use self::kernel::Stale;
 use self::table::Table;
 use super::{file, mounts};
@@ -44,6 +46,7 @@ pub(super) struct LinuxExports {
     /// The table as it was last read or written, and by what to see whether anybody else has written it. One change at a
     /// time: file and table belong together.
     known: Mutex<Option<(Stamp, Table)>>,
+    cleaning: Cleaning,
 }
 
 /// What tells one version of a file from the next: a file that is replaced has another inode, one that is rewritten
@@ -178,7 +181,7 @@ impl Exports for LinuxExports {
             return Ok(());
         }
         // All of them: an answer that is past its time holds its path until the whole cache is cleaned.
-        flush(&operation)?;
+        self.cleaning.clean(&operation)?;
         file::tell(&operation, UNLOCK, &format!("{}\n", path.display()))
     }
 }

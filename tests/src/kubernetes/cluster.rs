@@ -1,0 +1,497 @@
+//! A cluster's control plane on this machine: etcd, API server, controllers and the sidecars of the printed Deployment, each with
+//! the rights of its own account.
+//!
+//! Invariant: all of it listens on loopback alone, and dies with this process. What the sidecars are told is what the manifests
+//! say, with paths of this machine in place of a pod's.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use data_encoding::BASE64;
+use serde_json::Value;
+
+use super::peers;
+use crate::cli::binary;
+use crate::lab::{APPLIANCE_ADDRESS, Lab};
+
+/// The namespace that the plugin is installed in.
+const NAMESPACE: &str = "cistern-csi";
+/// How long a part of the control plane may take to be there.
+const START: Duration = Duration::from_secs(90);
+const AGAIN: Duration = Duration::from_millis(250);
+/// Who is known by a token from the start: token, user, group.
+const KNOWN: &[(&str, &str, &str)] = &[
+    ("admin", "admin", "system:masters"),
+    ("controllers", "system:kube-controller-manager", ""),
+    ("scheduler", "system:kube-scheduler", ""),
+];
+/// The node that the lab's client stands for.
+pub(crate) const NODE: &str = "peer";
+
+/// A running control plane.
+pub struct Cluster {
+    directory: PathBuf,
+    files: BTreeMap<String, PathBuf>,
+    api: String,
+    children: RefCell<BTreeMap<String, Running>>,
+}
+
+/// A program that runs, and how it is started again.
+struct Running {
+    child: Child,
+    program: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Cluster {
+    /// Starts etcd, the API server, the controllers and the scheduler, with their files in this folder.
+    pub fn start(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
+        let mut files = BTreeMap::new();
+        for peer in ["kubernetes", "sidecars"] {
+            for path in peers::files(peer)? {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                files.insert(name.to_owned(), path.clone());
+            }
+        }
+        files.insert("etcd".to_owned(), PathBuf::from("/usr/bin/etcd"));
+        let cluster = Cluster {
+            directory: directory.to_owned(),
+            files,
+            api: format!("https://127.0.0.1:{}", free_port()?),
+            children: RefCell::default(),
+        };
+        cluster.start_control_plane()?;
+        Ok(cluster)
+    }
+
+    fn start_control_plane(&self) -> Result<()> {
+        let (etcd, etcd_peer) = (free_port()?, free_port()?);
+        let etcd = format!("http://127.0.0.1:{etcd}");
+        let etcd_peer = format!("http://127.0.0.1:{etcd_peer}");
+        self.run(
+            "etcd",
+            &[
+                "--name=test",
+                &format!("--data-dir={}", self.path("etcd").display()),
+                &format!("--listen-client-urls={etcd}"),
+                &format!("--advertise-client-urls={etcd}"),
+                &format!("--listen-peer-urls={etcd_peer}"),
+                &format!("--initial-advertise-peer-urls={etcd_peer}"),
+                &format!("--initial-cluster=test={etcd_peer}"),
+                // What is here is thrown away.
+                "--unsafe-no-fsync",
+            ],
+            &[],
+        )?;
+        let key = self.path("accounts.key");
+        let made = Command::new("openssl")
+            .args(["genrsa", "-out"])
+            .arg(&key)
+            .arg("2048")
+            .stderr(Stdio::null())
+            .status();
+        ensure!(made.context("running openssl")?.success(), "openssl made no key");
+        let known: String = KNOWN
+            .iter()
+            .map(|(token, user, group)| format!("{token},{user},{user},\"{group}\"\n"))
+            .collect();
+        self.write("tokens.csv", &known)?;
+        let port = self.api.rsplit(':').next().unwrap_or_default();
+        self.run(
+            "kube-apiserver",
+            &[
+                &format!("--etcd-servers={etcd}"),
+                "--bind-address=127.0.0.1",
+                &format!("--secure-port={port}"),
+                &format!("--cert-dir={}", self.path("certificates").display()),
+                "--authorization-mode=RBAC,Node",
+                &format!("--token-auth-file={}", self.path("tokens.csv").display()),
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                &format!("--service-account-key-file={}", key.display()),
+                &format!("--service-account-signing-key-file={}", key.display()),
+                "--allow-privileged=true",
+            ],
+            &[],
+        )?;
+        for (token, _, _) in KNOWN {
+            self.write_config(token, token)?;
+        }
+        self.wait(START, "the API server", |cluster| {
+            Ok(cluster.try_kubectl(&["get", "--raw", "/readyz"], None)?.is_ok())
+        })?;
+        let config = |name: &str| format!("--kubeconfig={}", self.config(name).display());
+        self.run(
+            "kube-controller-manager",
+            &[
+                &config("controllers"),
+                &format!("--service-account-private-key-file={}", key.display()),
+                &format!("--root-ca-file={}", self.authority().display()),
+                "--use-service-account-credentials",
+                "--leader-elect=false",
+                &format!("--secure-port={}", free_port()?),
+                "--bind-address=127.0.0.1",
+            ],
+            &[],
+        )?;
+        self.run(
+            "kube-scheduler",
+            &[
+                &config("scheduler"),
+                "--leader-elect=false",
+                &format!("--secure-port={}", free_port()?),
+                "--bind-address=127.0.0.1",
+            ],
+            &[],
+        )?;
+        Ok(())
+    }
+
+    /// Installs what `cistern kube manifests` prints, and runs the controller's containers here in place of a node.
+    pub fn install(&self, lab: &Lab) -> Result<()> {
+        for (name, path) in self.files.iter().filter(|(name, _)| name.ends_with(".yaml")) {
+            let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+            self.apply(&text)?;
+        }
+        let printed = lab.cli.ok(&[
+            "kube",
+            "manifests",
+            "--new-token",
+            "cluster",
+            "--id",
+            "rack-1",
+            "--nfs",
+            APPLIANCE_ADDRESS,
+            "--group-snapshots",
+        ])?;
+        self.apply(&printed)?;
+        self.wait(START, "a pod of the controller", |cluster| {
+            Ok(!cluster.controller_pod()?.is_empty())
+        })?;
+        self.give_appliances()?;
+        self.account("controller", NAMESPACE, "cistern-csi-controller")?;
+        self.account("snapshots", "kube-system", "snapshot-controller")?;
+        let config = self.config("controller");
+        let socket = self.path("csi.sock");
+        self.run_program(
+            "cistern-csi",
+            binary("cistern-csi")?,
+            vec![
+                format!("--endpoint={}", socket.display()),
+                format!("--appliances={}", self.path("appliances").display()),
+            ],
+            vec![("KUBECONFIG".to_owned(), config.display().to_string())],
+        )?;
+        self.wait(START, "the plugin's socket", |_| Ok(socket.exists()))?;
+        let pod = self.controller_pod()?;
+        for container in self.containers()?.into_iter().filter(|c| c.0 != "cistern-csi") {
+            let (name, mut arguments) = container;
+            for argument in &mut arguments {
+                if argument.starts_with("--csi-address=") {
+                    *argument = format!("--csi-address={}", socket.display());
+                }
+            }
+            arguments.push(format!("--kubeconfig={}", config.display()));
+            arguments.push(format!("--leader-election-namespace={NAMESPACE}"));
+            let environment = vec![
+                ("NAMESPACE".to_owned(), NAMESPACE.to_owned()),
+                ("POD_NAME".to_owned(), pod.clone()),
+            ];
+            self.run_program(&name, self.file(&name)?.clone(), arguments, environment)?;
+        }
+        self.run(
+            "snapshot-controller",
+            &[
+                &format!("--kubeconfig={}", self.config("snapshots").display()),
+                "--leader-election=false",
+            ],
+            &[],
+        )
+    }
+
+    /// Makes the lab's client a node of the cluster, as its kubelet would.
+    pub fn add_node(&self, address: &str) -> Result<()> {
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {NODE}\n  annotations:\n    \
+             volumes.kubernetes.io/controller-managed-attach-detach: \"true\"\n---\n\
+             apiVersion: storage.k8s.io/v1\nkind: CSINode\nmetadata:\n  name: {NODE}\nspec:\n  drivers:\n    \
+             - name: csi.cistern.storage\n      nodeID: {NODE}\n      topologyKeys: []\n"
+        ))?;
+        let status = format!(r#"{{"status":{{"addresses":[{{"type":"InternalIP","address":"{address}"}}]}}}}"#);
+        self.kubectl(&[
+            "patch",
+            "node",
+            NODE,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ])
+        .map(drop)
+    }
+
+    /// Puts what the Secret says into a folder, as a kubelet mounts it.
+    fn give_appliances(&self) -> Result<()> {
+        let secret = self.get(&["-n", NAMESPACE, "get", "secret", "cistern-appliances"])?;
+        let data = secret["data"].as_object().context("a Secret with data")?;
+        for (name, value) in data {
+            let bytes = BASE64.decode(value.as_str().unwrap_or_default().as_bytes())?;
+            self.write(&format!("appliances/{name}"), &String::from_utf8(bytes)?)?;
+        }
+        Ok(())
+    }
+
+    /// The containers of the controller's Deployment and what they are told.
+    fn containers(&self) -> Result<Vec<(String, Vec<String>)>> {
+        let deployment = self.get(&["-n", NAMESPACE, "get", "deployment", "cistern-csi-controller"])?;
+        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let containers = containers
+            .context("a Deployment with containers")?
+            .iter()
+            .map(|container| {
+                let arguments = container["args"].as_array().into_iter().flatten();
+                (text(&container["name"]), arguments.map(text).collect())
+            });
+        Ok(containers.collect())
+    }
+
+    fn controller_pod(&self) -> Result<String> {
+        let pods = self.get(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=controller",
+        ])?;
+        Ok(pods["items"][0]["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
+    }
+
+    /// Writes a configuration with the token of a service account.
+    fn account(&self, name: &str, namespace: &str, account: &str) -> Result<()> {
+        let token = self.kubectl(&["-n", namespace, "create", "token", account, "--duration=4h"])?;
+        self.write_config(name, token.trim())
+    }
+
+    /// Runs kubectl as an administrator: what it printed.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.try_kubectl(arguments, None)?
+            .map_err(|error| anyhow!("kubectl {}: {error}", arguments.join(" ")))
+    }
+
+    /// An object, or a list of them.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let all: Vec<&str> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        serde_json::from_str(&self.kubectl(&all)?).with_context(|| format!("kubectl {}", all.join(" ")))
+    }
+
+    /// Applies manifests.
+    pub fn apply(&self, text: &str) -> Result<()> {
+        let applied = self.try_kubectl(&["apply", "--server-side", "-f", "-"], Some(text))?;
+        applied
+            .map(drop)
+            .map_err(|error| anyhow!("kubectl apply: {error}\n{text}"))
+    }
+
+    fn try_kubectl(&self, arguments: &[&str], input: Option<&str>) -> Result<std::result::Result<String, String>> {
+        use std::io::Write as _;
+        let mut command = Command::new(self.file("kubectl")?);
+        command
+            .arg(format!("--kubeconfig={}", self.config("admin").display()))
+            // Nothing is kept between two calls but in this folder.
+            .env("HOME", &self.directory)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().context("running kubectl")?;
+        if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+            stdin.write_all(text.as_bytes()).context("giving kubectl its input")?;
+        }
+        drop(child.stdin.take());
+        let output = child.wait_with_output().context("waiting for kubectl")?;
+        Ok(match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        })
+    }
+
+    /// Waits until this holds.
+    pub fn wait(&self, limit: Duration, what: &str, holds: impl Fn(&Cluster) -> Result<bool>) -> Result<Duration> {
+        let began = Instant::now();
+        while !holds(self)? {
+            self.check_running()?;
+            ensure!(began.elapsed() < limit, "no {what} after {} s", limit.as_secs());
+            std::thread::sleep(AGAIN);
+        }
+        Ok(began.elapsed())
+    }
+
+    /// Kills a program, as a machine does that runs out of memory.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let running = self.children.borrow_mut().remove(name);
+        let mut running = running.with_context(|| format!("{name} does not run"))?;
+        running.child.kill().with_context(|| format!("killing {name}"))?;
+        running.child.wait().with_context(|| format!("waiting for {name}"))?;
+        let again = (
+            running.program.clone(),
+            running.arguments.clone(),
+            running.environment.clone(),
+        );
+        // As a kubelet does.
+        self.run_program(name, again.0, again.1, again.2)
+    }
+
+    /// A sidecar ends when its plugin's connection does, and is started again then.
+    fn check_running(&self) -> Result<()> {
+        let ended: Vec<String> = {
+            let mut children = self.children.borrow_mut();
+            let ended = children
+                .iter_mut()
+                .filter_map(|(name, running)| match running.child.try_wait() {
+                    Ok(None) => None,
+                    Ok(Some(_)) | Err(_) => Some(name.clone()),
+                });
+            ended.collect()
+        };
+        for name in ended {
+            if name.starts_with("csi-") {
+                let running = self.children.borrow_mut().remove(&name);
+                let running = running.with_context(|| format!("{name} does not run"))?;
+                let again = (
+                    running.program.clone(),
+                    running.arguments.clone(),
+                    running.environment.clone(),
+                );
+                drop(running);
+                self.run_program(&name, again.0, again.1, again.2)?;
+            } else {
+                bail!("{name} ended; see {}", self.path(&format!("{name}.log")).display());
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+        let own = |text: &&str| (*text).to_owned();
+        self.run_program(
+            name,
+            self.file(name)?.clone(),
+            arguments.iter().map(own).collect(),
+            environment
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn run_program(
+        &self,
+        name: &str,
+        program: PathBuf,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.path(&format!("{name}.log")))
+            .with_context(|| format!("opening the log of {name}"))?;
+        let mut command = Command::new(&program);
+        command
+            .args(&arguments)
+            .envs(environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("a log twice")?)
+            .stderr(log);
+        let child = cistern_qemu::spawn(command, Vec::new());
+        let child = child.with_context(|| format!("starting {}", program.display()))?;
+        let running = Running {
+            child,
+            program,
+            arguments,
+            environment,
+        };
+        self.children.borrow_mut().insert(name.to_owned(), running);
+        Ok(())
+    }
+
+    /// The end of each log, for a report.
+    pub fn report(&self) -> String {
+        let names: Vec<String> = self.children.borrow().keys().cloned().collect();
+        let ends = names.iter().map(|name| {
+            let text = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let from = lines.len().saturating_sub(15);
+            format!("--- {name}\n{}\n", lines.get(from..).unwrap_or_default().join("\n"))
+        });
+        let events = self.kubectl(&["get", "events", "-A", "--sort-by=.lastTimestamp"]);
+        format!("{}--- events\n{}", ends.collect::<String>(), events.unwrap_or_default())
+    }
+
+    /// Takes steps; an error is told with what the cluster says.
+    pub fn check<T>(&self, steps: impl FnOnce(&Cluster) -> Result<T>) -> Result<T> {
+        steps(self).map_err(|error| anyhow!("{error:#}\n{}", self.report()))
+    }
+
+    fn file(&self, name: &str) -> Result<&PathBuf> {
+        self.files.get(name).with_context(|| format!("no peer has {name}"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.kubeconfig"))
+    }
+
+    /// The API server's certificate, which it signed itself.
+    fn authority(&self) -> PathBuf {
+        self.path("certificates/apiserver.crt")
+    }
+
+    fn write_config(&self, name: &str, token: &str) -> Result<()> {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\nclusters:\n- name: test\n  cluster:\n    server: {}\n    \
+             certificate-authority: {}\nusers:\n- name: test\n  user:\n    token: {token}\ncontexts:\n- name: test\n  context:\n    \
+             cluster: test\n    user: test\n",
+            self.api,
+            self.authority().display()
+        );
+        self.write(&format!("{name}.kubeconfig"), &text)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        }
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// A port that nobody has now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
+    Ok(listener.local_addr().context("looking for a free port")?.port())
+}

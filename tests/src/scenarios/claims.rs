@@ -1,0 +1,236 @@
+//! What a cluster's user sees: claims become volumes, grow, are copied and go, with the real controllers of Kubernetes.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::{Bytes, Volume};
+
+use crate::kubernetes::{Cluster, NODE};
+use crate::lab::{Lab, PEER_ADDRESS};
+
+/// What a controller may take for one thing under software emulation on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+const CLASS: &str = "cistern-tank";
+const HUNDRED: usize = 100;
+
+/// One claim's life.
+pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
+    let cluster = cluster(lab)?;
+    cluster.check(|cluster| {
+        cluster.apply(&claim("data", "300Mi", ""))?;
+        bound(cluster, "data")?;
+        let volume = only(lab)?;
+        ensure!(volume.size == Bytes::mib(300), "{volume:?}");
+        let labels = serde_json::to_string(&volume.labels)?;
+        ensure!(labels.contains("data") && labels.contains("default"), "{labels}");
+
+        // A pod on a node: the attach controller asks for the volume there, and only then may its address mount it.
+        ensure!(
+            lab.peer.try_sh(&lab.mount_command(&volume, "/mnt/data"))?.code != 0,
+            "a volume that is published to nobody could be mounted"
+        );
+        cluster.apply(&pod("writer", "data"))?;
+        cluster.wait(LIMIT, "attachment", |cluster| {
+            let attachments = cluster.get(&["get", "volumeattachments"])?;
+            Ok(attachments["items"][0]["status"]["attached"] == true)
+        })?;
+        lab.mount(&volume, "/mnt/data")?;
+        lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
+
+        // It grows under its user.
+        let larger = r#"{"spec":{"resources":{"requests":{"storage":"600Mi"}}}}"#;
+        cluster.kubectl(&["patch", "pvc", "data", "--type=merge", "-p", larger])?;
+        cluster.wait(LIMIT, "growth", |cluster| {
+            let claim = cluster.get(&["get", "pvc", "data"])?;
+            Ok(claim["status"]["capacity"]["storage"] == "600Mi")
+        })?;
+        ensure!(only(lab)?.size == Bytes::mib(600), "{:?}", only(lab)?);
+
+        // What can change while it is used, changes.
+        cluster.apply(
+            "apiVersion: storage.k8s.io/v1\nkind: VolumeAttributesClass\nmetadata:\n  name: squashed\n\
+             driverName: csi.cistern.storage\nparameters:\n  squash: all\n",
+        )?;
+        let squashed = r#"{"spec":{"volumeAttributesClassName":"squashed"}}"#;
+        cluster.kubectl(&["patch", "pvc", "data", "--type=merge", "-p", squashed])?;
+        cluster.wait(LIMIT, "modification", |cluster| {
+            let claim = cluster.get(&["get", "pvc", "data"])?;
+            Ok(claim["status"]["currentVolumeAttributesClassName"] == "squashed")
+        })?;
+        let options = serde_json::to_string(&only(lab)?.options)?;
+        ensure!(options.contains("all"), "{options}");
+
+        // A snapshot, a claim made of it, and a clone: each holds what was written.
+        cluster.apply(
+            "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata:\n  name: before\nspec:\n  \
+             volumeSnapshotClassName: cistern\n  source:\n    persistentVolumeClaimName: data\n",
+        )?;
+        cluster.wait(LIMIT, "snapshot", |cluster| {
+            let snapshot = cluster.get(&["get", "volumesnapshot", "before"])?;
+            Ok(snapshot["status"]["readyToUse"] == true)
+        })?;
+        let of_snapshot =
+            "  dataSource:\n    apiGroup: snapshot.storage.k8s.io\n    kind: VolumeSnapshot\n    name: before\n";
+        cluster.apply(&claim("restored", "600Mi", of_snapshot))?;
+        let of_claim = "  dataSource:\n    kind: PersistentVolumeClaim\n    name: data\n";
+        cluster.apply(&claim("cloned", "600Mi", of_claim))?;
+        for name in ["restored", "cloned"] {
+            bound(cluster, name)?;
+            let volume = of_claim_named(lab, name)?;
+            lab.cli.ok(&["clients", "add", volume.name.as_str(), PEER_ADDRESS])?;
+            lab.mount(&volume, &format!("/mnt/{name}"))?;
+            let read = lab.peer.sh(&format!("cat /mnt/{name}/file"))?;
+            ensure!(read == "kept\n", "{name} holds {read:?}");
+            lab.peer.sh(&format!("umount /mnt/{name}"))?;
+            lab.cli.ok(&["clients", "remove", volume.name.as_str(), PEER_ADDRESS])?;
+        }
+
+        // A claim that a pod uses stays until the pod is gone; then the node is cut off, and the volume goes.
+        cluster.kubectl(&["delete", "pvc", "data", "--wait=false"])?;
+        ensure!(
+            cluster.get(&["get", "pvc", "data"])?["metadata"]["deletionTimestamp"].is_string(),
+            "a claim in use is not protected"
+        );
+        lab.peer.sh("umount /mnt/data")?;
+        cluster.kubectl(&["delete", "pod", "writer", "--grace-period=0", "--force"])?;
+        cluster.kubectl(&["delete", "volumesnapshot", "before"])?;
+        cluster.kubectl(&["delete", "pvc", "restored", "cloned", "--wait=false"])?;
+        nothing_is_left(lab, cluster)
+    })
+}
+
+/// A hundred claims at once.
+pub(super) fn a_hundred_claims(lab: &Lab) -> Result<()> {
+    let cluster = cluster(lab)?;
+    cluster.check(|cluster| {
+        let claims: Vec<String> = (0..HUNDRED).map(|n| claim(&format!("c{n}"), "300Mi", "")).collect();
+        cluster.apply(&claims.join("---\n"))?;
+        let took = all_bound(cluster, HUNDRED)?;
+        println!("     {HUNDRED} claims were bound in {:.1} s", took.as_secs_f32());
+        none_twice(lab, HUNDRED)?;
+        cluster.kubectl(&["delete", "pvc", "--all", "--wait=false"])?;
+        nothing_is_left(lab, cluster)
+    })
+}
+
+/// Each part goes away once while claims are made: the provisioner, the plugin, and the appliance's power.
+pub(super) fn claims_while_parts_fail(lab: &Lab) -> Result<()> {
+    let cluster = cluster(lab)?;
+    cluster.check(|cluster| {
+        for (name, count) in [("provisioner", 10), ("plugin", 10), ("power", 10)] {
+            let claims: Vec<String> = (0..count).map(|n| claim(&format!("{name}-{n}"), "300Mi", "")).collect();
+            cluster.apply(&claims.join("---\n"))?;
+            cluster.wait(
+                LIMIT,
+                "first claim bound",
+                |cluster| Ok(count_bound(cluster, name)? > 0),
+            )?;
+            ensure!(
+                count_bound(cluster, name)? < count,
+                "all claims were bound before {name} went"
+            );
+            match name {
+                "provisioner" => cluster.kill("csi-provisioner")?,
+                "plugin" => cluster.kill("cistern-csi")?,
+                _ => lab.power_cut_and_start()?,
+            }
+            all_bound(cluster, count)?;
+            none_twice(lab, count)?;
+            cluster.kubectl(&["delete", "pvc", "--all", "--wait=false"])?;
+            nothing_is_left(lab, cluster)?;
+        }
+        Ok(())
+    })
+}
+
+/// A control plane with the plugin, and the lab's client as a node of it. The pool promises more than it has.
+fn cluster(lab: &Lab) -> Result<Cluster> {
+    lab.cli.ok(&["pools", "set", "tank", "--overcommit", "1000"])?;
+    let cluster = Cluster::start(&lab.directory().join("cluster"))?;
+    cluster.check(|cluster| {
+        cluster.install(lab)?;
+        cluster.add_node(PEER_ADDRESS)
+    })?;
+    Ok(cluster)
+}
+
+fn claim(name: &str, size: &str, source: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  \
+         storageClassName: {CLASS}\n  accessModes: [ReadWriteOnce]\n{source}  resources:\n    requests:\n      storage: {size}\n"
+    )
+}
+
+fn pod(name: &str, claim: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  nodeName: {NODE}\n  containers:\n  \
+         - name: main\n    image: none\n    volumeMounts:\n    - name: data\n      mountPath: /data\n  volumes:\n  \
+         - name: data\n    persistentVolumeClaim:\n      claimName: {claim}\n"
+    )
+}
+
+fn bound(cluster: &Cluster, name: &str) -> Result<()> {
+    let wait = cluster.wait(LIMIT, "bound claim", |cluster| {
+        Ok(cluster.get(&["get", "pvc", name])?["status"]["phase"] == "Bound")
+    });
+    wait.map(drop).with_context(|| format!("claim {name}"))
+}
+
+/// How many claims are bound whose names begin so.
+fn count_bound(cluster: &Cluster, name: &str) -> Result<usize> {
+    let claims = cluster.get(&["get", "pvc"])?;
+    let bound = claims["items"].as_array().into_iter().flatten().filter(|claim| {
+        let named = claim["metadata"]["name"].as_str().unwrap_or_default();
+        named.starts_with(name) && claim["status"]["phase"] == "Bound"
+    });
+    Ok(bound.count())
+}
+
+fn all_bound(cluster: &Cluster, count: usize) -> Result<Duration> {
+    let limit = LIMIT + Duration::from_secs(6) * u32::try_from(count)?;
+    cluster.wait(limit, "claims bound", |cluster| Ok(count_bound(cluster, "")? == count))
+}
+
+/// As many volumes as claims, and as many names.
+fn none_twice(lab: &Lab, count: usize) -> Result<()> {
+    let volumes = volumes(lab)?;
+    let mut names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+    names.sort();
+    names.dedup();
+    ensure!(
+        volumes.len() == count && names.len() == count,
+        "{} volumes, {} names, {count} claims",
+        volumes.len(),
+        names.len()
+    );
+    Ok(())
+}
+
+/// Neither in the cluster nor on the appliance.
+fn nothing_is_left(lab: &Lab, cluster: &Cluster) -> Result<()> {
+    let limit = LIMIT + Duration::from_secs(6) * u32::try_from(volumes(lab)?.len())?;
+    cluster.wait(limit, "end of all volumes", |cluster| {
+        let left = cluster.get(&["get", "pv,pvc,volumeattachments"])?;
+        let left = left["items"].as_array().is_some_and(|items| !items.is_empty());
+        Ok(!left && volumes(lab).is_ok_and(|volumes| volumes.is_empty()))
+    })?;
+    Ok(())
+}
+
+fn volumes(lab: &Lab) -> Result<Vec<Volume>> {
+    lab.cli.json(&["volumes", "list"])
+}
+
+fn only(lab: &Lab) -> Result<Volume> {
+    let mut all = volumes(lab)?;
+    ensure!(all.len() == 1, "one volume was to be there: {all:?}");
+    all.pop().context("a volume")
+}
+
+/// The volume of the claim of this name, by the label that the plugin gave it.
+fn of_claim_named(lab: &Lab, name: &str) -> Result<Volume> {
+    let label = format!("kubernetes.io/claim={name}");
+    let mut found: Vec<Volume> = lab.cli.json(&["volumes", "list", "--label", &label])?;
+    ensure!(found.len() == 1, "one volume was to carry {label}: {found:?}");
+    found.pop().context("a volume")
+}
