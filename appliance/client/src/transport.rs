@@ -101,6 +101,10 @@ pub struct Client {
     timeouts: Timeouts,
 }
 
+/// How long a connection is kept for the next request. The gate closes one that has been idle for 20 s (`gate/src/server.rs`), and
+/// of a request that meets the closing nobody knows whether it was done.
+const IDLE: Duration = Duration::from_secs(10);
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
@@ -131,6 +135,7 @@ impl Client {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeouts.connect)
+            .pool_idle_timeout(IDLE)
             .user_agent(concat!("cistern/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = socket {
             builder = builder.unix_socket(Path::to_path_buf(path));
