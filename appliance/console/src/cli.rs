@@ -89,6 +89,8 @@ pub(crate) enum Format {
     Table,
     /// For programs.
     Json,
+    /// For a cluster: a PersistentVolume, of `volumes show` only.
+    Pv,
 }
 
 #[derive(Debug, Subcommand)]
@@ -257,6 +259,8 @@ mod tests {
             "jobs list",
             "tokens create csi --role provisioner --pool tank",
             "system poweroff -y",
+            "volumes show photos -o pv",
+            "volumes show photos -o pv --appliance rack-1",
             "kube manifests --new-token k8s",
             "kube manifests --new-token k8s --helm cistern-chart",
             "completion bash",

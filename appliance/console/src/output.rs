@@ -38,6 +38,11 @@ impl Output {
         }
     }
 
+    /// Whether a PersistentVolume is asked for.
+    pub(crate) fn is_pv(&self) -> bool {
+        self.format == Format::Pv
+    }
+
     /// Whether programs read it.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json

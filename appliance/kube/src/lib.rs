@@ -7,6 +7,8 @@
 
 mod chart;
 mod manifests;
+mod volume;
 
 pub use chart::{Chart, chart, kustomize};
 pub use manifests::{Appliance, Installation, SIDECARS, Unfit};
+pub use volume::{Source, persistent_volume};

@@ -144,20 +144,7 @@ impl Installation {
     }
 
     fn check(&self) -> Result<(), Unfit> {
-        let label = |text: &str| {
-            let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-        };
-        let plain =
-            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\#{}".contains(&b));
-        let unfit = |what, text: &str, way_out| {
-            Err(Unfit {
-                what,
-                text: text.to_owned(),
-                way_out,
-            })
-        };
-        if !label(&self.namespace) {
+        if !is_label(&self.namespace) {
             return unfit(
                 "the namespace",
                 &self.namespace,
@@ -169,12 +156,12 @@ impl Installation {
             ("the sidecars' place", &self.sidecars),
             ("the kubelet's folder", &self.kubelet),
         ] {
-            if !plain(text) {
+            if !is_plain(text) {
                 return unfit(what, text, "give it without spaces, quotes and braces");
             }
         }
         for appliance in &self.appliances {
-            if !label(&appliance.id) {
+            if !is_label(&appliance.id) {
                 return unfit(
                     "an appliance's id",
                     &appliance.id,
@@ -185,19 +172,38 @@ impl Installation {
                 ("an appliance's URL", &appliance.url),
                 ("a fingerprint", &appliance.fingerprint),
             ] {
-                if !plain(text) {
+                if !is_plain(text) {
                     return unfit(what, text, "give it as the appliance's console shows it");
                 }
             }
-            if let Some(nfs) = appliance.nfs.as_ref().filter(|nfs| !plain(nfs)) {
+            if let Some(nfs) = appliance.nfs.as_ref().filter(|nfs| !is_plain(nfs)) {
                 return unfit("where nodes mount from", nfs, "give a name or an address");
             }
-            if !plain(&appliance.token) {
+            if !is_plain(&appliance.token) {
                 return unfit("a token", "...", "give the secret as it was printed");
             }
         }
         Ok(())
     }
+}
+
+/// Whether it can be a name of Kubernetes'.
+pub(crate) fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// Whether it stays in its place between quotes or braces, or without.
+pub(crate) fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\#{}".contains(&b))
+}
+
+pub(crate) fn unfit<T>(what: &'static str, text: &str, way_out: &'static str) -> Result<T, Unfit> {
+    Err(Unfit {
+        what,
+        text: text.to_owned(),
+        way_out,
+    })
 }
 
 fn fill_entry(appliance: &Appliance) -> String {

@@ -14,10 +14,16 @@ pub(crate) enum Volumes {
         #[arg(long = "label", value_name = "KEY=VALUE")]
         labels: Vec<String>,
     },
-    /// Show one, and how to mount it
+    /// Show one, and how to mount it; with -o pv, as a PersistentVolume for `kubectl apply -f -`
     Show {
         /// Its id, its name, or POOL/NAME
         volume: String,
+        /// With -o pv: the plugin mounts it, and knows this appliance by this id
+        #[arg(long, value_name = "ID")]
+        appliance: Option<String>,
+        /// With -o pv: from where nodes mount, if that is another address than the API's
+        #[arg(long, value_name = "ADDRESS", conflicts_with = "appliance")]
+        server: Option<String>,
     },
     /// Make one
     Create {

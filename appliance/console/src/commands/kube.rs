@@ -18,6 +18,11 @@ pub(crate) async fn run(global: &Global, output: &Output, command: Kube) -> Resu
     }
 }
 
+/// A word that no manifest can carry.
+pub(super) fn unfit(error: Unfit) -> CliError {
+    CliError::other(ErrorKind::Invalid, error.to_string(), None)
+}
+
 async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Result<(), CliError> {
     let invalid = |message: String, hint: &str| CliError::other(ErrorKind::Invalid, message, Some(hint));
     let (endpoint, token) = reached(global)?;
@@ -66,7 +71,6 @@ async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Resul
         }],
         group_snapshots: wanted.group_snapshots,
     };
-    let unfit = |error: Unfit| CliError::other(ErrorKind::Invalid, error.to_string(), None);
     installation.text().map_err(unfit)?;
     for folder in wanted.helm.iter().chain(&wanted.kustomize) {
         if folder.exists() {

@@ -14,7 +14,7 @@ mod volumes;
 use cistern_client::Client;
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, Disks, Global, Profile};
+use crate::cli::{Cli, Command, Disks, Global, Profile, Volumes};
 use crate::error::CliError;
 use crate::output::{Output, Rows};
 use crate::profile::{Profiles, connect};
@@ -35,6 +35,11 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
             output: output.clone(),
         })
     };
+    if output.is_pv() && !matches!(command, Command::Volumes(Volumes::Show { .. })) {
+        let hint = Some("leave -o pv out, or give it to `cistern volumes show`");
+        let message = "only a volume that is shown can be printed as a PersistentVolume";
+        return Err(CliError::other(cistern_model::ErrorKind::Invalid, message, hint));
+    }
     match command {
         Command::Enrol(enrol) => enrol::run(global, &output, enrol).await,
         Command::Profile(command) => profile(&output, command),

@@ -1,6 +1,7 @@
 //! Volumes, and who may mount them.
 
 use cistern_client::VolumeQuery;
+use cistern_kube::Source;
 use cistern_model::{
     Bytes, Invalid, Label, Labels, MINIMUM_VOLUME, NodeAccess, PublishedNode, RollbackRequest, SnapshotId, Volume,
     VolumeChange, VolumeOptionsChange, VolumeRequest, VolumeSource,
@@ -24,7 +25,25 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             let all = client.all_volumes(&query).await?;
             output.list(&all, |v| v.name.to_string(), tables::volumes, "There are no volumes.")
         }
-        Volumes::Show { volume } => show(context, client.find_volume(&volume).await?).await,
+        Volumes::Show {
+            volume,
+            appliance,
+            server,
+        } => {
+            let volume = client.find_volume(&volume).await?;
+            if output.is_pv() {
+                let source = match (appliance, server) {
+                    (Some(appliance), _) => Source::Csi { appliance },
+                    (None, Some(server)) => Source::Nfs { server },
+                    (None, None) => Source::Nfs {
+                        server: host(context).await.unwrap_or_default(),
+                    },
+                };
+                let text = cistern_kube::persistent_volume(&volume, &source);
+                return output.text(text.map_err(crate::commands::kube::unfit)?.trim_end());
+            }
+            show(context, volume).await
+        }
         Volumes::Create {
             name,
             pool,
