@@ -35,6 +35,8 @@ pub struct Mounted {
     pub read_only: bool,
     /// The device's number, as the kernel writes it.
     pub device: String,
+    /// What else holds of this mount.
+    pub flags: MsFlags,
 }
 
 /// All that is mounted, in the order in which it was.
@@ -64,11 +66,26 @@ fn parse(text: &[u8]) -> Vec<Mounted> {
                 device: text(fields.get(2)?),
                 target: PathBuf::from(OsStr::from_bytes(&plain(fields.get(4)?))),
                 read_only: fields.get(5)?.split(|b| *b == b',').any(|option| option == b"ro"),
+                flags: flags_of(fields.get(5)?),
                 kind: text(fields.get(dash + 1)?),
                 source: text(fields.get(dash + 2)?),
             })
         })
         .collect()
+}
+
+/// What the options of a mount are in mount(2).
+fn flags_of(options: &[u8]) -> MsFlags {
+    let of = |option: &[u8]| match option {
+        b"nosuid" => MsFlags::MS_NOSUID,
+        b"nodev" => MsFlags::MS_NODEV,
+        b"noexec" => MsFlags::MS_NOEXEC,
+        b"noatime" => MsFlags::MS_NOATIME,
+        b"nodiratime" => MsFlags::MS_NODIRATIME,
+        b"relatime" => MsFlags::MS_RELATIME,
+        _ => MsFlags::empty(),
+    };
+    options.split(|byte| *byte == b',').map(of).collect()
 }
 
 /// Without the octal escapes of spaces, tabs, line ends and backslashes.
@@ -172,15 +189,16 @@ fn kernel_options(server: IpAddr, options: &[String]) -> (MsFlags, String) {
     (flags, words.join(","))
 }
 
-/// Shows a mount at another place too, there perhaps to read only.
+/// Shows a mount, of which these flags hold, at another place too, there perhaps to read only.
 ///
 /// # Errors
 /// The kernel's.
-pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
+pub fn bind(source: &Path, flags: MsFlags, target: &Path, read_only: bool) -> io::Result<()> {
     let none: Option<&str> = None;
     mount(Some(source), target, none, MsFlags::MS_BIND, none)?;
     if read_only {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        // All that is not said here is taken from it.
+        let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
         let again = mount(none, target, none, flags, none);
         if again.is_err() {
             let _ = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
@@ -190,11 +208,21 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a mount away; by force if that does not end within a while. No error if there is none.
+/// Whether what is taken away is the last place on its node where a volume is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// The staged mount itself.
+    Yes,
+    /// A pod's.
+    No,
+}
+
+/// Takes a mount away; the last one by force if that does not end within a while: force ends all that waits for the server, also
+/// what other pods wait for. No error if there is none.
 ///
 /// # Errors
 /// The kernel's.
-pub fn unmount(target: &Path) -> io::Result<()> {
+pub fn unmount(target: &Path, last: Last) -> io::Result<()> {
     while let Some(_mounted) = at(target)? {
         let (sender, ended) = mpsc::channel();
         let path = target.to_owned();
@@ -203,7 +231,9 @@ pub fn unmount(target: &Path) -> io::Result<()> {
             Ok(Ok(()) | Err(Errno::EINVAL)) => {}
             // Somebody uses it, or its server is gone: what waits for the server fails, and the name goes at once.
             Ok(Err(Errno::EBUSY)) | Err(_) => {
-                let _ = umount2(target, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
+                if last == Last::Yes {
+                    let _ = umount2(target, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
+                }
                 match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                     Ok(()) | Err(Errno::EINVAL) => {}
                     Err(errno) => return Err(errno.into()),
@@ -228,6 +258,7 @@ mod tests {
         assert_eq!(all.len(), 2);
         assert_eq!(all[0].target, PathBuf::from("/var/lib/kubelet/a b"));
         assert_eq!((all[0].read_only, all[1].read_only), (false, true));
+        assert_eq!(all[0].flags, MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
         assert_eq!(
             (all[1].kind.as_str(), all[1].source.as_str()),
             ("nfs4", "10.0.0.5:/volumes/vol-1")

@@ -18,9 +18,11 @@ use crate::csi::node_service_capability::rpc::Type as Capability;
 use crate::csi::volume_capability::access_mode::Mode;
 use crate::handle::VolumeHandle;
 use crate::inflight::InFlight;
-use crate::mount::{self, Mounted};
+use crate::mount::{self, Last, Mounted};
 use crate::refusal::invalid;
 
+/// In which folder of a pod the kubelet shows parts of volumes.
+const SUBPATHS: &str = "volume-subpaths";
 /// How long a look into a filesystem may take before its server is taken for gone.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -132,10 +134,16 @@ fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(
             staging.display()
         )));
     };
-    // Each volume is a filesystem of its own, and so has a device number of its own.
-    let elsewhere = mounted
-        .iter()
-        .find(|other| other.device == staged.device && other.target != staging && other.target != target);
+    // Where the class says `ro`, all that is shown may only be read.
+    let read_only = read_only || staged.read_only;
+    // Each volume is a filesystem of its own, and so has a device number of its own. What the kubelet shows of it to the
+    // containers of one pod (subPath) is no other place.
+    let elsewhere = mounted.iter().find(|other| {
+        other.device == staged.device
+            && other.target != staging
+            && other.target != target
+            && !other.target.components().any(|part| part.as_os_str() == SUBPATHS)
+    });
     if let Some(other) = elsewhere.filter(|_| alone) {
         return Err(Status::failed_precondition(format!(
             "the volume is for one pod at a time (ReadWriteOncePod), and shown at {}",
@@ -161,12 +169,12 @@ fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(
             there.source,
             target.display()
         ))),
-        None => mount::bind(staging, target, read_only).map_err(|error| failed("show", target, &error)),
+        None => mount::bind(staging, staged.flags, target, read_only).map_err(|error| failed("show", target, &error)),
     }
 }
 
-fn take_away(target: &Path) -> Result<(), Status> {
-    mount::unmount(target).map_err(|error| failed("unmount", target, &error))?;
+fn take_away(target: &Path, last: Last) -> Result<(), Status> {
+    mount::unmount(target, last).map_err(|error| failed("unmount", target, &error))?;
     match fs::remove_dir(target) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", target, &error)),
         Ok(()) | Err(_) => Ok(()),
@@ -207,7 +215,7 @@ impl csi::node_server::Node for Node {
         let working = self.in_flight.begin(&request.staging_target_path)?;
         apart(move || {
             let _working = working;
-            take_away(&target)
+            take_away(&target, Last::Yes)
         })
         .await?;
         Ok(Response::new(csi::NodeUnstageVolumeResponse {}))
@@ -247,7 +255,7 @@ impl csi::node_server::Node for Node {
         let working = self.in_flight.begin(&request.target_path)?;
         apart(move || {
             let _working = working;
-            take_away(&target)
+            take_away(&target, Last::No)
         })
         .await?;
         Ok(Response::new(csi::NodeUnpublishVolumeResponse {}))

@@ -42,6 +42,8 @@ const KNOWN: &[&str] = &[
     "snapshots",
 ];
 const MUTABLE: &[&str] = &["squash", "anonymousUid", "anonymousGid", "readOnly", "snapshots"];
+/// With what the parameters of a class begin that are for the sidecars.
+const SIDECARS: &str = "csi.storage.k8s.io/";
 /// What the provisioner adds with `--extra-create-metadata`, and the labels that come of it.
 const METADATA: &[(&str, &str)] = &[
     ("csi.storage.k8s.io/pvc/name", "kubernetes.io/claim"),
@@ -59,6 +61,10 @@ impl Class {
         for (key, value) in parameters {
             if let Some((_, label)) = METADATA.iter().find(|(known, _)| known == key) {
                 class.labels.set(Label::new(label, value)?)?;
+                continue;
+            }
+            // The sidecars' own: they take it out where a volume is made, and not where it is asked how much room there is.
+            if key.starts_with(SIDECARS) {
                 continue;
             }
             match key.as_str() {

@@ -13,6 +13,9 @@ use crate::handle::ApplianceId;
 pub enum Asked {
     /// Something is to be made. No space: the provisioner looks elsewhere.
     Make,
+    /// A snapshot is to be made. No space: the snapshotter takes `RESOURCE_EXHAUSTED` for "still being done", and does not let the
+    /// snapshot be deleted meanwhile.
+    Snapshot,
     /// Something is to grow. No space: the resizer takes `RESOURCE_EXHAUSTED` for "still being done", and `OUT_OF_RANGE` for
     /// what cannot be.
     Grow,
@@ -32,7 +35,7 @@ pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Sta
         (ErrorKind::NotFound, _) => Code::NotFound,
         (ErrorKind::NameTaken, _) => Code::AlreadyExists,
         (ErrorKind::Conflict | ErrorKind::DiskInUse, _) => Code::FailedPrecondition,
-        (ErrorKind::NoSpace, Asked::Grow) => Code::OutOfRange,
+        (ErrorKind::NoSpace, Asked::Grow | Asked::Snapshot) => Code::OutOfRange,
         (ErrorKind::NoSpace, Asked::Make | Asked::Other) => Code::ResourceExhausted,
         // Whether it was done is not known, and it is asked again.
         (ErrorKind::TimedOut, _) => Code::DeadlineExceeded,
@@ -66,6 +69,7 @@ mod tests {
         let rack = "rack-1".parse().unwrap();
         assert_eq!(status(Asked::Make, &rack, &full).code(), Code::ResourceExhausted);
         assert_eq!(status(Asked::Grow, &rack, &full).code(), Code::OutOfRange);
+        assert_eq!(status(Asked::Snapshot, &rack, &full).code(), Code::OutOfRange);
         let told = status(Asked::Make, &rack, &full);
         assert!(told.message().contains("rack-1") && told.message().contains("pool tank has 1 GiB left"));
         assert!(told.message().contains("add disks"));

@@ -62,7 +62,11 @@ pub(crate) async fn create(
         name: Some(request.name.clone()),
         ..SnapshotQuery::default()
     };
-    let same = answered(Asked::Make, &appliance, appliance.client.all_snapshots(&query).await)?;
+    let same = answered(
+        Asked::Snapshot,
+        &appliance,
+        appliance.client.all_snapshots(&query).await,
+    )?;
     if let Some(other) = same
         .iter()
         .find(|there| there.volume != handle.object && there.group.is_none())
@@ -74,7 +78,7 @@ pub(crate) async fn create(
     }
     let wanted = SnapshotRequest { name };
     let made = appliance.client.create_snapshot(handle.object, &wanted).await;
-    let made = answered(Asked::Make, &appliance, made)?;
+    let made = answered(Asked::Snapshot, &appliance, made)?;
     Ok(csi::CreateSnapshotResponse {
         snapshot: Some(model(&appliance.id, &made.object)),
     })
@@ -192,7 +196,7 @@ impl csi::group_controller_server::GroupController for Controller {
             volumes: handles.iter().map(|handle| handle.object).collect(),
         };
         let made = answered(
-            Asked::Make,
+            Asked::Snapshot,
             &appliance,
             appliance.client.create_group_snapshot(&wanted).await,
         )?;

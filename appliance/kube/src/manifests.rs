@@ -161,11 +161,11 @@ impl Installation {
             }
         }
         for appliance in &self.appliances {
-            if !is_label(&appliance.id) {
+            if !is_label(&appliance.id) || appliance.id.len() > LONGEST_ID {
                 return unfit(
                     "an appliance's id",
                     &appliance.id,
-                    "give lower-case letters, digits and `-`, at most 63",
+                    "give lower-case letters, digits and `-`, at most 40",
                 );
             }
             for (what, text) in [
@@ -186,6 +186,9 @@ impl Installation {
         Ok(())
     }
 }
+
+/// Part of each volume's id: as the plugin has it (`csi/src/handle.rs`).
+pub(crate) const LONGEST_ID: usize = 40;
 
 /// Whether it can be a name of Kubernetes'.
 pub(crate) fn is_label(text: &str) -> bool {

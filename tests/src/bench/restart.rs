@@ -64,6 +64,8 @@ pub(super) fn measure(site: &Site, runtime: &Runtime, volumes: usize, sheet: &mu
             }
             let took = start(lab, runtime, &asking, count)?;
             let bare = by_hand(lab)?;
+            // It was stopped for that.
+            runtime.block_on(first_answer(&asking))?;
             let name = format!("restart until the last of {count} volumes is served");
             sheet.add(&name, "s", vec![took], vec![without + bare], None);
         }

@@ -99,8 +99,9 @@ pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
     })
 }
 
-/// A hundred claims at once.
+/// A hundred claims at once, in a pool that has room for the logs of all of them.
 pub(super) fn a_hundred_claims(lab: &Lab) -> Result<()> {
+    super::many::pool(lab)?;
     let cluster = cluster(lab)?;
     cluster.check(|cluster| {
         let claims: Vec<String> = (0..HUNDRED).map(|n| claim(&format!("c{n}"), "300Mi", "")).collect();

@@ -20,7 +20,7 @@ pub(super) fn roomy() -> Machine {
     Machine::default().memory_mib(4096).pool_disks(vec![disk])
 }
 
-fn pool(lab: &Lab) -> Result<()> {
+pub(super) fn pool(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let disk = lab.available_disks()?.pop().context("no disk")?;
     lab.cli.ok(&[

@@ -262,13 +262,13 @@ const LONG: &[Scenario] = &[
         many::a_hundred_volumes_under_writers,
     ),
     pair("a-thousand-volumes", many::roomy, many::a_thousand_volumes),
+    pair("a-hundred-claims", many::roomy, claims::a_hundred_claims),
 ];
 
 /// What a cluster makes of an appliance.
 const KUBERNETES: &[Scenario] = &[
     from("csi-sanity", Stage::Pooled, kubernetes::csi_sanity),
     from("a-claim-s-life", Stage::Pooled, claims::a_claim_s_life),
-    from("a-hundred-claims", Stage::Pooled, claims::a_hundred_claims),
     from(
         "claims-while-parts-fail",
         Stage::Pooled,

@@ -397,7 +397,9 @@ impl History {
                     .roll_back(&by(), snapshot.volume, &to(snapshot.id, discard));
                 self.rolled_back.insert(snapshot.volume);
                 self.became(outcome(&back), |world| {
-                    let of = |vol: &&mut Vol| vol.id.is_none_or(|id| id == snapshot.volume);
+                    // The volume itself, or else one of which it is not known yet what it became.
+                    let own = world.volumes.values().any(|vol| vol.id == Some(snapshot.volume));
+                    let of = |vol: &&mut Vol| vol.id == own.then_some(snapshot.volume);
                     let Some(held) = world.held_by(&snapshot) else { return };
                     let Some(volume) = world.volumes.values_mut().find(of) else {
                         return;
