@@ -18,7 +18,7 @@ use crate::handle::{SnapshotHandle, VolumeHandle};
 use crate::inflight::InFlight;
 use crate::lists;
 use crate::models::{condition, signed};
-use crate::nodes::Addresses;
+use crate::nodes::{Addresses, moved};
 use crate::parameters::{Class, Mutable};
 use crate::placement::size;
 use crate::refusal::{Asked, invalid};
@@ -132,9 +132,16 @@ impl csi::controller_server::Controller for Controller {
             candidates = vec![before];
         }
         let options = class.options.clone().and_then(mutable.options.clone());
-        let mut full = None;
+        let (mut full, mut lacking) = (None, None);
         for appliance in &candidates {
-            let pool = self.pool(appliance, &class).await?;
+            let pool = match self.pool(appliance, &class).await {
+                // Another may have that pool.
+                Err(status) if candidates.len() > 1 && status.code() == Code::InvalidArgument => {
+                    lacking = Some(status);
+                    continue;
+                }
+                found => found?,
+            };
             let wanted = VolumeRequest {
                 name: request.name.parse().map_err(invalid)?,
                 pool: pool.name.clone(),
@@ -172,7 +179,8 @@ impl csi::controller_server::Controller for Controller {
                 Err(status) => return Err(status),
             }
         }
-        Err(full.unwrap_or_else(|| Status::resource_exhausted("no appliance has room")))
+        let none = || Status::resource_exhausted("no appliance has room");
+        Err(full.or(lacking).unwrap_or_else(none))
     }
 
     async fn delete_volume(
@@ -293,6 +301,11 @@ impl csi::controller_server::Controller for Controller {
     ) -> Result<Response<csi::ListVolumesResponse>, Status> {
         let request = request.into_inner();
         let appliances = appliances::all(&self.registry)?;
+        // Without an answer nobody has moved.
+        let nodes = self.nodes.all().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether nodes have moved is not known");
+            BTreeMap::new()
+        });
         let mut page = lists::Page::begin(request.max_entries, &request.starting_token, &appliances)?;
         while let Some((appliance, limit, from)) = page.next_part() {
             let got = appliance
@@ -303,7 +316,12 @@ impl csi::controller_server::Controller for Controller {
             let entries = got.items.iter().map(|volume| csi::list_volumes_response::Entry {
                 volume: Some(self.model(appliance, volume)),
                 status: Some(csi::list_volumes_response::VolumeStatus {
-                    published_node_ids: volume.nodes.iter().map(|node| node.name.to_string()).collect(),
+                    published_node_ids: volume
+                        .nodes
+                        .iter()
+                        .filter(|node| !moved(&nodes, &node.name, &node.addresses))
+                        .map(|node| node.name.to_string())
+                        .collect(),
                     volume_condition: Some(condition(volume)),
                 }),
             });

@@ -10,6 +10,7 @@ pub mod handle;
 pub mod identity;
 pub mod inflight;
 pub mod lists;
+mod looks;
 pub mod models;
 pub mod mount;
 pub mod mount_options;

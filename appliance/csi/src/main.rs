@@ -67,18 +67,28 @@ fn named(text: &str) -> std::result::Result<(NodeName, Vec<IpAddr>), String> {
     ))
 }
 
-/// Shorter than what the sidecars wait: they ask again, and find what was done meanwhile.
+/// Shorter than the 60 s that the sidecars wait: so what is told in a claim's events is which appliance does not answer.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
-    request: Duration::from_secs(60),
+    request: Duration::from_secs(45),
 };
 /// How long the plugin may take to say that it is there.
 const PROBE: Duration = Duration::from_secs(5);
 /// What a page of a list may weigh.
 const LARGEST_MESSAGE: usize = 16 << 20;
 
-#[tokio::main]
-async fn main() -> Result<()> {
+/// How long calls that are under way may take when the plugin is to end; threads that wait for a server that is gone never end.
+const LAST_CALLS: Duration = Duration::from_secs(5);
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("starting the runtime")?;
+    let ended = runtime.block_on(run());
+    runtime.shutdown_timeout(LAST_CALLS);
+    ended
+}
+
+async fn run() -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let arguments = Arguments::parse();
     if arguments.probe {

@@ -18,6 +18,7 @@ use crate::csi::node_service_capability::rpc::Type as Capability;
 use crate::csi::volume_capability::access_mode::Mode;
 use crate::handle::VolumeHandle;
 use crate::inflight::InFlight;
+use crate::looks::Looks;
 use crate::mount::{self, Last, Mounted};
 use crate::refusal::invalid;
 
@@ -41,6 +42,7 @@ pub struct Node {
     /// Its zone, where appliances are near to some nodes only.
     pub zone: Option<String>,
     pub(crate) in_flight: InFlight,
+    looks: Looks,
 }
 
 impl Node {
@@ -50,6 +52,7 @@ impl Node {
             name,
             zone,
             in_flight: InFlight::default(),
+            looks: Looks::default(),
         }
     }
 }
@@ -276,10 +279,7 @@ impl csi::node_server::Node for Node {
         let target = PathBuf::from(&request.volume_path);
         let _: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let there = mount::at(&target).map_err(|error| failed("look for", &target, &error))?;
-        if there.is_none() {
-            return Err(Status::not_found(format!("nothing is mounted at {}", target.display())));
-        }
-        let looked = tokio::task::spawn_blocking(move || nix::sys::statvfs::statvfs(&target));
+        let there = there.ok_or_else(|| Status::not_found(format!("nothing is mounted at {}", target.display())))?;
         let gone = |why: &str| csi::NodeGetVolumeStatsResponse {
             volume_condition: Some(csi::VolumeCondition {
                 abnormal: true,
@@ -287,11 +287,10 @@ impl csi::node_server::Node for Node {
             }),
             ..csi::NodeGetVolumeStatsResponse::default()
         };
-        let answer = match tokio::time::timeout(LOOK, looked).await {
-            Err(_) => gone("the appliance does not answer; what is written waits until it does"),
-            Ok(Err(error)) => gone(&format!("a thread ended badly: {error}")),
-            Ok(Ok(Err(errno))) => gone(&format!("it cannot be looked into: {errno}")),
-            Ok(Ok(Ok(found))) => {
+        let answer = match self.looks.at(&there.device, target, LOOK).await {
+            None => gone("the appliance does not answer; what is written waits until it does"),
+            Some(Err(errno)) => gone(&format!("it cannot be looked into: {errno}")),
+            Some(Ok(found)) => {
                 let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
                 let size = found.fragment_size();
                 let usage =

@@ -1,7 +1,7 @@
 //! From where nodes mount. Invariant: a node is its name in its cluster; its addresses are asked for at each publishing, because
 //! they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cistern_model::NodeName;
@@ -20,6 +20,19 @@ pub trait Addresses: Send + Sync {
     /// # Errors
     /// `NOT_FOUND` if there is no such node, `UNAVAILABLE` if that cannot be asked now.
     async fn of(&self, node: &NodeName) -> Result<Vec<IpAddr>, Status>;
+
+    /// Those of all nodes that have any.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if that cannot be asked now.
+    async fn all(&self) -> Result<BTreeMap<NodeName, Vec<IpAddr>>, Status>;
+}
+
+/// Whether a node that was published to from these addresses mounts from others now. It has to be published to anew then, which
+/// csi-attacher does for a node that is not in the list of its volume's. One that nobody knows is left as it is.
+pub(crate) fn moved(now: &BTreeMap<NodeName, Vec<IpAddr>>, node: &NodeName, published: &[IpAddr]) -> bool {
+    let set = |addresses: &[IpAddr]| addresses.iter().copied().collect::<BTreeSet<_>>();
+    now.get(node).is_some_and(|now| set(now) != set(published))
 }
 
 /// Nodes that were named on the command line: `NAME=ADDRESS[,ADDRESS]`. For use without a cluster.
@@ -31,6 +44,10 @@ impl Addresses for Named {
     async fn of(&self, node: &NodeName) -> Result<Vec<IpAddr>, Status> {
         let found = self.0.get(node).cloned();
         found.ok_or_else(|| Status::not_found(format!("there is no node {node}; name it with --node")))
+    }
+
+    async fn all(&self) -> Result<BTreeMap<NodeName, Vec<IpAddr>>, Status> {
+        Ok(self.0.clone())
     }
 }
 
@@ -46,6 +63,14 @@ impl Addresses for Cluster {
         let found = found.map_err(|error| Status::unavailable(format!("node {node} cannot be asked for: {error}")))?;
         let found = found.ok_or_else(|| Status::not_found(format!("the cluster has no node {node}")))?;
         addresses(&found).map_err(|why| Status::failed_precondition(format!("node {node}: {why}")))
+    }
+
+    async fn all(&self) -> Result<BTreeMap<NodeName, Vec<IpAddr>>, Status> {
+        let api: Api<Node> = Api::all(self.0.clone());
+        let listed = api.list(&kube::api::ListParams::default()).await;
+        let listed = listed.map_err(|error| Status::unavailable(format!("nodes cannot be asked for: {error}")))?;
+        let of = |node: &Node| Some((node.metadata.name.as_ref()?.parse().ok()?, addresses(node).ok()?));
+        Ok(listed.items.iter().filter_map(of).collect())
     }
 }
 
@@ -89,6 +114,17 @@ mod tests {
             ..NodeStatus::default()
         });
         node
+    }
+
+    #[test]
+    fn a_node_has_moved_if_it_is_known_and_mounts_from_elsewhere() {
+        let name = |text: &str| text.parse::<NodeName>().unwrap();
+        let addresses = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let now = BTreeMap::from([(name("a"), addresses(&["10.0.0.7", "fd00::7"]))]);
+        assert!(!moved(&now, &name("a"), &addresses(&["fd00::7", "10.0.0.7"])));
+        assert!(moved(&now, &name("a"), &addresses(&["10.0.0.7"])));
+        assert!(moved(&now, &name("a"), &addresses(&["10.0.0.8", "fd00::7"])));
+        assert!(!moved(&now, &name("gone"), &addresses(&["10.0.0.9"])));
     }
 
     #[test]

@@ -93,9 +93,12 @@ impl Controller {
                 name: Some(name.to_owned()),
                 label: None,
             };
-            let found = answered(Asked::Make, appliance, appliance.client.all_volumes(&query).await)?;
-            if !found.is_empty() {
-                return Ok(Some(appliance.clone()));
+            match answered(Asked::Make, appliance, appliance.client.all_volumes(&query).await) {
+                Ok(found) if found.is_empty() => {}
+                Ok(_) => return Ok(Some(appliance.clone())),
+                // It has no pool of this name.
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => return Err(status),
             }
         }
         Ok(None)

@@ -353,6 +353,18 @@ impl Engine {
         if stale { self.publish() } else { Ok(()) }
     }
 
+    /// What is told of something that was not found. Before a start has come to its end it may be there all the same: whoever is told
+    /// that it is gone forgets it, as a cluster does with a volume that it wanted deleted.
+    pub(crate) fn absent(&self, not_found: EngineError) -> EngineError {
+        match self.is_started() {
+            true => not_found,
+            false => EngineError::Unavailable(
+                "the appliance has not come to the end of its start, and may not know all that it has; ask again"
+                    .to_owned(),
+            ),
+        }
+    }
+
     pub(crate) fn is_started(&self) -> bool {
         self.0.started.load(Ordering::SeqCst)
     }

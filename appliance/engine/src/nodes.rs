@@ -3,7 +3,9 @@
 //! no other; a volume that is published is not deleted.
 
 use cistern_host::TagChange;
-use cistern_model::{ClientRemoved, EventKind, NodeAccess, NodeName, Principal, Severity, Volume, VolumeId};
+use cistern_model::{
+    Client, ClientRemoved, EventKind, FenceReport, NodeAccess, NodeName, Principal, Severity, Volume, VolumeId,
+};
 
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
@@ -44,14 +46,36 @@ impl Engine {
         }
         refuse_otherwise(&volume, node, old.as_ref(), &access)?;
         refuse_incomplete(&pool)?;
+        let now = access.clients()?;
+        let gone = match &old {
+            Some(old) => old
+                .clients()?
+                .into_iter()
+                .filter(|client| !now.contains(client))
+                .collect(),
+            None => Vec::new(),
+        };
+        // The tag tells which addresses are to be cut off: it goes when they are.
+        if let Some(old) = old.as_ref().filter(|_| !gone.is_empty()) {
+            let mut staying = old.clone();
+            staying.addresses.retain(|address| access.addresses.contains(address));
+            self.cut_off(by, id, node, old, Some(staying), &gone)?;
+        }
         let change = TagChange {
             add: vec![node_tag(node, &access)],
             remove: old.iter().map(|old| node_tag(node, old)).collect(),
         };
+        let mut read_again = false;
         self.retag(pool.id, id, &change, |volume| {
-            volume.tags.nodes.insert(node.clone(), access.clone());
+            let before = volume.tags.nodes.insert(node.clone(), access.clone());
+            read_again = before == old;
         })?;
         self.publish_volume(id)?;
+        if read_again {
+            for client in &gone {
+                self.fence(by, id, &volume.tags.name, *client)?;
+            }
+        }
         let addresses: Vec<String> = access.addresses.iter().map(ToString::to_string).collect();
         let message = format!(
             "volume {} is published to node {node} ({}){}",
@@ -66,12 +90,6 @@ impl Engine {
             Some(by),
             message,
         );
-        if let Some(old) = &old {
-            let now = access.clients()?;
-            for gone in old.clients()?.into_iter().filter(|client| !now.contains(client)) {
-                self.fence(by, id, &volume.tags.name, gone)?;
-            }
-        }
         Ok(Created {
             object: self.volume_model(id)?,
             created: old.is_none(),
@@ -95,36 +113,25 @@ impl Engine {
                 refuse_unsettled(id, &volume)?;
                 refuse_incomplete(&pool)?;
                 let clients = access.clients()?;
-                self.change_view(|view| {
-                    if let Some(volume) = view.volume_mut(id) {
-                        volume.tags.nodes.remove(node);
-                    }
-                });
-                let fencing = self.publish_volume(id).and_then(|()| {
-                    clients
-                        .iter()
-                        .map(|client| self.fence(by, id, &volume.tags.name, *client))
-                        .collect::<Result<Vec<_>, _>>()
-                });
+                fenced.extend(self.cut_off(by, id, node, access, None, &clients)?);
                 let change = TagChange {
                     add: Vec::new(),
                     remove: vec![node_tag(node, access)],
                 };
-                let done = fencing.and_then(|reports| {
-                    fenced.extend(reports.into_iter().flatten());
-                    self.retag(pool.id, id, &change, |volume| {
-                        volume.tags.nodes.remove(node);
-                    })
+                let mut read_again = false;
+                let noted = self.retag(pool.id, id, &change, |volume| {
+                    read_again = volume.tags.nodes.remove(node).is_some();
                 });
-                if done.is_err() {
-                    // It is asked again, and is as it was until then.
-                    self.change_view(|view| {
-                        if let Some(volume) = view.volume_mut(id) {
-                            volume.tags.nodes.insert(node.clone(), access.clone());
-                        }
-                    });
+                if noted.is_err() {
+                    self.see_node(id, node, Some(access));
                 }
-                done?;
+                noted?;
+                if read_again {
+                    self.publish_volume(id)?;
+                    for client in &clients {
+                        fenced.extend(self.fence(by, id, &volume.tags.name, *client)?);
+                    }
+                }
                 let message = format!("volume {} is no longer published to node {node}", volume.tags.name);
                 self.record(
                     EventKind::NodeUnpublished,
@@ -139,6 +146,43 @@ impl Engine {
             volume: self.volume_model(id)?,
             fenced,
         })
+    }
+
+    /// Cuts these addresses of a node off, which has `staying` from then on; its tag is as it was. All that reads LVM anew meanwhile
+    /// sees that, and may write exports by it: who notes the end looks whether that was so, and cuts off once more.
+    fn cut_off(
+        &self,
+        by: &Principal,
+        id: VolumeId,
+        node: &NodeName,
+        access: &NodeAccess,
+        staying: Option<NodeAccess>,
+        clients: &[Client],
+    ) -> Result<Vec<FenceReport>, EngineError> {
+        self.see_node(id, node, staying.as_ref());
+        let (_, volume) = self.visible_volume(&Principal::local(), id)?;
+        let fencing = self.publish_volume(id).and_then(|()| {
+            let reports = clients
+                .iter()
+                .map(|client| self.fence(by, id, &volume.tags.name, *client));
+            reports.collect::<Result<Vec<_>, _>>()
+        });
+        if fencing.is_err() {
+            // It is asked again, and is as it was until then.
+            self.see_node(id, node, Some(access));
+        }
+        Ok(fencing?.into_iter().flatten().collect())
+    }
+
+    /// Has the view say what a node may.
+    fn see_node(&self, id: VolumeId, node: &NodeName, access: Option<&NodeAccess>) {
+        self.change_view(|view| {
+            let Some(volume) = view.volume_mut(id) else { return };
+            match access {
+                Some(access) => drop(volume.tags.nodes.insert(node.clone(), access.clone())),
+                None => drop(volume.tags.nodes.remove(node)),
+            }
+        });
     }
 }
 

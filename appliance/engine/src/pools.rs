@@ -185,7 +185,7 @@ impl Engine {
     pub(crate) fn visible_pool(&self, by: &Principal, name_or_id: &str) -> Result<PoolView, EngineError> {
         let view = self.view();
         let pool = view.pool(name_or_id).filter(|pool| by.may_use_pool(&pool.tags.name));
-        pool.cloned().ok_or_else(|| no_pool(name_or_id))
+        pool.cloned().ok_or_else(|| self.absent(no_pool(name_or_id)))
     }
 
     pub(crate) fn pool_model(&self, pool: &PoolView) -> Pool {

@@ -333,7 +333,7 @@ impl Engine {
         let (pool, snapshot) = view
             .snapshot(id)
             .filter(|(pool, snapshot)| by.may_use_pool(&pool.tags.name) && by.may_touch(&snapshot.tags.owner))
-            .ok_or_else(|| no_snapshot(id))?;
+            .ok_or_else(|| self.absent(no_snapshot(id)))?;
         Ok((bare(pool), snapshot.clone()))
     }
 

@@ -333,7 +333,7 @@ impl Engine {
     fn visible_trash(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
         let view = self.view();
         let found = view.trashed(id).filter(|(pool, volume)| visible(by, pool, volume));
-        let (pool, volume) = found.ok_or_else(|| no_volume(id))?;
+        let (pool, volume) = found.ok_or_else(|| self.absent(no_volume(id)))?;
         Ok((bare(pool), volume.clone()))
     }
 }

@@ -337,7 +337,7 @@ impl Engine {
     pub(crate) fn visible_volume(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
         let view = self.view();
         let found = view.volume(id).filter(|(pool, volume)| visible(by, pool, volume));
-        let (pool, volume) = found.ok_or_else(|| no_volume(id))?;
+        let (pool, volume) = found.ok_or_else(|| self.absent(no_volume(id)))?;
         Ok((bare(pool), volume.clone()))
     }
 

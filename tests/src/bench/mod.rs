@@ -17,7 +17,7 @@ mod throughput;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cistern_client::{Client, Endpoint};
 use cistern_model::Pool;
 use tokio::runtime::Runtime;
@@ -37,10 +37,12 @@ pub struct Counts {
     pub starts: usize,
     /// Repetitions of each transfer.
     pub transfers: usize,
+    /// Nothing but restarts with many volumes, which take as long as all else.
+    pub restarts_only: bool,
 }
 
 impl Counts {
-    /// 50 volumes; or as many as `BENCH_RUNS` says, and of the rest in proportion.
+    /// 50 volumes; or as many as `BENCH_RUNS` says, and of the rest in proportion. `BENCH_ONLY=restarts` leaves all else out.
     pub fn from_environment() -> Result<Self> {
         let volumes = match std::env::var("BENCH_RUNS") {
             Ok(text) => text.trim().parse().context("BENCH_RUNS is no number")?,
@@ -52,6 +54,11 @@ impl Counts {
             volumes,
             starts: part(3),
             transfers: part(3),
+            restarts_only: match std::env::var("BENCH_ONLY").as_deref() {
+                Err(_) | Ok("") => false,
+                Ok("restarts") => true,
+                Ok(other) => bail!("BENCH_ONLY is {other:?}; it can be `restarts`"),
+            },
         })
     }
 }
@@ -62,8 +69,12 @@ pub fn run(site: &Site, top: &Path, counts: Counts, sheet: &mut Sheet) -> Result
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    rest::image(&top.join("target/image"), sheet)?;
     site.begin("bench")?;
+    if counts.restarts_only {
+        let result = restart::measure(site, &runtime, counts.volumes, sheet);
+        return site.end(result);
+    }
+    rest::image(&top.join("target/image"), sheet)?;
     let lab = site.boot_pair(Machine::default())?;
     let result = lab.check(|lab| {
         let banner = lab.banner()?;

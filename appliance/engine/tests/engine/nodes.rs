@@ -196,3 +196,29 @@ fn what_is_no_access_is_refused() {
     }
     assert_eq!(rig.snapshot(), before);
 }
+
+/// Whatever fails on the way, asked again the node is cut off from the address that it had.
+#[test]
+fn a_node_s_new_address_that_fails_and_is_asked_for_again_cuts_off_the_old_one_too() {
+    let mut failed = 0;
+    for (at, done) in (1..20).flat_map(|at| [(at, false), (at, true)]) {
+        let rig = Rig::with_pool();
+        let v = volume(&rig);
+        let publish = |from: &NodeAccess| rig.engine.publish_to_node(&by(), v.id, &node("worker-1"), from);
+        publish(&from(&["10.0.0.7"])).unwrap();
+        rig.machine.client_holds("10.0.0.7", &path(v.id), LOCKED);
+        rig.machine.fail_at(at, done);
+        let first = publish(&from(&["10.0.0.8"]));
+        rig.machine.disarm();
+        failed += usize::from(first.is_err());
+        publish(&from(&["10.0.0.8"])).unwrap();
+        assert_eq!(exported(&rig), [client("10.0.0.8")], "{at}");
+        let sessions = rig.machine.host().exports.sessions().unwrap();
+        let mut held = sessions.iter().flat_map(|session| &session.held);
+        assert!(
+            !held.any(|there| there.path == path(v.id) && there.held.locks > 0),
+            "failing at {at}, the old address keeps its locks"
+        );
+    }
+    assert!(failed > 3, "{failed} failed");
+}

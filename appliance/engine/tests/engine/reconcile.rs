@@ -409,3 +409,33 @@ fn a_volume_whose_mount_hangs_keeps_no_other_from_being_served() {
         assert_eq!(states(), [VolumeState::Ready; 6]);
     }
 }
+
+/// A cluster forgets what it is told to be gone.
+#[test]
+fn nothing_is_told_to_be_gone_before_a_start_has_come_to_its_end() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let mut waits = 0;
+    for at in 1..30 {
+        rig.power_cycle();
+        rig.machine.fail_at(at, false);
+        let started = rig.engine.start();
+        rig.machine.disarm();
+        if started.is_ok() {
+            continue;
+        }
+        match rig.engine.volume(&by(), volume.id) {
+            Ok(found) => assert_eq!(found.id, volume.id),
+            Err(_) => {
+                refused(rig.engine.volume(&by(), volume.id), ErrorKind::Unavailable);
+                refused(rig.engine.delete_volume(&by(), volume.id), ErrorKind::Unavailable);
+                refused(rig.engine.pool(&by(), "tank"), ErrorKind::Unavailable);
+                waits += 1;
+            }
+        }
+    }
+    assert!(waits > 0, "no start failed before the volume was known");
+    rig.restart();
+    assert_eq!(rig.engine.volume(&by(), volume.id).unwrap().id, volume.id);
+    refused(rig.engine.pool(&by(), "other"), ErrorKind::NotFound);
+}
