@@ -96,7 +96,7 @@ mod tests {
             ("volumes create x --po", vec!["--pool"]),
             ("pools create x --layout ", Layout::ALL.map(Layout::name).to_vec()),
             ("pools create x --layout m", vec!["mirror"]),
-            ("disks list -o ", vec!["table", "json"]),
+            ("disks list -o ", vec!["table", "json", "pv"]),
             ("she", vec!["shell"]),
             ("nonsense", vec![]),
         ] {
