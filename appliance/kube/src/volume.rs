@@ -33,8 +33,11 @@ pub fn persistent_volume(volume: &Volume, source: &Source) -> Result<String, Unf
         }
         Source::Nfs { server } => return unfit("the server", server, "give a name or an address"),
         Source::Csi { appliance } if is_label(appliance) => format!(
-            "  csi:\n    driver: csi.cistern.storage\n    volumeHandle: \"{appliance}:{}\"",
-            volume.id
+            "  # The plugin sees what its token owns, and {owner} owns this volume. For another token:\n  \
+             # cistern volumes chown {name} TOKEN\n  csi:\n    driver: csi.cistern.storage\n    volumeHandle: \"{appliance}:{}\"",
+            volume.id,
+            owner = volume.owner,
+            name = volume.name,
         ),
         Source::Csi { appliance } => return unfit("an appliance's id", appliance, "give it as in the plugin's Secret"),
     };

@@ -219,6 +219,7 @@ impl Cluster {
             &[
                 &format!("--kubeconfig={}", self.config("snapshots").display()),
                 "--leader-election=false",
+                "--feature-gates=CSIVolumeGroupSnapshot=true",
             ],
             &[],
         )
@@ -232,6 +233,11 @@ impl Cluster {
              apiVersion: storage.k8s.io/v1\nkind: CSINode\nmetadata:\n  name: {NODE}\nspec:\n  drivers:\n    \
              - name: csi.cistern.storage\n      nodeID: {NODE}\n      topologyKeys: []\n"
         ))?;
+        self.set_address(address)
+    }
+
+    /// Says where the node is.
+    pub fn set_address(&self, address: &str) -> Result<()> {
         let status = format!(r#"{{"status":{{"addresses":[{{"type":"InternalIP","address":"{address}"}}]}}}}"#);
         self.kubectl(&[
             "patch",

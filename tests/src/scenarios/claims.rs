@@ -9,7 +9,7 @@ use crate::kubernetes::{Cluster, NODE};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// What a controller may take for one thing under software emulation on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(120);
 const CLASS: &str = "cistern-tank";
 const HUNDRED: usize = 100;
 
@@ -145,7 +145,7 @@ pub(super) fn claims_while_parts_fail(lab: &Lab) -> Result<()> {
 }
 
 /// A control plane with the plugin, and the lab's client as a node of it. The pool promises more than it has.
-fn cluster(lab: &Lab) -> Result<Cluster> {
+pub(super) fn cluster(lab: &Lab) -> Result<Cluster> {
     lab.cli.ok(&["pools", "set", "tank", "--overcommit", "1000"])?;
     let cluster = Cluster::start(&lab.directory().join("cluster"))?;
     cluster.check(|cluster| {
@@ -156,13 +156,17 @@ fn cluster(lab: &Lab) -> Result<Cluster> {
 }
 
 fn claim(name: &str, size: &str, source: &str) -> String {
+    claim_of(name, CLASS, size, source)
+}
+
+pub(super) fn claim_of(name: &str, class: &str, size: &str, source: &str) -> String {
     format!(
         "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  \
-         storageClassName: {CLASS}\n  accessModes: [ReadWriteOnce]\n{source}  resources:\n    requests:\n      storage: {size}\n"
+         storageClassName: {class}\n  accessModes: [ReadWriteOnce]\n{source}  resources:\n    requests:\n      storage: {size}\n"
     )
 }
 
-fn pod(name: &str, claim: &str) -> String {
+pub(super) fn pod(name: &str, claim: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  nodeName: {NODE}\n  containers:\n  \
          - name: main\n    image: none\n    volumeMounts:\n    - name: data\n      mountPath: /data\n  volumes:\n  \
@@ -170,7 +174,7 @@ fn pod(name: &str, claim: &str) -> String {
     )
 }
 
-fn bound(cluster: &Cluster, name: &str) -> Result<()> {
+pub(super) fn bound(cluster: &Cluster, name: &str) -> Result<()> {
     let wait = cluster.wait(LIMIT, "bound claim", |cluster| {
         Ok(cluster.get(&["get", "pvc", name])?["status"]["phase"] == "Bound")
     });
@@ -178,7 +182,7 @@ fn bound(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 /// How many claims are bound whose names begin so.
-fn count_bound(cluster: &Cluster, name: &str) -> Result<usize> {
+pub(super) fn count_bound(cluster: &Cluster, name: &str) -> Result<usize> {
     let claims = cluster.get(&["get", "pvc"])?;
     let bound = claims["items"].as_array().into_iter().flatten().filter(|claim| {
         let named = claim["metadata"]["name"].as_str().unwrap_or_default();
@@ -208,7 +212,7 @@ fn none_twice(lab: &Lab, count: usize) -> Result<()> {
 }
 
 /// Neither in the cluster nor on the appliance.
-fn nothing_is_left(lab: &Lab, cluster: &Cluster) -> Result<()> {
+pub(super) fn nothing_is_left(lab: &Lab, cluster: &Cluster) -> Result<()> {
     let limit = LIMIT + Duration::from_secs(6) * u32::try_from(volumes(lab)?.len())?;
     cluster.wait(limit, "end of all volumes", |cluster| {
         let left = cluster.get(&["get", "pv,pvc,volumeattachments"])?;
@@ -218,7 +222,7 @@ fn nothing_is_left(lab: &Lab, cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn volumes(lab: &Lab) -> Result<Vec<Volume>> {
+pub(super) fn volumes(lab: &Lab) -> Result<Vec<Volume>> {
     lab.cli.json(&["volumes", "list"])
 }
 
@@ -229,7 +233,7 @@ fn only(lab: &Lab) -> Result<Volume> {
 }
 
 /// The volume of the claim of this name, by the label that the plugin gave it.
-fn of_claim_named(lab: &Lab, name: &str) -> Result<Volume> {
+pub(super) fn of_claim_named(lab: &Lab, name: &str) -> Result<Volume> {
     let label = format!("kubernetes.io/claim={name}");
     let mut found: Vec<Volume> = lab.cli.json(&["volumes", "list", "--label", &label])?;
     ensure!(found.len() == 1, "one volume was to carry {label}: {found:?}");

@@ -3,6 +3,7 @@
 //! Invariant: the list here and tests/scenarios.txt are the same; a scenario that is not run is a failure.
 
 mod boot;
+mod claim_kinds;
 mod claims;
 mod console;
 mod contract;
@@ -269,6 +270,7 @@ const LONG: &[Scenario] = &[
 const KUBERNETES: &[Scenario] = &[
     from("csi-sanity", Stage::Pooled, kubernetes::csi_sanity),
     from("a-claim-s-life", Stage::Pooled, claims::a_claim_s_life),
+    from("claims-of-all-kinds", Stage::Pooled, claim_kinds::claims_of_all_kinds),
     from(
         "claims-while-parts-fail",
         Stage::Pooled,
