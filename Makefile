@@ -4,7 +4,7 @@ IMAGE := target/image
 BINARIES := target/debug/cisternd target/debug/cistern-gate target/debug/cistern
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kubernetes check run image image-buildroot bench torture tools build
+.PHONY: help demo test test-kubernetes check run image csi-image image-buildroot bench torture tools build
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -26,6 +26,9 @@ run: image ## Starts an appliance with four blank disks and puts you at its cons
 
 image: build ## Makes the images in target/image.
 	image/build
+
+csi-image: tools ## Makes the container image of the Kubernetes plugin: target/image/cistern-csi-VERSION.tar.
+	image/csi
 
 image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILDROOT_DL_DIR=...].
 	@buildroot-overlay/build "$(BUILDROOT_DIR)" "$(BUILDROOT_DL_DIR)"

@@ -10,5 +10,5 @@ mod manifests;
 mod volume;
 
 pub use chart::{Chart, chart, kustomize};
-pub use manifests::{Appliance, Installation, SIDECARS, Unfit};
+pub use manifests::{Appliance, IMAGE, Installation, SIDECARS, Unfit};
 pub use volume::{Source, persistent_volume};

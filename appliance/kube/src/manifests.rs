@@ -2,6 +2,9 @@
 
 use cistern_model::PoolName;
 
+/// What cistern-csi's image is called if nothing else is said; what `image/csi` makes is called so too.
+pub const IMAGE: &str = concat!("cistern-csi:", env!("CARGO_PKG_VERSION"));
+
 /// The sidecars that the controller needs, at the versions that it is tested with, and what each is told besides the usual.
 pub const SIDECARS: &[(&str, &str, &[&str])] = &[
     (

@@ -34,7 +34,7 @@ pub(crate) struct Manifests {
     #[arg(long, default_value = "cistern-csi", value_name = "NAME")]
     pub(crate) namespace: String,
     /// The plugin's image
-    #[arg(long, default_value = concat!("cistern-csi:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
+    #[arg(long, default_value = cistern_kube::IMAGE, value_name = "IMAGE")]
     pub(crate) image: String,
     /// From where the sidecars' images come
     #[arg(long, default_value = "registry.k8s.io/sig-storage", value_name = "PREFIX")]
