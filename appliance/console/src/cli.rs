@@ -263,6 +263,8 @@ mod tests {
             "volumes show photos -o pv --appliance rack-1",
             "kube manifests --new-token k8s",
             "kube manifests --new-token k8s --helm cistern-chart",
+            "kube manifests --new-token k8s --zone a",
+            "kube manifests --new-token k8s --zones",
             "completion bash",
             "console",
         ] {

@@ -21,6 +21,7 @@ pub mod placement;
 pub mod refusal;
 pub mod registry;
 pub mod snapshots;
+pub mod zone;
 
 /// The Container Storage Interface's messages.
 #[allow(missing_docs, clippy::all, reason = "made from proto/csi.proto")]

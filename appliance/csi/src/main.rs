@@ -15,6 +15,7 @@ use cistern_csi::node::Node;
 use cistern_csi::nodes::{Addresses, Cluster, Named};
 use cistern_csi::registration::{self, registration_server};
 use cistern_csi::registry::Registry;
+use cistern_csi::zone::Zone;
 use cistern_model::NodeName;
 use clap::Parser;
 use hyper_util::rt::TokioIo;
@@ -40,7 +41,7 @@ struct Arguments {
     /// Answers for the node of this name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     node: Option<NodeName>,
-    /// The node's zone
+    /// The node's zone, in place of its Node object's label
     #[arg(long, value_name = "ZONE", requires = "node")]
     zone: Option<String>,
     /// Appliances are near to the nodes of their zone only
@@ -115,7 +116,7 @@ async fn run() -> Result<()> {
             .add_service(csi::group_controller_server::GroupControllerServer::new(controller));
     }
     if let Some(name) = &arguments.node {
-        let node = Node::new(name.clone(), arguments.zone.clone());
+        let node = Node::new(name.clone(), zone(&arguments).await?);
         routes = routes.add_service(csi::node_server::NodeServer::new(node));
     }
     let endpoint = PathBuf::from(arguments.endpoint.trim_start_matches("unix://"));
@@ -161,6 +162,20 @@ async fn addresses(arguments: &Arguments) -> Result<Arc<dyn Addresses>> {
     let client =
         client.context("there is no cluster to ask for nodes; outside of one name them with --node-address")?;
     Ok(Arc::new(Cluster(client)))
+}
+
+/// Who knows in which zone the node is.
+async fn zone(arguments: &Arguments) -> Result<Zone> {
+    match &arguments.zone {
+        Some(zone) => Ok(Zone::Named(zone.clone())),
+        None if arguments.zones => {
+            let client = kube::Client::try_default().await;
+            let client =
+                client.context("there is no cluster to ask for the node's zone; outside of one give --zone")?;
+            Ok(Zone::OfNode(client))
+        }
+        None => Ok(Zone::Everywhere),
+    }
 }
 
 /// A socket here, in place of one that a plugin before this one left.

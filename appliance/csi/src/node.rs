@@ -21,6 +21,7 @@ use crate::inflight::InFlight;
 use crate::looks::Looks;
 use crate::mount::{self, Last, Mounted};
 use crate::refusal::invalid;
+use crate::zone::Zone;
 
 /// In which folder of a pod the kubelet shows parts of volumes.
 const SUBPATHS: &str = "volume-subpaths";
@@ -39,15 +40,15 @@ const CAPABILITIES: &[Capability] = &[
 pub struct Node {
     /// Its name in the cluster.
     pub name: NodeName,
-    /// Its zone, where appliances are near to some nodes only.
-    pub zone: Option<String>,
+    /// From where its zone is known.
+    pub zone: Zone,
     pub(crate) in_flight: InFlight,
     looks: Looks,
 }
 
 impl Node {
     /// A node of this name.
-    pub fn new(name: NodeName, zone: Option<String>) -> Self {
+    pub fn new(name: NodeName, zone: Zone) -> Self {
         Node {
             name,
             zone,
@@ -358,8 +359,10 @@ impl csi::node_server::Node for Node {
     ) -> Result<Response<csi::NodeGetInfoResponse>, Status> {
         let segments = self
             .zone
-            .iter()
-            .map(|zone| (ZONE.to_owned(), zone.clone()))
+            .of(&self.name)
+            .await?
+            .map(|zone| (ZONE.to_owned(), zone))
+            .into_iter()
             .collect::<HashMap<_, _>>();
         Ok(Response::new(csi::NodeGetInfoResponse {
             node_id: self.name.to_string(),

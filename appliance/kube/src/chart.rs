@@ -1,8 +1,8 @@
 //! The same objects as a Helm chart and as a kustomize base: folders of files.
 
 use crate::manifests::{
-    ACCESS, CLASS, CONTROLLER, CSIDRIVER, ENTRY, ENTRY_NFS, GROUP_SNAPSHOT_CLASS, Installation, NODE, SECRET,
-    SNAPSHOT_CLASS, Unfit,
+    ACCESS, ACCESS_ZONES, BINDING_ANYWHERE, BINDING_ZONE, CLASS, CONTROLLER, CSIDRIVER, ENTRY, ENTRY_NFS, ENTRY_ZONE,
+    GROUP_SNAPSHOT_CLASS, Installation, NODE, SECRET, SNAPSHOT_CLASS, Unfit,
 };
 
 /// A folder's files: the path below it, and the text.
@@ -22,12 +22,15 @@ const OF_APPLIANCE: &[(&str, &str)] = &[
     ("${token}", "{{ $appliance.token }}"),
     ("${fingerprint}", "{{ $appliance.fingerprint }}"),
     ("${endpoint}", "{{ $id }}"),
+    ("${zone}", "{{ $appliance.zone }}"),
     ("${pool}", "{{ $pool }}"),
     (
         "${name}",
         "cistern-{{ if gt (len $.Values.appliances) 1 }}{{ $id }}-{{ end }}{{ $pool }}",
     ),
 ];
+
+const IF_ZONE: &str = "{{- if $appliance.zone }}\n";
 
 /// A Helm chart whose values are this installation's.
 ///
@@ -47,19 +50,27 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
         "{{{{- if $appliance.nfs }}}}\n{}{{{{- end }}}}\n",
         ENTRY_NFS.replace("${nfs}", "{{ $appliance.nfs }}")
     );
-    let entry = put(ENTRY, OF_APPLIANCE).replace("${nfs}", &nfs);
+    let (zone, binding, access) = match installation.zones {
+        true => (
+            format!("{IF_ZONE}{ENTRY_ZONE}{{{{- end }}}}\n"),
+            format!("{IF_ZONE}{BINDING_ZONE}{{{{- else }}}}\n{BINDING_ANYWHERE}{{{{- end }}}}\n"),
+            values.fill(ACCESS) + &values.fill(ACCESS_ZONES),
+        ),
+        false => (String::new(), BINDING_ANYWHERE.to_owned(), values.fill(ACCESS)),
+    };
+    let entry = ENTRY.replace("${nfs}", &nfs).replace("${in-zone}", &zone);
+    let entry = put(&entry, OF_APPLIANCE);
+    let class = put(&CLASS.replace("${binding}", &binding), OF_APPLIANCE);
     let entries = format!("{each}{entry}{{{{- end }}}}\n");
-    let classes = format!(
-        "{each}{{{{- range $pool := $appliance.pools }}}}\n---\n{}{{{{- end }}}}\n{{{{- end }}}}\n",
-        put(CLASS, OF_APPLIANCE)
-    );
+    let classes =
+        format!("{each}{{{{- range $pool := $appliance.pools }}}}\n---\n{class}{{{{- end }}}}\n{{{{- end }}}}\n");
     let groups = match installation.group_snapshots {
         true => vec![("groupsnapshotclass.yaml", GROUP_SNAPSHOT_CLASS.to_owned())],
         false => Vec::new(),
     };
     let templates = [
         ("csidriver.yaml", values.fill(CSIDRIVER)),
-        ("access.yaml", values.fill(ACCESS)),
+        ("access.yaml", access),
         ("secret.yaml", values.fill(SECRET).replace("${entries}", &entries)),
         ("controller.yaml", values.fill(CONTROLLER)),
         ("node.yaml", values.fill(NODE)),
@@ -117,6 +128,9 @@ fn values_text(installation: &Installation) -> String {
         if let Some(nfs) = &appliance.nfs {
             text.push_str(&format!("    nfs: {nfs:?}\n"));
         }
+        if let Some(zone) = &appliance.zone {
+            text.push_str(&format!("    zone: {zone:?}\n"));
+        }
     }
     text
 }
@@ -146,7 +160,11 @@ mod tests {
 
     #[test]
     fn a_chart_s_templates_have_values_in_place_of_words_and_its_values_are_the_installation_s() {
-        let files = chart(&installation(), "1.2.3").unwrap();
+        let zones = Installation {
+            zones: true,
+            ..installation()
+        };
+        let files = chart(&zones, "1.2.3").unwrap();
         for (name, text) in &files {
             assert!(!text.contains("${"), "{name}: {text}");
             assert_eq!(text.matches("{{").count(), text.matches("}}").count(), "{name}");
@@ -159,6 +177,7 @@ mod tests {
         assert!(!of("templates/secret.yaml").contains("cistern_secret"));
         let values: serde_json::Value = serde_saphyr::from_str(of("values.yaml")).unwrap();
         assert_eq!(values["appliances"]["rack-2"]["nfs"], "10.0.0.5");
+        assert_eq!(values["appliances"]["rack-2"]["zone"], "b");
         assert_eq!(values["appliances"]["rack-1"]["pools"][1], "fast");
     }
 

@@ -22,17 +22,25 @@ pub const SIDECARS: &[(&str, &str, &[&str])] = &[
 ];
 /// What csi-snapshotter is told where groups are wanted.
 const GROUPS: &str = "--feature-gates=CSIVolumeGroupSnapshot=true";
+/// What csi-provisioner is told where appliances have zones: a volume is made in the zone of its pod's node, or the pod goes elsewhere.
+const STRICT: &str = "--strict-topology";
+/// What the plugin is told there.
+const ZONES: &str = "            - --zones\n";
 
 pub(crate) const NAMESPACE: &str = include_str!("../templates/namespace.yaml");
 pub(crate) const CSIDRIVER: &str = include_str!("../templates/csidriver.yaml");
 pub(crate) const ACCESS: &str = include_str!("../templates/access.yaml");
+pub(crate) const ACCESS_ZONES: &str = include_str!("../templates/access-zones.yaml");
 pub(crate) const CONTROLLER: &str = include_str!("../templates/controller.yaml");
 pub(crate) const SIDECAR: &str = include_str!("../templates/sidecar.yaml");
 pub(crate) const NODE: &str = include_str!("../templates/node.yaml");
 pub(crate) const SECRET: &str = include_str!("../templates/secret.yaml");
 pub(crate) const ENTRY: &str = include_str!("../templates/entry.yaml");
 pub(crate) const ENTRY_NFS: &str = include_str!("../templates/entry-nfs.yaml");
+pub(crate) const ENTRY_ZONE: &str = include_str!("../templates/entry-zone.yaml");
 pub(crate) const CLASS: &str = include_str!("../templates/class.yaml");
+pub(crate) const BINDING_ANYWHERE: &str = include_str!("../templates/binding-anywhere.yaml");
+pub(crate) const BINDING_ZONE: &str = include_str!("../templates/binding-zone.yaml");
 pub(crate) const SNAPSHOT_CLASS: &str = include_str!("../templates/snapshotclass.yaml");
 pub(crate) const GROUP_SNAPSHOT_CLASS: &str = include_str!("../templates/groupsnapshotclass.yaml");
 
@@ -51,6 +59,8 @@ pub struct Installation {
     pub appliances: Vec<Appliance>,
     /// Whether snapshots of several volumes at one moment are wanted; their CRDs are to be in the cluster then.
     pub group_snapshots: bool,
+    /// Whether appliances are near to the nodes of their zone only.
+    pub zones: bool,
 }
 
 /// An appliance as the plugin is to know it.
@@ -66,6 +76,8 @@ pub struct Appliance {
     pub fingerprint: String,
     /// Where nodes mount from, if that is another address than the API's.
     pub nfs: Option<String>,
+    /// The zone in which it is, as nodes have it in `topology.kubernetes.io/zone`; none: near to all. Counts where there are zones.
+    pub zone: Option<String>,
     /// The pools for each of which there is to be a class.
     pub pools: Vec<PoolName>,
 }
@@ -87,7 +99,11 @@ impl Installation {
     pub fn documents(&self) -> Result<Vec<(&'static str, String)>, Unfit> {
         self.check()?;
         let fill = |template: &str| self.fill(template);
-        let entries: String = self.appliances.iter().map(fill_entry).collect();
+        let entries: String = self.appliances.iter().map(|one| self.entry(one)).collect();
+        let access = match self.zones {
+            true => fill(ACCESS) + &fill(ACCESS_ZONES),
+            false => fill(ACCESS),
+        };
         let classes: Vec<String> = self
             .appliances
             .iter()
@@ -96,7 +112,7 @@ impl Installation {
         let mut documents = vec![
             ("namespace.yaml", fill(NAMESPACE)),
             ("csidriver.yaml", fill(CSIDRIVER)),
-            ("access.yaml", fill(ACCESS)),
+            ("access.yaml", access),
             ("secret.yaml", fill(SECRET).replace("${entries}", &entries)),
             ("controller.yaml", fill(CONTROLLER)),
             ("node.yaml", fill(NODE)),
@@ -119,9 +135,11 @@ impl Installation {
     }
 
     pub(crate) fn fill(&self, template: &str) -> String {
-        let containers = sidecar_containers(self.group_snapshots);
+        let containers = self.sidecar_containers();
         [
             ("${sidecar-containers}", containers.as_str()),
+            ("${zones}", if self.zones { ZONES } else { "" }),
+            ("${node-token}", if self.zones { "true" } else { "false" }),
             ("${namespace}", &self.namespace),
             ("${image}", &self.image),
             ("${sidecars}", &self.sidecars),
@@ -138,12 +156,56 @@ impl Installation {
                 1 => format!("cistern-{pool}"),
                 _ => format!("cistern-{}-{pool}", appliance.id),
             };
+            let binding = match self.zone(appliance) {
+                Some(zone) => BINDING_ZONE.replace("${zone}", zone),
+                None => BINDING_ANYWHERE.to_owned(),
+            };
             CLASS
                 .replace("${name}", &name)
                 .replace("${endpoint}", &appliance.id)
                 .replace("${pool}", pool.as_str())
+                .replace("${binding}", &binding)
         };
         appliance.pools.iter().map(class).collect()
+    }
+
+    fn zone<'a>(&self, appliance: &'a Appliance) -> Option<&'a String> {
+        appliance.zone.as_ref().filter(|_| self.zones)
+    }
+
+    fn entry(&self, appliance: &Appliance) -> String {
+        let nfs = appliance.nfs.as_ref().map(|nfs| ENTRY_NFS.replace("${nfs}", nfs));
+        let zone = self.zone(appliance).map(|zone| ENTRY_ZONE.replace("${zone}", zone));
+        [
+            ("${nfs}", &nfs.unwrap_or_default()),
+            ("${in-zone}", &zone.unwrap_or_default()),
+            ("${id}", &appliance.id),
+            ("${url}", &appliance.url),
+            ("${token}", &appliance.token),
+            ("${fingerprint}", &appliance.fingerprint),
+        ]
+        .iter()
+        .fold(ENTRY.to_owned(), |text, (place, word)| text.replace(place, word))
+    }
+
+    fn sidecar_containers(&self) -> String {
+        let container = |(name, version, arguments): &(&str, &str, &[&str])| {
+            let further = match *name {
+                "csi-snapshotter" if self.group_snapshots => Some(&GROUPS),
+                "csi-provisioner" if self.zones => Some(&STRICT),
+                _ => None,
+            };
+            let arguments: String = arguments
+                .iter()
+                .chain(further)
+                .map(|argument| format!("            - {argument}\n"))
+                .collect();
+            SIDECAR
+                .replace("${sidecar}", name)
+                .replace("${version}", version)
+                .replace("${arguments}", &arguments)
+        };
+        SIDECARS.iter().map(container).collect()
     }
 
     fn check(&self) -> Result<(), Unfit> {
@@ -182,6 +244,13 @@ impl Installation {
             if let Some(nfs) = appliance.nfs.as_ref().filter(|nfs| !is_plain(nfs)) {
                 return unfit("where nodes mount from", nfs, "give a name or an address");
             }
+            if let Some(zone) = appliance.zone.as_ref().filter(|zone| !is_label_value(zone)) {
+                return unfit(
+                    "a zone",
+                    zone,
+                    "give it as nodes have it in the label topology.kubernetes.io/zone",
+                );
+            }
             if !is_plain(&appliance.token) {
                 return unfit("a token", "...", "give the secret as it was printed");
             }
@@ -199,6 +268,13 @@ pub(crate) fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
+/// Whether it can be a label's value.
+fn is_label_value(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let ends = |text: &str| !text.starts_with(['-', '_', '.']) && !text.ends_with(['-', '_', '.']);
+    (1..=63).contains(&text.len()) && text.bytes().all(inner) && ends(text)
+}
+
 /// Whether it stays in its place between quotes or braces, or without.
 pub(crate) fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"'\\#{}".contains(&b))
@@ -210,35 +286,6 @@ pub(crate) fn unfit<T>(what: &'static str, text: &str, way_out: &'static str) ->
         text: text.to_owned(),
         way_out,
     })
-}
-
-fn fill_entry(appliance: &Appliance) -> String {
-    let nfs = appliance.nfs.as_ref().map(|nfs| ENTRY_NFS.replace("${nfs}", nfs));
-    [
-        ("${nfs}", &nfs.unwrap_or_default()),
-        ("${id}", &appliance.id),
-        ("${url}", &appliance.url),
-        ("${token}", &appliance.token),
-        ("${fingerprint}", &appliance.fingerprint),
-    ]
-    .iter()
-    .fold(ENTRY.to_owned(), |text, (place, word)| text.replace(place, word))
-}
-
-fn sidecar_containers(group_snapshots: bool) -> String {
-    let container = |(name, version, arguments): &(&str, &str, &[&str])| {
-        let groups = (group_snapshots && *name == "csi-snapshotter").then_some(&GROUPS);
-        let arguments: String = arguments
-            .iter()
-            .chain(groups)
-            .map(|argument| format!("            - {argument}\n"))
-            .collect();
-        SIDECAR
-            .replace("${sidecar}", name)
-            .replace("${version}", version)
-            .replace("${arguments}", &arguments)
-    };
-    SIDECARS.iter().map(container).collect()
 }
 
 #[cfg(test)]
@@ -253,6 +300,7 @@ pub(crate) mod tests {
             token: "cistern_secret".to_owned(),
             fingerprint: "0f".repeat(32),
             nfs: (id == "rack-2").then(|| "10.0.0.5".to_owned()),
+            zone: (id == "rack-2").then(|| "b".to_owned()),
             pools: pools.iter().map(|name| name.parse().unwrap()).collect(),
         };
         Installation {
@@ -262,6 +310,7 @@ pub(crate) mod tests {
             kubelet: "/var/lib/kubelet".to_owned(),
             appliances: vec![appliance("rack-1", &["tank", "fast"]), appliance("rack-2", &["tank"])],
             group_snapshots: true,
+            zones: false,
         }
     }
 
@@ -336,6 +385,56 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn where_there_are_zones_a_class_waits_for_its_pod_s_node_and_each_node_says_where_it_is() {
+        let without = installation().text().unwrap();
+        assert!(
+            !without.contains("zone") && !without.contains("--strict-topology"),
+            "{without}"
+        );
+        let with = Installation {
+            zones: true,
+            ..installation()
+        };
+        let text = with.text().unwrap();
+        assert!(!text.contains("${"), "{text}");
+        let objects = objects(&text);
+        let of = |kind: &str, name: &str| {
+            let found = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == name;
+            objects.iter().find(found).unwrap()
+        };
+        let anywhere = of("StorageClass", "cistern-rack-1-tank");
+        assert_eq!(anywhere["volumeBindingMode"], "Immediate");
+        assert!(anywhere["allowedTopologies"].is_null());
+        let zoned = of("StorageClass", "cistern-rack-2-tank");
+        assert_eq!(zoned["volumeBindingMode"], "WaitForFirstConsumer");
+        let wanted = &zoned["allowedTopologies"][0]["matchLabelExpressions"][0];
+        assert_eq!(
+            (&wanted["key"], &wanted["values"][0]),
+            (&Value::from("topology.kubernetes.io/zone"), &Value::from("b"))
+        );
+        let secret = &of("Secret", "cistern-appliances")["stringData"];
+        assert!(secret["rack-2.toml"].as_str().unwrap().contains("\nzone = \"b\"\n"));
+        assert!(!secret["rack-1.toml"].as_str().unwrap().contains("zone"));
+        for (kind, name) in [
+            ("Deployment", "cistern-csi-controller"),
+            ("DaemonSet", "cistern-csi-node"),
+        ] {
+            let pod = &of(kind, name)["spec"]["template"]["spec"];
+            let arguments = pod["containers"][0]["args"].as_array().unwrap();
+            assert!(arguments.contains(&Value::from("--zones")), "{kind}");
+        }
+        // A node's plugin asks for its Node, and may ask for nothing else.
+        assert_eq!(
+            of("ServiceAccount", "cistern-csi-node")["automountServiceAccountToken"],
+            true
+        );
+        let node = &of("DaemonSet", "cistern-csi-node")["spec"]["template"]["spec"];
+        assert_eq!(node["automountServiceAccountToken"], true);
+        let rules = serde_json::json!([{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]);
+        assert_eq!(of("ClusterRole", "cistern-csi-node")["rules"], rules);
+    }
+
+    #[test]
     fn a_word_that_would_break_out_of_its_place_is_refused_by_name() {
         let refused = |change: fn(&mut Installation)| {
             let mut installation = installation();
@@ -347,6 +446,7 @@ pub(crate) mod tests {
         assert!(refused(|i| i.kubelet = String::new()).contains("kubelet"));
         assert!(refused(|i| i.appliances[0].id = "a/b".to_owned()).contains("id"));
         assert!(refused(|i| i.appliances[0].url = "https://a\" #".to_owned()).contains("URL"));
+        assert!(refused(|i| i.appliances[1].zone = Some("b\n".to_owned())).contains("zone"));
         let token = refused(|i| i.appliances[0].token = "secret\n".to_owned());
         assert!(token.contains("token") && !token.contains("secret\n"), "{token}");
     }

@@ -306,6 +306,7 @@ mod tests {
             kubelet: "/var/lib/kubelet".to_owned(),
             appliances: Vec::new(),
             group_snapshots: false,
+            zones: false,
         };
         let printed = installation.text().unwrap();
         assert_eq!(printed.matches(&format!("image: {}\n", name.short())).count(), 2);

@@ -45,6 +45,12 @@ pub(crate) struct Manifests {
     /// With snapshots of several volumes at one moment; their CRDs have to be in the cluster
     #[arg(long)]
     pub(crate) group_snapshots: bool,
+    /// The zone (topology.kubernetes.io/zone) in which this appliance is: only pods on nodes of it get volumes there
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Option<String>,
+    /// With zones, also if this appliance has none: it is near to all nodes then
+    #[arg(long)]
+    pub(crate) zones: bool,
     /// Write a Helm chart into this new folder instead
     #[arg(long, value_name = "FOLDER", conflicts_with = "kustomize")]
     pub(crate) helm: Option<PathBuf>,

@@ -67,9 +67,11 @@ async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Resul
             token: secret.clone().unwrap_or_else(|| "not-made-yet".to_owned()),
             fingerprint: fingerprint.to_string(),
             nfs: wanted.nfs,
+            zone: wanted.zone.clone(),
             pools: pools.clone(),
         }],
         group_snapshots: wanted.group_snapshots,
+        zones: wanted.zones || wanted.zone.is_some(),
     };
     installation.text().map_err(unfit)?;
     for folder in wanted.helm.iter().chain(&wanted.kustomize) {
