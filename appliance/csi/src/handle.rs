@@ -24,6 +24,15 @@ pub type VolumeHandle = Handle<VolumeId>;
 /// A snapshot, as a cluster knows it.
 pub type SnapshotHandle = Handle<SnapshotId>;
 
+/// Text of a request as it stands in an answer: in quotes, and no more of it than one reads.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 140;
+    match text.char_indices().nth(MOST) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+    }
+}
+
 impl ApplianceId {
     /// As text.
     pub fn as_str(&self) -> &str {

@@ -68,10 +68,11 @@ fn named(text: &str) -> std::result::Result<(NodeName, Vec<IpAddr>), String> {
     ))
 }
 
-/// Shorter than the 60 s that the sidecars wait: so what is told in a claim's events is which appliance does not answer.
+/// Longer than an appliance lets any request wait, so that it is its own answer that is heard; a sidecar is told before that something
+/// goes on. A connection to an appliance that is gone ends by itself after 30 s.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
-    request: Duration::from_secs(45),
+    request: Duration::from_secs(90),
 };
 /// How long the plugin may take to say that it is there.
 const PROBE: Duration = Duration::from_secs(5);
@@ -82,6 +83,10 @@ const LARGEST_MESSAGE: usize = 16 << 20;
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
 fn main() -> Result<()> {
+    // Before anything else: one that does a single call to the kernel needs no threads.
+    if let Some(code) = cistern_csi::mount::as_child(std::env::args_os()) {
+        std::process::exit(code);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("starting the runtime")?;
     let ended = runtime.block_on(run());

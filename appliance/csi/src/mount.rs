@@ -1,151 +1,392 @@
 //! Mounting on a Kubernetes node: the one module that asks its kernel for anything.
 //!
-//! Invariant: no path that may be an NFS mount is ever looked at (stat, open, read) but in a thread that is given up after a
-//! while: with its server gone each such look hangs. What is mounted is read from /proc/self/mountinfo.
+//! Invariant: no call here lasts longer than its limit, whatever a server does. No path that may be an NFS mount is looked at (stat,
+//! open, read): with its server gone each such look hangs; what is mounted is read from /proc/self/mountinfo. What mounts and takes
+//! away is done by processes of their own, that can be killed or left behind.
+//!
+//! What is taken away last of a volume waits until all that was written there is on the appliance. Only where the appliance does not
+//! answer for a while is that given up: the kernel is told to let all that waits for it fail (`shutdown` below /sys/fs/nfs, Linux 6.5
+//! and newer), so that nothing hangs on in it. What had not been written out by then is lost, and that is told in the log.
 
-use std::ffi::OsStr;
+mod child;
+mod kernel;
+mod server;
+mod table;
+
+use std::ffi::OsString;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::unix::ffi::OsStrExt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MntFlags, MsFlags};
 
-/// NFS 4's port.
-const PORT: u16 = 2049;
-/// How long a server may take to accept a connection.
-const KNOCK: Duration = Duration::from_secs(5);
-/// How long taking a mount away may take before it is taken away by force.
-const PATIENCE: Duration = Duration::from_secs(10);
+use child::{Call, Running};
 
-/// What is mounted somewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mounted {
-    /// Where.
-    pub target: PathBuf,
-    /// Its type: `nfs4`.
-    pub kind: String,
-    /// What: `10.0.0.5:/volumes/vol-...`.
-    pub source: String,
-    /// Whether this mount may only be read.
-    pub read_only: bool,
-    /// The device's number, as the kernel writes it.
-    pub device: String,
-    /// What else holds of this mount.
-    pub flags: MsFlags,
+pub use child::as_child;
+pub use table::Mounted;
+
+/// How soon something is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A server, to answer a request for nothing.
+    pub knock: Duration,
+    /// A mount, once the server has answered that.
+    pub mount: Duration,
+    /// What needs no server.
+    pub local: Duration,
+    /// How long a server may be silent before what waits for it is given up: a restart of its programs is to be shorter.
+    pub silence: Duration,
+    /// What is left to do once a server was given up.
+    pub end: Duration,
 }
 
-/// All that is mounted, in the order in which it was.
-///
-/// # Errors
-/// The list cannot be read.
-pub fn all() -> io::Result<Vec<Mounted>> {
-    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            knock: Duration::from_secs(3),
+            mount: Duration::from_secs(40),
+            local: Duration::from_secs(10),
+            silence: Duration::from_secs(12),
+            end: Duration::from_secs(5),
+        }
+    }
 }
 
-/// What is mounted last at a path.
-///
-/// # Errors
-/// As [`all`].
-pub fn at(target: &Path) -> io::Result<Option<Mounted>> {
-    Ok(all()?.into_iter().rfind(|mounted| mounted.target == target))
+/// Why something could not be mounted or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The kernel refuses, or what is to ask it cannot be started.
+    #[error("{0}")]
+    Refused(#[from] io::Error),
+    /// Nobody answers where the volume is served.
+    #[error("the appliance's NFS server does not answer: {0}")]
+    Silent(String),
+    /// It was begun and did not end.
+    #[error("{what} did not end within {} s", .within.as_secs())]
+    Hangs {
+        /// What was begun.
+        what: &'static str,
+        /// How long it was waited for.
+        within: Duration,
+    },
+    /// A process of the node uses it, and its server answers.
+    #[error("it is in use by a process of this node: one that has files open there, or works there")]
+    Busy,
 }
 
-fn parse(text: &[u8]) -> Vec<Mounted> {
-    let lines = text.split(|byte| *byte == b'\n');
-    lines
-        .filter_map(|line| {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-            let dash = fields.iter().position(|field| *field == b"-")?;
-            let text = |field: &[u8]| String::from_utf8_lossy(&plain(field)).into_owned();
-            Some(Mounted {
-                device: text(fields.get(2)?),
-                target: PathBuf::from(OsStr::from_bytes(&plain(fields.get(4)?))),
-                read_only: fields.get(5)?.split(|b| *b == b',').any(|option| option == b"ro"),
-                flags: flags_of(fields.get(5)?),
-                kind: text(fields.get(dash + 1)?),
-                source: text(fields.get(dash + 2)?),
-            })
-        })
-        .collect()
+/// Where a node's mounts are asked for and told of.
+#[derive(Debug, Clone)]
+pub struct Mounts {
+    /// The program that makes one call: the plugin's own.
+    pub program: PathBuf,
+    /// The kernel's list of mounts.
+    pub table: PathBuf,
+    /// Where the kernel shows the filesystems of NFS that it has.
+    pub filesystems: PathBuf,
+    /// How long things may take.
+    pub limits: Limits,
 }
 
-/// What the options of a mount are in mount(2).
-fn flags_of(options: &[u8]) -> MsFlags {
-    let of = |option: &[u8]| match option {
-        b"nosuid" => MsFlags::MS_NOSUID,
-        b"nodev" => MsFlags::MS_NODEV,
-        b"noexec" => MsFlags::MS_NOEXEC,
-        b"noatime" => MsFlags::MS_NOATIME,
-        b"nodiratime" => MsFlags::MS_NODIRATIME,
-        b"relatime" => MsFlags::MS_RELATIME,
-        _ => MsFlags::empty(),
-    };
-    options.split(|byte| *byte == b',').map(of).collect()
+impl Default for Mounts {
+    fn default() -> Self {
+        Mounts {
+            program: PathBuf::from("/proc/self/exe"),
+            table: PathBuf::from("/proc/self/mountinfo"),
+            filesystems: PathBuf::from("/sys/fs/nfs"),
+            limits: Limits::default(),
+        }
+    }
 }
 
-/// Without the octal escapes of spaces, tabs, line ends and backslashes.
-fn plain(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let octal = (*first == b'\\').then(|| after.get(..3)).flatten();
-        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match code {
-            Some(byte) => {
-                out.push(byte);
-                rest = &after[3..];
+impl Mounts {
+    /// All that is mounted, in the order in which it was.
+    ///
+    /// # Errors
+    /// The list cannot be read.
+    pub fn all(&self) -> io::Result<Vec<Mounted>> {
+        Ok(table::parse(&std::fs::read(&self.table)?))
+    }
+
+    /// What is mounted last at a path.
+    ///
+    /// # Errors
+    /// As [`Mounts::all`].
+    pub fn at(&self, target: &Path) -> io::Result<Option<Mounted>> {
+        Ok(self.all()?.into_iter().rfind(|mounted| mounted.target == target))
+    }
+
+    /// Mounts an export, over NFS 4.2 unless the options say 4.1, from the first of a server's addresses where that succeeds.
+    ///
+    /// # Errors
+    /// Nobody answers, the kernel refuses, or it does not come to an end.
+    pub async fn nfs(&self, server: &str, path: &str, target: &Path, options: &[String]) -> Result<(), Failure> {
+        let addresses = server::addresses(server, self.limits.knock).await;
+        let addresses = addresses.map_err(|error| Failure::Silent(format!("{server}: {error}")))?;
+        self.nfs_from_one(&addresses, path, target, options).await
+    }
+
+    async fn nfs_from_one(
+        &self,
+        addresses: &[IpAddr],
+        path: &str,
+        target: &Path,
+        options: &[String],
+    ) -> Result<(), Failure> {
+        let mut silent = Vec::new();
+        let mut failure = None;
+        for address in addresses.iter().copied() {
+            if let Err(error) = server::knock(address, self.limits.knock).await {
+                silent.push(format!("{address}: {error}"));
+                continue;
             }
+            match self.nfs_from(address, path, target, options).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%address, %path, %error, "it could not be mounted from there");
+                    failure = Some(error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| Failure::Silent(silent.join("; "))))
+    }
+
+    async fn nfs_from(&self, server: IpAddr, path: &str, target: &Path, options: &[String]) -> Result<(), Failure> {
+        let host = match server {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        let (flags, data) = kernel_options(server, options);
+        let call = Call::Nfs {
+            source: format!("{host}:{path}"),
+            target: target.into(),
+            flags,
+            data,
+        };
+        self.kept_short("mounting", &call, self.limits.mount).await?;
+        Ok(())
+    }
+
+    /// Shows a mount, of which these flags hold, at another place too, there perhaps to read only.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the server of what is to be shown does not answer.
+    pub async fn bind(&self, source: &Path, flags: MsFlags, target: &Path, read_only: bool) -> Result<(), Failure> {
+        let call = Call::Bind {
+            source: source.into(),
+            target: target.into(),
+            read_only: read_only.then_some(flags),
+        };
+        let shown = self.kept_short("showing it", &call, self.limits.local).await;
+        if shown.is_err() && self.at(target)?.is_some() {
+            // It may be there and not be read-only.
+            let _ = self.detach(target).await;
+        }
+        shown
+    }
+
+    /// Makes a call that may be broken off.
+    async fn kept_short(&self, what: &'static str, call: &Call, within: Duration) -> Result<(), Failure> {
+        let mut running = Running::begin(&self.program, call)?;
+        if let Some(ended) = running.within(within).await {
+            return Ok(ended?);
+        }
+        running.kill();
+        match running.within(self.limits.end).await {
+            // It came to its end as it was to be ended.
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(Failure::Hangs { what, within }),
             None => {
-                out.push(*first);
-                rest = after;
+                tracing::error!(?call, "a process that mounts cannot be ended; it is left behind");
+                Err(Failure::Hangs { what, within })
             }
         }
     }
-    out
-}
 
-/// The address of a server that answers now.
-///
-/// # Errors
-/// Its name leads nowhere, or nobody answers at any of its addresses.
-pub fn reachable(server: &str) -> io::Result<IpAddr> {
-    let addresses: Vec<SocketAddr> = match server.parse::<IpAddr>() {
-        Ok(address) => vec![SocketAddr::new(address, PORT)],
-        Err(_) => (server, PORT).to_socket_addrs()?.collect(),
-    };
-    let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{server} has no address"));
-    for address in addresses {
-        match TcpStream::connect_timeout(&address, KNOCK) {
-            Ok(_) => return Ok(address.ip()),
-            Err(error) => last = io::Error::new(error.kind(), format!("{address}: {error}")),
+    /// Takes all away that is mounted at a path. No error if there is nothing.
+    ///
+    /// What is still to be written out to a server that answers is waited for, however long that takes.
+    ///
+    /// # Errors
+    /// The kernel refuses, or it is in use.
+    pub async fn unmount(&self, target: &Path) -> Result<(), Failure> {
+        loop {
+            let all = self.all()?;
+            let Some(mounted) = all.iter().rfind(|mounted| mounted.target == target) else {
+                return Ok(());
+            };
+            let elsewhere = all
+                .iter()
+                .any(|other| other.device == mounted.device && other.target != target);
+            match elsewhere || !mounted.is_nfs() {
+                true => self.unmount_one_of_several(mounted).await?,
+                false => self.unmount_last(mounted).await?,
+            }
         }
     }
-    Err(last)
+
+    /// Takes one away of a volume that is shown elsewhere too: nothing is written out for that.
+    async fn unmount_one_of_several(&self, mounted: &Mounted) -> Result<(), Failure> {
+        let what = "taking it away";
+        match self
+            .kept_short(
+                what,
+                &unmounting(&mounted.target, MntFlags::UMOUNT_NOFOLLOW),
+                self.limits.local,
+            )
+            .await
+        {
+            Err(Failure::Refused(error)) if is(&error, Errno::EINVAL) => Ok(()),
+            Err(Failure::Refused(error)) if !is(&error, Errno::EBUSY) => Err(error.into()),
+            Err(Failure::Refused(_)) if self.answers(mounted).await => Err(Failure::Busy),
+            Err(Failure::Refused(_) | Failure::Hangs { .. }) if mounted.is_nfs() => {
+                tracing::warn!(
+                    target = %mounted.target.display(), source = %mounted.source,
+                    "a process uses this mount and its server does not answer: the name is taken away, and that process waits on \
+                     until the volume is taken from this node"
+                );
+                self.detach(&mounted.target).await
+            }
+            other => other,
+        }
+    }
+
+    /// Takes the last one away of a volume: what is not written out yet is, unless its server is given up.
+    async fn unmount_last(&self, mounted: &Mounted) -> Result<(), Failure> {
+        let mut flags = MntFlags::UMOUNT_NOFOLLOW;
+        let mut given_up = !self.comes_back(mounted).await;
+        if given_up && !self.give_up(mounted)? {
+            flags |= MntFlags::MNT_FORCE;
+        }
+        let mut running = Running::begin(&self.program, &unmounting(&mounted.target, flags))?;
+        loop {
+            let time = if given_up { self.limits.end } else { self.limits.local };
+            match running.within(time).await {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) if is(&error, Errno::EINVAL) => return Ok(()),
+                Some(Err(error)) if is(&error, Errno::EBUSY) && given_up => return self.detach_given_up(mounted).await,
+                Some(Err(error)) if is(&error, Errno::EBUSY) => return Err(Failure::Busy),
+                Some(Err(error)) => return Err(error.into()),
+                None if given_up => {
+                    tracing::error!(
+                        source = %mounted.source,
+                        "this kernel does not let go of what waits for a server that is gone; it goes on waiting, with a process that \
+                         nobody can end, until that server is back or this node is started anew"
+                    );
+                    return Ok(());
+                }
+                // Its name is gone already, and it is being written out.
+                None if self.comes_back(mounted).await => {}
+                None => {
+                    given_up = true;
+                    self.give_up(mounted)?;
+                }
+            }
+        }
+    }
+
+    /// The processes that use it are told that what they wait for has failed; who stays all the same keeps what has no name any more.
+    async fn detach_given_up(&self, mounted: &Mounted) -> Result<(), Failure> {
+        let began = Instant::now();
+        while began.elapsed() < self.limits.end {
+            tokio::time::sleep(AGAIN).await;
+            let call = unmounting(&mounted.target, MntFlags::UMOUNT_NOFOLLOW);
+            match self.kept_short("taking it away", &call, self.limits.end).await {
+                Err(Failure::Refused(error)) if is(&error, Errno::EBUSY) => {}
+                Err(Failure::Refused(error)) if is(&error, Errno::EINVAL) => return Ok(()),
+                Err(Failure::Hangs { .. }) => break,
+                other => return other,
+            }
+        }
+        tracing::warn!(
+            source = %mounted.source,
+            "a process of this node uses what was given up: only the name is taken away, and each of its reads and writes fails"
+        );
+        self.detach(&mounted.target).await
+    }
+
+    async fn detach(&self, target: &Path) -> Result<(), Failure> {
+        let call = unmounting(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        match self.kept_short("taking its name away", &call, self.limits.local).await {
+            Err(Failure::Refused(error)) if is(&error, Errno::EINVAL) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the server of a mount answers, now or before it has been silent for too long. One that was given up does not.
+    async fn comes_back(&self, mounted: &Mounted) -> bool {
+        if self.is_given_up(mounted) {
+            return false;
+        }
+        let began = Instant::now();
+        loop {
+            if self.answers(mounted).await {
+                return true;
+            }
+            if began.elapsed() > self.limits.silence {
+                return false;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn answers(&self, mounted: &Mounted) -> bool {
+        match mounted.server {
+            Some(server) => server::knock(server, self.limits.knock).await.is_ok(),
+            // Nobody can be asked.
+            None => true,
+        }
+    }
+
+    /// Whether its server was given up: whatever is asked of it fails from then on, also when the server is back.
+    pub fn is_given_up(&self, mounted: &Mounted) -> bool {
+        let said = std::fs::read_to_string(self.shutdown(mounted));
+        said.is_ok_and(|said| said.trim() == "1")
+    }
+
+    /// Lets all fail that waits for the server of this mount, or will; whether the kernel can do that.
+    fn give_up(&self, mounted: &Mounted) -> io::Result<bool> {
+        tracing::error!(
+            source = %mounted.source, target = %mounted.target.display(),
+            "the appliance has not answered for {} s and the volume is taken from this node: it is given up here, and what \
+             this node's processes wrote and did not sync is lost",
+            self.limits.silence.as_secs()
+        );
+        let others = self
+            .all()?
+            .iter()
+            .any(|other| other.is_nfs() && other.server == mounted.server && other.device != mounted.device);
+        if others && !kernel::gives_up_one_alone() {
+            return Ok(false);
+        }
+        match std::fs::write(self.shutdown(mounted), "1") {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                tracing::warn!(%error, "this kernel cannot be told to give a server up (Linux 6.5 and newer can)");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Where the kernel is told to give a mount's server up.
+    fn shutdown(&self, mounted: &Mounted) -> PathBuf {
+        self.filesystems.join(&mounted.device).join("shutdown")
+    }
 }
 
-/// Mounts an export, over NFS 4.2 unless the options say 4.1.
-///
-/// # Errors
-/// The kernel's, with what the server may mean by it.
-pub fn nfs(server: IpAddr, path: &str, target: &Path, options: &[String]) -> io::Result<()> {
-    let host = match server {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    };
-    let (flags, data) = kernel_options(server, options);
-    mount(
-        Some(format!("{host}:{path}").as_str()),
-        target,
-        Some("nfs"),
+fn unmounting(target: &Path, flags: MntFlags) -> Call {
+    Call::Unmount {
+        target: OsString::from(target),
         flags,
-        Some(data.as_str()),
-    )
-    .map_err(io::Error::from)
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
 }
 
 /// What of mount(8)'s and mount.nfs(8)'s words are flags of mount(2), and what the kernel is told besides.
@@ -189,98 +430,5 @@ fn kernel_options(server: IpAddr, options: &[String]) -> (MsFlags, String) {
     (flags, words.join(","))
 }
 
-/// Shows a mount, of which these flags hold, at another place too, there perhaps to read only.
-///
-/// # Errors
-/// The kernel's.
-pub fn bind(source: &Path, flags: MsFlags, target: &Path, read_only: bool) -> io::Result<()> {
-    let none: Option<&str> = None;
-    mount(Some(source), target, none, MsFlags::MS_BIND, none)?;
-    if read_only {
-        // All that is not said here is taken from it.
-        let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        let again = mount(none, target, none, flags, none);
-        if again.is_err() {
-            let _ = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-        }
-        again?;
-    }
-    Ok(())
-}
-
-/// Whether what is taken away is the last place on its node where a volume is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Last {
-    /// The staged mount itself.
-    Yes,
-    /// A pod's.
-    No,
-}
-
-/// Takes a mount away; the last one by force if that does not end within a while: force ends all that waits for the server, also
-/// what other pods wait for. No error if there is none.
-///
-/// # Errors
-/// The kernel's.
-pub fn unmount(target: &Path, last: Last) -> io::Result<()> {
-    while let Some(_mounted) = at(target)? {
-        let (sender, ended) = mpsc::channel();
-        let path = target.to_owned();
-        thread::spawn(move || sender.send(umount2(&path, MntFlags::UMOUNT_NOFOLLOW)));
-        match ended.recv_timeout(PATIENCE) {
-            Ok(Ok(()) | Err(Errno::EINVAL)) => {}
-            // Somebody uses it, or its server is gone: what waits for the server fails, and the name goes at once.
-            Ok(Err(Errno::EBUSY)) | Err(_) => {
-                if last == Last::Yes {
-                    let _ = umount2(target, MntFlags::MNT_FORCE | MntFlags::UMOUNT_NOFOLLOW);
-                }
-                match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-                    Ok(()) | Err(Errno::EINVAL) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-            }
-            Ok(Err(errno)) => return Err(errno.into()),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernel_s_list_is_read() {
-        let text =
-            b"36 35 0:57 / /var/lib/kubelet/a\\040b rw,nosuid,nodev - nfs4 10.0.0.5:/volumes/vol-1 rw,vers=4.2\n\
-            37 35 0:57 / /pods/x ro,relatime shared:5 - nfs4 10.0.0.5:/volumes/vol-1 rw\nbroken\n";
-        let all = parse(text);
-        assert_eq!(all.len(), 2);
-        assert_eq!(all[0].target, PathBuf::from("/var/lib/kubelet/a b"));
-        assert_eq!((all[0].read_only, all[1].read_only), (false, true));
-        assert_eq!(all[0].flags, MsFlags::MS_NOSUID | MsFlags::MS_NODEV);
-        assert_eq!(
-            (all[1].kind.as_str(), all[1].source.as_str()),
-            ("nfs4", "10.0.0.5:/volumes/vol-1")
-        );
-    }
-
-    #[test]
-    fn words_become_flags_or_go_to_the_kernel() {
-        let server = "fd00::5".parse().unwrap();
-        let words = [
-            "hard",
-            "noatime",
-            "ro",
-            "rw",
-            "retry=5",
-            "vers=4.1",
-            "exec",
-            "nconnect=4",
-            "suid",
-        ];
-        let (flags, data) = kernel_options(server, &words.map(str::to_owned));
-        assert_eq!(flags, MsFlags::MS_NODEV | MsFlags::MS_NOATIME);
-        assert_eq!(data, "hard,nconnect=4,vers=4.1,addr=fd00::5");
-    }
-}
+mod tests;

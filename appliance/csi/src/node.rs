@@ -2,7 +2,6 @@
 //! volume's files is touched but by its pod.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +15,10 @@ use crate::controller::{PATH, SERVER};
 use crate::csi;
 use crate::csi::node_service_capability::rpc::Type as Capability;
 use crate::csi::volume_capability::access_mode::Mode;
-use crate::handle::VolumeHandle;
+use crate::handle::{VolumeHandle, shown};
 use crate::inflight::InFlight;
 use crate::looks::Looks;
-use crate::mount::{self, Last, Mounted};
+use crate::mount::{Failure, Mounted, Mounts};
 use crate::refusal::invalid;
 use crate::zone::Zone;
 
@@ -27,6 +26,11 @@ use crate::zone::Zone;
 const SUBPATHS: &str = "volume-subpaths";
 /// How long a look into a filesystem may take before its server is taken for gone.
 const LOOK: Duration = Duration::from_secs(5);
+/// After how long a kubelet, which waits for 2 minutes, is told that something goes on.
+const ANSWER: Duration = Duration::from_secs(100);
+
+/// What the kernel takes of a path (PATH_MAX).
+const LONGEST_PATH: usize = 4096;
 
 const CAPABILITIES: &[Capability] = &[
     Capability::StageUnstageVolume,
@@ -44,6 +48,7 @@ pub struct Node {
     pub zone: Zone,
     pub(crate) in_flight: InFlight,
     looks: Looks,
+    mounts: Mounts,
 }
 
 impl Node {
@@ -54,6 +59,22 @@ impl Node {
             zone,
             in_flight: InFlight::default(),
             looks: Looks::default(),
+            mounts: Mounts::default(),
+        }
+    }
+}
+
+/// What could not be mounted or taken away, and what that means to a kubelet.
+fn unmounted(what: &str, target: &Path, failure: &Failure) -> Status {
+    let text = format!("{what} {}: {failure}", target.display());
+    match failure {
+        Failure::Refused(error) => failed(what, target, error),
+        Failure::Silent(_) => Status::unavailable(text),
+        Failure::Hangs { .. } => Status::unavailable(format!(
+            "{text}; the appliance takes connections and does not serve the volume: see `cistern volumes list` and `cistern alerts list`"
+        )),
+        Failure::Busy => {
+            Status::failed_precondition(format!("{text}; end it: `fuser -vm {}` names it", target.display()))
         }
     }
 }
@@ -80,10 +101,24 @@ fn path(what: &str, text: &str) -> Result<PathBuf, Status> {
     match text.is_empty() {
         true => Err(invalid(format!("{what} is missing"))),
         false if !path.is_absolute() || path.components().any(|c| matches!(c, std::path::Component::ParentDir)) => {
-            Err(invalid(format!("{what} is {text:?}; give an absolute path")))
+            Err(invalid(format!("{what} is {}; give an absolute path", shown(text))))
+        }
+        false if text.len() >= LONGEST_PATH || text.contains('\0') => {
+            Err(invalid(format!("{what} is {}, which no path is", shown(text))))
         }
         false => Ok(path),
     }
+}
+
+/// Whether it can be what an appliance exports: it stands in the kernel's list of mounts afterwards.
+fn is_export(path: &str) -> bool {
+    path.strip_prefix("/volumes/")
+        .is_some_and(|name| is_plain(name) && !name.contains('/') && !name.starts_with('.'))
+}
+
+/// A name or an address, or what else fits into one line.
+fn is_plain(text: &str) -> bool {
+    (1..=253).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// From where a volume is mounted: as it was published, or as a PV written by hand says.
@@ -96,8 +131,12 @@ fn whence(publish: &HashMap<String, String>, context: &HashMap<String, String>) 
         found.filter(|text| !text.is_empty()).cloned()
     };
     match (of(SERVER, "server"), of(PATH, "path")) {
-        (Some(server), Some(path)) if path.starts_with("/volumes/") => Ok((server, path)),
-        (Some(_), Some(path)) => Err(invalid(format!("path is {path:?}; volumes are below /volumes"))),
+        (Some(server), Some(path)) if is_export(&path) && is_plain(&server) => Ok((server, path)),
+        (Some(server), Some(path)) if is_export(&path) => Err(invalid(format!(
+            "server is {}, which is neither a name nor an address ({path})",
+            shown(&server)
+        ))),
+        (Some(_), Some(path)) => Err(invalid(format!("path is {}; volumes are below /volumes", shown(&path)))),
         (server, _) => Err(invalid(format!(
             "where the volume is served is not told ({}); is csi-attacher running, and attachRequired true?",
             if server.is_none() { SERVER } else { PATH }
@@ -105,32 +144,39 @@ fn whence(publish: &HashMap<String, String>, context: &HashMap<String, String>) 
     }
 }
 
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Status::internal(format!("a thread ended badly: {error}"))))
+/// A folder of the node's own, on none of its volumes.
+async fn make(target: &Path) -> Result<(), Status> {
+    let made = tokio::fs::create_dir_all(target).await;
+    made.map_err(|error| failed("make", target, &error))
 }
 
-fn stage(server: &str, path: &str, target: &Path, options: &[String]) -> Result<(), Status> {
-    fs::create_dir_all(target).map_err(|error| failed("make", target, &error))?;
-    let there = mount::at(target).map_err(|error| failed("look for", target, &error))?;
-    if let Some(there) = there {
-        return match there.kind.starts_with("nfs") && there.source.ends_with(&format!(":{path}")) {
-            true => Ok(()),
-            false => Err(Status::internal(format!(
+/// Mounts a volume where it is to be staged. What is there is looked for first: a look at the path would wait for its server.
+async fn stage(mounts: &Mounts, server: &str, path: &str, target: &Path, options: &[String]) -> Result<(), Status> {
+    match mounts.at(target).map_err(|error| failed("look for", target, &error))? {
+        Some(there) if there.is_nfs() && there.source.ends_with(&format!(":{path}")) => {
+            if !mounts.is_given_up(&there) {
+                return Ok(());
+            }
+            // Nothing can be read there any more, whether its server is back or not.
+            let gone = mounts.unmount(target).await;
+            gone.map_err(|failure| unmounted("unmount", target, &failure))?;
+        }
+        Some(there) => {
+            return Err(Status::internal(format!(
                 "{} is mounted at {}",
                 there.source,
                 target.display()
-            ))),
-        };
+            )));
+        }
+        None => make(target).await?,
     }
-    let address = mount::reachable(server)
-        .map_err(|error| Status::unavailable(format!("the appliance's NFS server does not answer: {error}")))?;
-    mount::nfs(address, path, target, options).map_err(|error| failed("mount", target, &error))
+    let mounted = mounts.nfs(server, path, target, options).await;
+    mounted.map_err(|failure| unmounted("mount", target, &failure))
 }
 
 /// Shows what is staged at a target; `alone`: only if it is shown nowhere else on this node.
-fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(), Status> {
-    let mounted = mount::all().map_err(|error| failed("look for", target, &error))?;
+async fn show(mounts: &Mounts, staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(), Status> {
+    let mounted = mounts.all().map_err(|error| failed("look for", target, &error))?;
     let looked = |path: &Path| mounted.iter().rfind(|mounted| mounted.target == path);
     let Some(staged) = looked(staging) else {
         return Err(Status::failed_precondition(format!(
@@ -138,6 +184,12 @@ fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(
             staging.display()
         )));
     };
+    if mounts.is_given_up(staged) {
+        return Err(Status::failed_precondition(format!(
+            "what is staged at {} was given up when the appliance did not answer; it is to be staged anew: delete the pod",
+            staging.display()
+        )));
+    }
     // Where the class says `ro`, all that is shown may only be read.
     let read_only = read_only || staged.read_only;
     // Each volume is a filesystem of its own, and so has a device number of its own. What the kubelet shows of it to the
@@ -154,7 +206,6 @@ fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(
             other.target.display()
         )));
     }
-    fs::create_dir_all(target).map_err(|error| failed("make", target, &error))?;
     match looked(target) {
         Some(Mounted {
             device, read_only: is, ..
@@ -173,13 +224,18 @@ fn show(staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(
             there.source,
             target.display()
         ))),
-        None => mount::bind(staging, staged.flags, target, read_only).map_err(|error| failed("show", target, &error)),
+        None => {
+            make(target).await?;
+            let shown = mounts.bind(staging, staged.flags, target, read_only).await;
+            shown.map_err(|failure| unmounted("show", target, &failure))
+        }
     }
 }
 
-fn take_away(target: &Path, last: Last) -> Result<(), Status> {
-    mount::unmount(target, last).map_err(|error| failed("unmount", target, &error))?;
-    match fs::remove_dir(target) {
+async fn take_away(mounts: &Mounts, target: &Path) -> Result<(), Status> {
+    let gone = mounts.unmount(target).await;
+    gone.map_err(|failure| unmounted("unmount", target, &failure))?;
+    match tokio::fs::remove_dir(target).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", target, &error)),
         Ok(()) | Err(_) => Ok(()),
     }
@@ -198,13 +254,14 @@ impl csi::node_server::Node for Node {
         let target = path("the staging path", &request.staging_target_path)?;
         let access = Access::read(request.volume_capability.as_ref())?;
         let (server, export) = whence(&request.publish_context, &request.volume_context)?;
-        let working = self.in_flight.begin(&request.staging_target_path)?;
-        apart(move || {
-            let _working = working;
-            stage(&server, &export, &target, &access.mount_options)
-        })
-        .await?;
-        Ok(Response::new(csi::NodeStageVolumeResponse {}))
+        let mounts = self.mounts.clone();
+        let work = async move {
+            stage(&mounts, &server, &export, &target, &access.mount_options).await?;
+            Ok(csi::NodeStageVolumeResponse {})
+        };
+        self.in_flight
+            .to_its_end(&request.staging_target_path, ANSWER, work)
+            .await
     }
 
     async fn node_unstage_volume(
@@ -216,13 +273,14 @@ impl csi::node_server::Node for Node {
             return Err(invalid("the volume's id is missing"));
         }
         let target = path("the staging path", &request.staging_target_path)?;
-        let working = self.in_flight.begin(&request.staging_target_path)?;
-        apart(move || {
-            let _working = working;
-            take_away(&target, Last::Yes)
-        })
-        .await?;
-        Ok(Response::new(csi::NodeUnstageVolumeResponse {}))
+        let mounts = self.mounts.clone();
+        let work = async move {
+            take_away(&mounts, &target).await?;
+            Ok(csi::NodeUnstageVolumeResponse {})
+        };
+        self.in_flight
+            .to_its_end(&request.staging_target_path, ANSWER, work)
+            .await
     }
 
     async fn node_publish_volume(
@@ -237,14 +295,15 @@ impl csi::node_server::Node for Node {
         let staging = path("the staging path", &request.staging_target_path)?;
         let access = Access::read(request.volume_capability.as_ref())?;
         // By the volume, not by the target: two that want it alone must not pass each other.
-        let working = self.in_flight.begin(&request.staging_target_path)?;
-        apart(move || {
-            let _working = working;
+        let mounts = self.mounts.clone();
+        let work = async move {
             let alone = access.mode == Mode::SingleNodeSingleWriter;
-            show(&staging, &target, request.readonly, alone)
-        })
-        .await?;
-        Ok(Response::new(csi::NodePublishVolumeResponse {}))
+            show(&mounts, &staging, &target, request.readonly, alone).await?;
+            Ok(csi::NodePublishVolumeResponse {})
+        };
+        self.in_flight
+            .to_its_end(&request.staging_target_path, ANSWER, work)
+            .await
     }
 
     async fn node_unpublish_volume(
@@ -256,13 +315,12 @@ impl csi::node_server::Node for Node {
             return Err(invalid("the volume's id is missing"));
         }
         let target = path("the target path", &request.target_path)?;
-        let working = self.in_flight.begin(&request.target_path)?;
-        apart(move || {
-            let _working = working;
-            take_away(&target, Last::No)
-        })
-        .await?;
-        Ok(Response::new(csi::NodeUnpublishVolumeResponse {}))
+        let mounts = self.mounts.clone();
+        let work = async move {
+            take_away(&mounts, &target).await?;
+            Ok(csi::NodeUnpublishVolumeResponse {})
+        };
+        self.in_flight.to_its_end(&request.target_path, ANSWER, work).await
     }
 
     async fn node_get_volume_stats(
@@ -279,7 +337,10 @@ impl csi::node_server::Node for Node {
         // CSI asks for NOT_FOUND where nothing is mounted, also at what no kubelet would name.
         let target = PathBuf::from(&request.volume_path);
         let _: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
-        let there = mount::at(&target).map_err(|error| failed("look for", &target, &error))?;
+        let there = self
+            .mounts
+            .at(&target)
+            .map_err(|error| failed("look for", &target, &error))?;
         let there = there.ok_or_else(|| Status::not_found(format!("nothing is mounted at {}", target.display())))?;
         let gone = |why: &str| csi::NodeGetVolumeStatsResponse {
             volume_condition: Some(csi::VolumeCondition {

@@ -1,0 +1,230 @@
+//! Calls of mount(2) and umount(2), each in a process of its own: such a call may wait for a server that is gone, and a process
+//! can be killed, or left to itself, where a thread of the plugin would be lost.
+//!
+//! Invariant: the process does that one call and ends; its exit code is the call's errno, 0 if it succeeded.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio::process::{Child, Command};
+
+/// As what the plugin's program is started to be such a process: its first argument.
+const NAME: &str = "mount-helper";
+/// The exit code of one that was not told what to do; no errno is as large.
+const MISTOLD: i32 = 255;
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Mounts over NFS.
+    Nfs {
+        /// `10.0.0.5:/volumes/vol-...`.
+        source: String,
+        target: OsString,
+        flags: MsFlags,
+        /// What the kernel is told besides.
+        data: String,
+    },
+    /// Shows a mount elsewhere too.
+    Bind {
+        source: OsString,
+        target: OsString,
+        /// What holds of it now; none if it may be written there as it may be here.
+        read_only: Option<MsFlags>,
+    },
+    /// Takes a mount away.
+    Unmount { target: OsString, flags: MntFlags },
+}
+
+impl Call {
+    fn arguments(&self) -> Vec<OsString> {
+        let word = |text: &str| OsString::from(text);
+        let number = |bits: u64| OsString::from(bits.to_string());
+        match self.clone() {
+            Call::Nfs {
+                source,
+                target,
+                flags,
+                data,
+            } => vec![word("nfs"), source.into(), target, number(flags.bits()), data.into()],
+            Call::Bind {
+                source,
+                target,
+                read_only,
+            } => {
+                let mut all = vec![word("bind"), source, target];
+                all.extend(read_only.map(|flags| number(flags.bits())));
+                all
+            }
+            Call::Unmount { target, flags } => {
+                vec![word("unmount"), target, number(flags.bits().unsigned_abs().into())]
+            }
+        }
+    }
+
+    fn of_arguments(all: &[OsString]) -> Option<Call> {
+        let bits = |text: &OsString| text.to_str()?.parse::<u64>().ok();
+        let verb = all.first()?.to_str()?;
+        match (verb, &all[1..]) {
+            ("nfs", [source, target, flags, data]) => Some(Call::Nfs {
+                source: source.to_str()?.to_owned(),
+                target: target.clone(),
+                flags: MsFlags::from_bits(bits(flags)?)?,
+                data: data.to_str()?.to_owned(),
+            }),
+            ("bind", [source, target]) => Some(Call::Bind {
+                source: source.clone(),
+                target: target.clone(),
+                read_only: None,
+            }),
+            ("bind", [source, target, flags]) => Some(Call::Bind {
+                source: source.clone(),
+                target: target.clone(),
+                read_only: Some(MsFlags::from_bits(bits(flags)?)?),
+            }),
+            ("unmount", [target, flags]) => Some(Call::Unmount {
+                target: target.clone(),
+                flags: MntFlags::from_bits(i32::try_from(bits(flags)?).ok()?)?,
+            }),
+            _ => None,
+        }
+    }
+
+    fn make(&self) -> Result<(), Errno> {
+        let none: Option<&str> = None;
+        match self {
+            Call::Nfs {
+                source,
+                target,
+                flags,
+                data,
+            } => mount(
+                Some(source.as_str()),
+                target.as_os_str(),
+                Some("nfs"),
+                *flags,
+                Some(data.as_str()),
+            ),
+            Call::Bind {
+                source,
+                target,
+                read_only,
+            } => {
+                let (source, target) = (source.as_os_str(), target.as_os_str());
+                mount(Some(source), target, none, MsFlags::MS_BIND, none)?;
+                let Some(flags) = read_only else { return Ok(()) };
+                // All that is not said here is taken from it.
+                let flags = *flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                mount(none, target, none, flags, none)
+            }
+            Call::Unmount { target, flags } => umount2(target.as_os_str(), *flags),
+        }
+    }
+}
+
+/// The exit code of a process that was started as such a one, once it has done its call; none for any other.
+pub fn as_child(arguments: impl IntoIterator<Item = OsString>) -> Option<i32> {
+    let all: Vec<OsString> = arguments.into_iter().skip(1).collect();
+    let (first, rest) = all.split_first()?;
+    if first != NAME {
+        return None;
+    }
+    Some(match Call::of_arguments(rest).map(|call| call.make()) {
+        Some(Ok(())) => 0,
+        Some(Err(errno)) => errno as i32,
+        None => MISTOLD,
+    })
+}
+
+/// A call that is being made.
+#[derive(Debug)]
+pub(super) struct Running(Child);
+
+impl Running {
+    /// Begins a call, by this program.
+    pub(super) fn begin(program: &Path, call: &Call) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .arg(OsStr::new(NAME))
+            .args(call.arguments())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        Ok(Running(command.spawn()?))
+    }
+
+    /// What came of it, if it ends within this time.
+    pub(super) async fn within(&mut self, time: Duration) -> Option<io::Result<()>> {
+        let ended = tokio::time::timeout(time, self.0.wait()).await.ok()?;
+        Some(ended.and_then(outcome))
+    }
+
+    /// Ends it, if the kernel lets it end.
+    pub(super) fn kill(&mut self) {
+        if let Err(error) = self.0.start_kill() {
+            tracing::warn!(%error, "a process that mounts could not be killed");
+        }
+    }
+}
+
+fn outcome(status: ExitStatus) -> io::Result<()> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(MISTOLD) => Err(io::Error::other("the plugin's own program did not know what to mount")),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Err(io::Error::other(format!(
+            "the process that was to do it ended: {status}"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_is_told_is_what_was_meant() {
+        let calls = [
+            Call::Nfs {
+                source: "[fd00::5]:/volumes/vol-1".to_owned(),
+                target: "/a b".into(),
+                flags: MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+                data: "hard,vers=4.2,addr=fd00::5".to_owned(),
+            },
+            Call::Bind {
+                source: "/a".into(),
+                target: "/b".into(),
+                read_only: None,
+            },
+            Call::Bind {
+                source: "/a".into(),
+                target: "/b".into(),
+                read_only: Some(MsFlags::MS_NODEV),
+            },
+            Call::Unmount {
+                target: "/b".into(),
+                flags: MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+            },
+        ];
+        for call in calls {
+            assert_eq!(Call::of_arguments(&call.arguments()), Some(call));
+        }
+    }
+
+    #[test]
+    fn only_who_is_started_as_one_is_one() {
+        let words = |all: &[&str]| all.iter().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(as_child(words(&["cistern-csi", "--node", "a"])), None);
+        assert_eq!(as_child(words(&["cistern-csi"])), None);
+        assert_eq!(as_child(words(&["cistern-csi", NAME, "fly"])), Some(MISTOLD));
+        let nowhere = as_child(words(&["cistern-csi", NAME, "unmount", "/nowhere/at/all", "0"]));
+        assert!(
+            [Errno::ENOENT as i32, Errno::EPERM as i32].contains(&nowhere.unwrap()),
+            "{nowhere:?}"
+        );
+    }
+}
