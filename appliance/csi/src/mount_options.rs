@@ -72,13 +72,34 @@ const WORDS: &[(&str, &[&str])] = &[
     ("local_lock", &["none", "all", "flock", "posix"]),
 ];
 
+/// The most bytes of a label; those of real policies have less than 100.
+const LONGEST_LABEL: usize = 255;
+
 /// The options one by one, lists among them taken apart.
 ///
 /// # Errors
 /// One that is not NFS's, or that cannot be given here, by its name.
 pub fn read(flags: &[String]) -> Result<Vec<String>, Invalid> {
-    let all = flags.iter().flat_map(|flag| flag.split(',')).map(str::trim);
+    let all = flags.iter().flat_map(|flag| apart(flag)).map(str::trim);
     all.filter(|option| !option.is_empty()).map(one).collect()
+}
+
+/// At each comma that is not between quotes: a label of SELinux's has commas.
+fn apart(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+}
+
+/// A label as the kubelet gives it where a CSIDriver says `seLinuxMount`: all files of the volume have it for this node. It is the
+/// kernel's to know whether there is such a one.
+fn is_label(value: &str) -> bool {
+    let plain = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let plain = plain.unwrap_or(value);
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_:.,-".contains(&byte);
+    (1..=LONGEST_LABEL).contains(&plain.len()) && plain.bytes().all(inner)
 }
 
 fn one(option: &str) -> Result<String, Invalid> {
@@ -92,6 +113,12 @@ fn one(option: &str) -> Result<String, Invalid> {
         return match value.parse::<u32>() {
             Ok(number) if range.contains(&number) => Ok(option.to_owned()),
             _ => refuse(&format!("give a number from {} to {}", range.start(), range.end())),
+        };
+    }
+    if key == "context" {
+        return match is_label(value) {
+            true => Ok(option.to_owned()),
+            false => refuse("give a label of SELinux's, in quotes if it has commas"),
         };
     }
     match WORDS.iter().find(|(known, _)| *known == key) {
@@ -112,6 +139,12 @@ mod tests {
     fn lists_are_taken_apart_and_each_is_looked_at() {
         let flags = ["hard,nconnect=4".to_owned(), " noatime ".to_owned(), String::new()];
         assert_eq!(read(&flags).unwrap(), ["hard", "nconnect=4", "noatime"]);
+        // As a kubelet writes it.
+        let label = "context=\"system_u:object_r:container_file_t:s0:c15,c25\"";
+        assert_eq!(
+            read(&[format!("hard,{label},noatime")]).unwrap(),
+            ["hard", label, "noatime"]
+        );
         for wrong in [
             "nconnect=0",
             "nconnect=x",
@@ -126,6 +159,10 @@ mod tests {
             "rsize=1",
             "hard=1",
             "port=111",
+            "context=",
+            "context=a b",
+            "context=a;b",
+            "fscontext=a",
         ] {
             let told = read(&[wrong.to_owned()]).unwrap_err().to_string();
             assert!(told.contains(wrong), "{told}");
