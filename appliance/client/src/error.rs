@@ -182,7 +182,8 @@ impl ClientError {
                     kind,
                 })
             }
-            Err(_) if kind_by_status == ErrorKind::Internal => ClientError::Answer {
+            // That something is gone is believed of an appliance alone.
+            Err(_) if matches!(kind_by_status, ErrorKind::Internal | ErrorKind::NotFound) => ClientError::Answer {
                 endpoint: endpoint.to_owned(),
                 why: format!("status {status} without a problem"),
             },
@@ -255,9 +256,9 @@ mod tests {
             ClientError::from_answer("x", 503, b"<html>").kind(),
             ErrorKind::Unavailable
         );
-        assert!(matches!(
-            ClientError::from_answer("x", 500, b"<html>"),
-            ClientError::Answer { .. }
-        ));
+        for status in [500, 404] {
+            let told = ClientError::from_answer("x", status, b"<html>");
+            assert!(matches!(told, ClientError::Answer { .. }), "{told}");
+        }
     }
 }

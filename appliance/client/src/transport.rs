@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use crate::ClientError;
 use crate::pin::{Fingerprint, tls_config};
@@ -99,6 +101,8 @@ pub struct Client {
     shown: String,
     token: Option<String>,
     timeouts: Timeouts,
+    /// How many requests may be under way; none: any number.
+    turns: Option<Arc<Semaphore>>,
 }
 
 /// How long a connection is kept for the next request. The gate closes one that has been idle for 20 s (`gate/src/server.rs`), and
@@ -147,6 +151,7 @@ impl Client {
             shown: endpoint.to_string(),
             token,
             timeouts,
+            turns: None,
         })
     }
 
@@ -168,12 +173,32 @@ impl Client {
         }
     }
 
+    /// The same, of which and of whose clones so many requests are under way at once; others wait for their turn, in their order, and
+    /// that is no part of their time.
+    pub fn at_most(mut self, requests: usize) -> Self {
+        self.turns = Some(Arc::new(Semaphore::new(requests)));
+        self
+    }
+
+    /// The same with the secret of another token. It shares the connections, and whose turn it is.
+    pub fn with_token(&self, token: String) -> Self {
+        Client {
+            token: Some(token),
+            ..self.clone()
+        }
+    }
+
     /// Sends a request and gives the status and body of a good answer.
     pub(crate) async fn send(
         &self,
         request: reqwest::RequestBuilder,
     ) -> Result<(StatusCode, bytes::Bytes), ClientError> {
         let failed = |error| ClientError::transport(&self.shown, error);
+        let _turn = match &self.turns {
+            // Nobody closes it.
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
         let answer = request.timeout(self.timeouts.request).send().await.map_err(failed)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(failed)?;
