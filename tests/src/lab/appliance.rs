@@ -362,7 +362,18 @@ impl Appliance {
 
     /// Takes its power away and gives it back.
     pub fn power_cut_and_start(&self) -> Result<()> {
+        self.power_cut()?;
+        self.power_on()
+    }
+
+    /// Takes its power away.
+    pub fn power_cut(&self) -> Result<()> {
         self.vm.power_cut()?;
+        Ok(())
+    }
+
+    /// Gives its power back.
+    pub fn power_on(&self) -> Result<()> {
         self.vm.start()?;
         Ok(())
     }

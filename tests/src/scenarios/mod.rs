@@ -11,6 +11,7 @@ mod encrypted;
 mod failure;
 mod faults;
 mod foreign;
+mod gone;
 mod growth;
 mod input;
 mod interrupted;
@@ -264,6 +265,11 @@ const LONG: &[Scenario] = &[
     ),
     pair("a-thousand-volumes", many::roomy, many::a_thousand_volumes),
     pair("a-hundred-claims", many::roomy, claims::a_hundred_claims),
+    pair(
+        "the-appliance-of-fifty-volumes-is-gone",
+        many::roomy,
+        gone::the_appliance_of_fifty_volumes_is_gone,
+    ),
 ];
 
 /// What a cluster makes of an appliance.
@@ -276,6 +282,7 @@ const KUBERNETES: &[Scenario] = &[
         Stage::Pooled,
         claims::claims_while_parts_fail,
     ),
+    from("the-appliance-is-gone", Stage::Pooled, gone::the_appliance_is_gone),
 ];
 
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.

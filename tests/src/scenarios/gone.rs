@@ -1,0 +1,163 @@
+//! What a node makes of an appliance that is gone: its plugin answers, pods can be deleted, nothing hangs on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::Volume;
+
+use crate::cli::binary;
+use crate::lab::{APPLIANCE_ADDRESS, Lab};
+
+const FOLDER: &str = "/tmp/kubelet";
+/// What an answer may take while the appliance is gone, in seconds.
+const LIMIT: f64 = 30.0;
+/// What `Probe` may take under software emulation, while 50 processes are started: a kubelet waits for 10 s.
+const PROBE: f64 = 10.0;
+/// How long the kernel may take to end what it was told to end.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// What was asked of the plugin, and how it was answered.
+#[derive(Debug)]
+struct Call {
+    what: String,
+    name: String,
+    seconds: f64,
+    code: String,
+    line: String,
+}
+
+/// Ten volumes, each in five pods.
+pub(super) fn the_appliance_is_gone(lab: &Lab) -> Result<()> {
+    lab.cli.ok(&["pools", "set", "tank", "--overcommit", "1000"])?;
+    fifty_pods_are_deleted(lab, 10)
+}
+
+/// Fifty volumes, a pod each.
+pub(super) fn the_appliance_of_fifty_volumes_is_gone(lab: &Lab) -> Result<()> {
+    super::many::pool(lab)?;
+    fifty_pods_are_deleted(lab, 50)
+}
+
+fn fifty_pods_are_deleted(lab: &Lab, volumes: usize) -> Result<()> {
+    let plugin = binary("cistern-csi")?;
+    let calls = binary("csi-calls")?;
+    let programs: Vec<&Path> = vec![&plugin, &calls];
+    lab.peer.put_programs(&programs)?;
+    let volumes: Vec<Volume> = (0..volumes)
+        .map(|n| lab.create_volume(&format!("v{n}"), "300MiB"))
+        .collect::<Result<_>>()?;
+    let path = |n: usize| &volumes[n % volumes.len()].export.path;
+    let pods: Vec<String> = (0..50).map(|n| format!("p{n}={}", path(n))).collect();
+    let pods = pods.join(" ");
+    lab.peer.sh(&format!(
+        "mkdir -p {FOLDER}; cd {FOLDER}; nohup /tmp/cistern-csi --endpoint {FOLDER}/csi.sock --node node-1 >plugin.log 2>&1 & \
+         for _ in $(seq 100); do [ -S {FOLDER}/csi.sock ] && exit 0; sleep 0.1; done; cat {FOLDER}/plugin.log >&2; exit 1"
+    ))?;
+    let published = ask(lab, &format!("publish {APPLIANCE_ADDRESS} {pods}"))?;
+    all_well(&published, "publish", 50)?;
+
+    // What is kept; what is written and not synced; a writer that hangs; and one that has a file open and goes on having it.
+    lab.peer.sh(&format!(
+        "cd {FOLDER}/pods; for n in $(seq 0 49); do echo kept > p$n/kept; done; sync; \
+         for n in $(seq 0 9); do head -c 1000000 /dev/zero > p$n/unsynced; done; \
+         nohup sh -c 'exec 9> p7/open; echo $$ > /tmp/holder; exec sleep 10000' >/tmp/holder.log 2>&1 & \
+         for _ in $(seq 100); do [ -s /tmp/holder ] && exit 0; sleep 0.1; done; exit 1"
+    ))?;
+    lab.appliance.power_cut()?;
+    lab.peer.sh(&format!(
+        "cd {FOLDER}/pods; for n in 1 2 3 4 5; do \
+           (nohup dd if=/dev/zero of=p$n/hangs bs=64k count=100 oflag=sync >/dev/null 2>&1 & echo $! >> /tmp/writers); \
+         done; sleep 5; kill -KILL $(cat /tmp/writers)"
+    ))?;
+    // A kubelet asks how full a volume is all the while, and one more pod comes.
+    let refused = ask(lab, &format!("publish {APPLIANCE_ADDRESS} late=/volumes/{}", "vol-0"))?;
+    let stage = refused.iter().find(|call| call.what == "stage").context("an answer")?;
+    ensure!(
+        stage.code == "Unavailable" && stage.line.contains(APPLIANCE_ADDRESS) && stage.seconds < LIMIT,
+        "{stage:?}"
+    );
+
+    let gone = ask(lab, &format!("unpublish {pods}"))?;
+    all_well(&gone, "unpublish", 50)?;
+    all_well(&gone, "unstage", volumes.len())?;
+    let hanging = "ps -eLo state,pid,comm,wchan:32 | awk '$1 ~ /^D/' | grep . && exit 1 || exit 0";
+    lab.peer.wait(SETTLED, "end of all that hung", hanging)?;
+    let left = lab.peer.sh("grep -c ' nfs4 ' /proc/self/mountinfo || true")?;
+    ensure!(left.trim() == "0", "{left} mounts are left");
+    let log = lab.peer.sh(&format!("cat {FOLDER}/plugin.log"))?;
+    ensure!(log.contains("it is given up here"), "{log}");
+
+    // It is back, and so is all that was synced.
+    lab.peer.sh("kill $(cat /tmp/holder)")?;
+    lab.appliance.power_on()?;
+    lab.wait_for_api()?;
+    let again = ask(lab, &format!("publish {APPLIANCE_ADDRESS} {pods}"))?;
+    all_well(&again, "publish", 50)?;
+    let kept = lab.peer.sh(&format!(
+        "cd {FOLDER}/pods; for n in $(seq 0 49); do cat p$n/kept && echo more > p$n/more && sync p$n/more || exit 1; done"
+    ))?;
+    ensure!(kept.lines().filter(|line| *line == "kept").count() == 50, "{kept}");
+    let gone = ask(lab, &format!("unpublish {pods}"))?;
+    all_well(&gone, "unpublish", 50)?;
+    all_well(&gone, "unstage", volumes.len())
+}
+
+/// Asks the plugin for something, and looks that it said all the while that it is there.
+fn ask(lab: &Lab, what: &str) -> Result<Vec<Call>> {
+    let told = lab
+        .peer
+        .sh(&format!("/tmp/csi-calls {FOLDER}/csi.sock {FOLDER} {what}"))?;
+    let calls: Vec<Call> = told.lines().map(read).collect::<Result<_>>()?;
+    let probes = calls.iter().filter(|call| call.what == "probe");
+    let (mut slowest, mut count) = (0.0_f64, 0);
+    for probe in probes {
+        ensure!(probe.code == "Ok", "{probe:?}");
+        slowest = slowest.max(probe.seconds);
+        count += 1;
+    }
+    ensure!(
+        count > 0 && slowest < PROBE,
+        "{count} probes were answered, the slowest after {slowest} s"
+    );
+    println!(
+        "     while it is asked to {}, Probe answers within {slowest:.2} s",
+        what.split(' ').next().unwrap_or_default()
+    );
+    Ok(calls)
+}
+
+fn read(line: &str) -> Result<Call> {
+    let mut words = line.split(' ');
+    let mut next = || words.next().map(str::to_owned).with_context(|| format!("{line:?}"));
+    Ok(Call {
+        what: next()?,
+        name: next()?,
+        seconds: next()?.parse().with_context(|| line.to_owned())?,
+        code: next()?,
+        line: line.to_owned(),
+    })
+}
+
+/// So many calls, each answered well and in time.
+fn all_well(calls: &[Call], what: &str, count: usize) -> Result<()> {
+    let of_kind: Vec<&Call> = calls.iter().filter(|call| call.what == what).collect();
+    ensure!(
+        of_kind.len() == count,
+        "{} of {count} calls to {what} were answered: {calls:?}",
+        of_kind.len()
+    );
+    let mut slowest = 0.0_f64;
+    for call in of_kind {
+        ensure!(
+            call.code == "Ok" && call.seconds <= LIMIT,
+            "{} of {}: {}",
+            what,
+            call.name,
+            call.line
+        );
+        slowest = slowest.max(call.seconds);
+    }
+    println!("     {count} calls to {what}, the slowest took {slowest:.1} s");
+    Ok(())
+}
