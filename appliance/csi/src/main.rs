@@ -50,6 +50,10 @@ struct Arguments {
     /// A node and from where it mounts, in place of the cluster's Node objects
     #[arg(long = "node-address", value_name = "NAME=ADDRESS[,ADDRESS]", value_parser = named)]
     node_addresses: Vec<(NodeName, Vec<IpAddr>)>,
+    /// Gives an appliance up that has not answered for so many minutes when its volumes are to be taken from the node; what was
+    /// written there and not synced is lost then
+    #[arg(long, value_name = "MINUTES", requires = "node")]
+    give_up_after: Option<u32>,
     /// Makes the node known to its kubelet by a socket in this folder
     #[arg(long, value_name = "FOLDER", requires = "node")]
     register_in: Option<PathBuf>,
@@ -121,7 +125,8 @@ async fn run() -> Result<()> {
             .add_service(csi::group_controller_server::GroupControllerServer::new(controller));
     }
     if let Some(name) = &arguments.node {
-        let node = Node::new(name.clone(), zone(&arguments).await?);
+        let patience = arguments.give_up_after.map(|minutes| Duration::from_secs(60) * minutes);
+        let node = Node::new(name.clone(), zone(&arguments).await?, patience);
         routes = routes.add_service(csi::node_server::NodeServer::new(node));
     }
     let endpoint = PathBuf::from(arguments.endpoint.trim_start_matches("unix://"));

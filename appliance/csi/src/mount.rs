@@ -4,19 +4,23 @@
 //! open, read): with its server gone each such look hangs; what is mounted is read from /proc/self/mountinfo. What mounts and takes
 //! away is done by processes of their own, that can be killed or left behind.
 //!
-//! What is taken away last of a volume waits until all that was written there is on the appliance. Only where the appliance does not
-//! answer for a while is that given up: the kernel is told to let all that waits for it fail (`shutdown` below /sys/fs/nfs, Linux 6.5
-//! and newer), so that nothing hangs on in it. What had not been written out by then is lost, and that is told in the log.
+//! What is taken away last of a volume waits until all that was written there is on the appliance. While the appliance does not
+//! answer, nothing is begun that would hang: the volume stays staged, and is taken away when it is asked for again and the appliance is
+//! back. Only after the time that an operator named (none, if none was named) is such an appliance given up: the kernel is told to let
+//! all that waits for it fail (`shutdown` below /sys/fs/nfs, Linux 6.5 and newer). What had not been written out by then is lost, and
+//! that is told in the log.
 
 mod child;
 mod kernel;
 mod server;
 mod table;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -39,8 +43,10 @@ pub struct Limits {
     pub mount: Duration,
     /// What needs no server.
     pub local: Duration,
-    /// How long a server may be silent before what waits for it is given up: a restart of its programs is to be shorter.
+    /// How long a server may be silent within one call before the caller is told to come again.
     pub silence: Duration,
+    /// How long a server may be silent before what waits for it is given up, and what it has not got is lost; none: it never is.
+    pub patience: Option<Duration>,
     /// What is left to do once a server was given up.
     pub end: Duration,
 }
@@ -52,6 +58,7 @@ impl Default for Limits {
             mount: Duration::from_secs(40),
             local: Duration::from_secs(10),
             silence: Duration::from_secs(12),
+            patience: None,
             end: Duration::from_secs(5),
         }
     }
@@ -74,6 +81,12 @@ pub enum Failure {
         /// How long it was waited for.
         within: Duration,
     },
+    /// It may hold what the server has not got yet, and that does not answer.
+    #[error(
+        "the appliance's NFS server {0} does not answer, and may not have got all that was written here: it is taken away when the \
+         appliance is back"
+    )]
+    Waits(IpAddr),
     /// A process of the node uses it, and its server answers.
     #[error("it is in use by a process of this node: one that has files open there, or works there")]
     Busy,
@@ -90,6 +103,8 @@ pub struct Mounts {
     pub filesystems: PathBuf,
     /// How long things may take.
     pub limits: Limits,
+    /// Since when servers do not answer.
+    silent: Arc<Mutex<BTreeMap<IpAddr, Instant>>>,
 }
 
 impl Default for Mounts {
@@ -99,6 +114,7 @@ impl Default for Mounts {
             table: PathBuf::from("/proc/self/mountinfo"),
             filesystems: PathBuf::from("/sys/fs/nfs"),
             limits: Limits::default(),
+            silent: Arc::default(),
         }
     }
 }
@@ -258,9 +274,15 @@ impl Mounts {
     /// Takes the last one away of a volume: what is not written out yet is, unless its server is given up.
     async fn unmount_last(&self, mounted: &Mounted) -> Result<(), Failure> {
         let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-        let mut given_up = !self.comes_back(mounted).await;
-        if given_up && !self.give_up(mounted)? {
-            flags |= MntFlags::MNT_FORCE;
+        let mut given_up = self.is_given_up(mounted);
+        if let (false, Some(server), false) = (given_up, mounted.server, self.comes_back(mounted).await) {
+            if !self.is_out_of_patience(server) {
+                return Err(Failure::Waits(server));
+            }
+            given_up = true;
+            if !self.give_up(mounted)? {
+                flags |= MntFlags::MNT_FORCE;
+            }
         }
         let mut running = Running::begin(&self.program, &unmounting(&mounted.target, flags))?;
         loop {
@@ -279,8 +301,9 @@ impl Mounts {
                     );
                     return Ok(());
                 }
-                // Its name is gone already, and it is being written out.
+                // Its name is gone already, and it is being written out: whoever asks again is told that this goes on.
                 None if self.comes_back(mounted).await => {}
+                None if !mounted.server.is_some_and(|server| self.is_out_of_patience(server)) => {}
                 None => {
                     given_up = true;
                     self.give_up(mounted)?;
@@ -317,21 +340,36 @@ impl Mounts {
         }
     }
 
-    /// Whether the server of a mount answers, now or before it has been silent for too long. One that was given up does not.
+    /// Whether the server of a mount answers, now or before it has been silent for too long for one call. One that nobody can ask
+    /// does.
     async fn comes_back(&self, mounted: &Mounted) -> bool {
-        if self.is_given_up(mounted) {
-            return false;
-        }
         let began = Instant::now();
         loop {
             if self.answers(mounted).await {
+                if let Some(server) = mounted.server {
+                    self.silent().remove(&server);
+                }
                 return true;
             }
             if began.elapsed() > self.limits.silence {
+                if let Some(server) = mounted.server {
+                    self.silent().entry(server).or_insert(began);
+                }
                 return false;
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Whether a server has been silent for longer than anybody waits.
+    fn is_out_of_patience(&self, server: IpAddr) -> bool {
+        let since = self.silent().get(&server).copied();
+        let patience = self.limits.patience;
+        patience.is_some_and(|patience| since.is_some_and(|since| since.elapsed() >= patience))
+    }
+
+    fn silent(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn answers(&self, mounted: &Mounted) -> bool {
@@ -352,9 +390,9 @@ impl Mounts {
     fn give_up(&self, mounted: &Mounted) -> io::Result<bool> {
         tracing::error!(
             source = %mounted.source, target = %mounted.target.display(),
-            "the appliance has not answered for {} s and the volume is taken from this node: it is given up here, and what \
+            "the appliance has not answered for {} s, as long as was to be waited: its volume is given up here, and what \
              this node's processes wrote and did not sync is lost",
-            self.limits.silence.as_secs()
+            self.limits.patience.unwrap_or_default().as_secs()
         );
         let others = self
             .all()?

@@ -52,14 +52,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node of this name.
-    pub fn new(name: NodeName, zone: Zone) -> Self {
+    /// A node of this name, that gives an appliance up which has been silent for so long; none: never.
+    pub fn new(name: NodeName, zone: Zone, patience: Option<Duration>) -> Self {
+        let mut mounts = Mounts::default();
+        mounts.limits.patience = patience;
         Node {
             name,
             zone,
             in_flight: InFlight::default(),
             looks: Looks::default(),
-            mounts: Mounts::default(),
+            mounts,
         }
     }
 }
@@ -69,7 +71,7 @@ fn unmounted(what: &str, target: &Path, failure: &Failure) -> Status {
     let text = format!("{what} {}: {failure}", target.display());
     match failure {
         Failure::Refused(error) => failed(what, target, error),
-        Failure::Silent(_) => Status::unavailable(text),
+        Failure::Silent(_) | Failure::Waits(_) => Status::unavailable(text),
         Failure::Hangs { .. } => Status::unavailable(format!(
             "{text}; the appliance takes connections and does not serve the volume: see `cistern volumes list` and `cistern alerts list`"
         )),

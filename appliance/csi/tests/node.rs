@@ -8,6 +8,7 @@ use cistern_csi::csi;
 use cistern_csi::csi::node_server::Node as _;
 use cistern_csi::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
 use cistern_csi::node::Node;
+use cistern_csi::zone::Zone;
 use tonic::{Code, Request, Status};
 
 type Case = (String, Result<(), Status>, Code, &'static str);
@@ -37,7 +38,7 @@ fn whence(server: &str, path: &str) -> HashMap<String, String> {
 async fn what_no_kubelet_asks_for_is_refused_by_what_is_wrong_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let good = folder.path().join("staged").display().to_string();
-    let node = Node::new("node-1".parse().unwrap(), None);
+    let node = Node::new("node-1".parse().unwrap(), Zone::Everywhere, None);
     let export = "/volumes/vol-00000000000000000000000000000001";
     let long = format!("/{}", "x".repeat(5000));
     let mut cases: Vec<Case> = Vec::new();

@@ -34,6 +34,17 @@ const KNOWN: &[(&str, &str, &str)] = &[
 /// The node that the lab's client stands for.
 pub(crate) const NODE: &str = "peer";
 
+/// How the plugin's manifests are asked for, but for the token.
+pub(crate) const MANIFESTS: &[&str] = &[
+    "kube",
+    "manifests",
+    "--id",
+    "rack-1",
+    "--nfs",
+    APPLIANCE_ADDRESS,
+    "--group-snapshots",
+];
+
 /// A running control plane.
 pub struct Cluster {
     directory: PathBuf,
@@ -168,17 +179,7 @@ impl Cluster {
             let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
             self.apply(&text)?;
         }
-        let printed = lab.cli.ok(&[
-            "kube",
-            "manifests",
-            "--new-token",
-            "cluster",
-            "--id",
-            "rack-1",
-            "--nfs",
-            APPLIANCE_ADDRESS,
-            "--group-snapshots",
-        ])?;
+        let printed = lab.cli.ok(&[MANIFESTS, &["--new-token", "cluster"]].concat())?;
         self.apply(&printed)?;
         self.wait(START, "a pod of the controller", |cluster| {
             Ok(!cluster.controller_pod()?.is_empty())
@@ -260,6 +261,15 @@ impl Cluster {
             self.write(&format!("appliances/{name}"), &String::from_utf8(bytes)?)?;
         }
         Ok(())
+    }
+
+    /// The token with which the plugin asks this appliance.
+    pub fn appliance_token(&self, id: &str) -> Result<String> {
+        let entry =
+            fs::read_to_string(self.path(&format!("appliances/{id}.toml"))).context("reading the Secret's entry")?;
+        let token = entry.lines().find_map(|line| line.strip_prefix("token = "));
+        let token = token.with_context(|| format!("{id} has no token"))?;
+        Ok(token.trim().trim_matches('"').to_owned())
     }
 
     /// The containers of the controller's Deployment and what they are told.

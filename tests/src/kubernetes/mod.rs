@@ -5,5 +5,5 @@ mod csi_sanity;
 mod peers;
 
 pub use cluster::Cluster;
-pub(crate) use cluster::NODE;
+pub(crate) use cluster::{MANIFESTS, NODE};
 pub use csi_sanity::csi_sanity;

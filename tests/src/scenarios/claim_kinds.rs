@@ -7,7 +7,7 @@ use cistern_model::{Volume, VolumeId};
 use serde_json::Value;
 
 use super::claims::{LIMIT, bound, claim_of, cluster, count_bound, nothing_is_left, of_claim_named, pod, volumes};
-use crate::kubernetes::{Cluster, NODE};
+use crate::kubernetes::{Cluster, MANIFESTS, NODE};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// Where the node is said to be after it moved. Nobody is there.
@@ -17,6 +17,7 @@ const ELSEWHERE: &str = "10.77.0.99";
 pub(super) fn claims_of_all_kinds(lab: &Lab) -> Result<()> {
     let cluster = cluster(lab)?;
     cluster.check(|cluster| {
+        same_as_a_base(lab, cluster).context("a kustomize base")?;
         classes(cluster)?;
         bound_late(cluster).context("a claim that waits for its pod")?;
         let late = of_claim_named(lab, "late")?.id;
@@ -36,6 +37,18 @@ pub(super) fn claims_of_all_kinds(lab: &Lab) -> Result<()> {
         cluster.kubectl(&["delete", "pvc", "--all", "--wait=false"])?;
         nothing_is_left(lab, cluster)
     })
+}
+
+/// A kustomize base with the same words installs what the printed text installed.
+fn same_as_a_base(lab: &Lab, cluster: &Cluster) -> Result<()> {
+    let (folder, token) = (lab.directory().join("base"), lab.directory().join("token"));
+    std::fs::write(&token, cluster.appliance_token("rack-1")?)?;
+    let (folder, token) = (folder.display().to_string(), token.display().to_string());
+    let words = ["--token-file", &token, "--kustomize", &folder];
+    lab.cli.ok(&[MANIFESTS, &words].concat())?;
+    let differing = cluster.kubectl(&["diff", "--server-side", "-k", &folder])?;
+    ensure!(differing.is_empty(), "{differing}");
+    Ok(())
 }
 
 /// The printed class, once bound late and once kept.

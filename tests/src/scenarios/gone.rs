@@ -27,19 +27,32 @@ struct Call {
     line: String,
 }
 
+/// What becomes of what the appliance has not got yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unwritten {
+    /// It stays on the node until the appliance is back.
+    Waits,
+    /// It is given up, as an operator wanted it.
+    Lost,
+}
+
 /// Ten volumes, each in five pods.
 pub(super) fn the_appliance_is_gone(lab: &Lab) -> Result<()> {
     lab.cli.ok(&["pools", "set", "tank", "--overcommit", "1000"])?;
-    fifty_pods_are_deleted(lab, 10)
+    fifty_pods_are_deleted(lab, 10, Unwritten::Waits)
 }
 
-/// Fifty volumes, a pod each.
+/// Fifty volumes, a pod each, on a node that is to give up at once.
 pub(super) fn the_appliance_of_fifty_volumes_is_gone(lab: &Lab) -> Result<()> {
     super::many::pool(lab)?;
-    fifty_pods_are_deleted(lab, 50)
+    fifty_pods_are_deleted(lab, 50, Unwritten::Lost)
 }
 
-fn fifty_pods_are_deleted(lab: &Lab, volumes: usize) -> Result<()> {
+fn fifty_pods_are_deleted(lab: &Lab, volumes: usize, unwritten: Unwritten) -> Result<()> {
+    let option = match unwritten {
+        Unwritten::Waits => "",
+        Unwritten::Lost => "--give-up-after 0",
+    };
     let plugin = binary("cistern-csi")?;
     let calls = binary("csi-calls")?;
     let programs: Vec<&Path> = vec![&plugin, &calls];
@@ -51,7 +64,7 @@ fn fifty_pods_are_deleted(lab: &Lab, volumes: usize) -> Result<()> {
     let pods: Vec<String> = (0..50).map(|n| format!("p{n}={}", path(n))).collect();
     let pods = pods.join(" ");
     lab.peer.sh(&format!(
-        "mkdir -p {FOLDER}; cd {FOLDER}; nohup /tmp/cistern-csi --endpoint {FOLDER}/csi.sock --node node-1 >plugin.log 2>&1 & \
+        "mkdir -p {FOLDER}; cd {FOLDER}; nohup /tmp/cistern-csi --endpoint {FOLDER}/csi.sock --node node-1 {option} >plugin.log 2>&1 & \
          for _ in $(seq 100); do [ -S {FOLDER}/csi.sock ] && exit 0; sleep 0.1; done; cat {FOLDER}/plugin.log >&2; exit 1"
     ))?;
     let published = ask(lab, &format!("publish {APPLIANCE_ADDRESS} {pods}"))?;
@@ -61,14 +74,20 @@ fn fifty_pods_are_deleted(lab: &Lab, volumes: usize) -> Result<()> {
     lab.peer.sh(&format!(
         "cd {FOLDER}/pods; for n in $(seq 0 49); do echo kept > p$n/kept; done; sync; \
          for n in $(seq 0 9); do head -c 1000000 /dev/zero > p$n/unsynced; done; \
+         nohup sh -c 'exec 9> p8/pending; echo $$ > /tmp/pending; sleep 10; echo pending >&9; exec sleep 10000' >/dev/null 2>&1 & \
          nohup sh -c 'exec 9> p7/open; echo $$ > /tmp/holder; exec sleep 10000' >/tmp/holder.log 2>&1 & \
          for _ in $(seq 100); do [ -s /tmp/holder ] && exit 0; sleep 0.1; done; exit 1"
     ))?;
+    lab.peer.wait(
+        SETTLED,
+        "what is written and stays open",
+        &format!("grep -q pending {FOLDER}/pods/p8/pending"),
+    )?;
     lab.appliance.power_cut()?;
     lab.peer.sh(&format!(
         "cd {FOLDER}/pods; for n in 1 2 3 4 5; do \
            (nohup dd if=/dev/zero of=p$n/hangs bs=64k count=100 oflag=sync >/dev/null 2>&1 & echo $! >> /tmp/writers); \
-         done; sleep 5; kill -KILL $(cat /tmp/writers)"
+         done; sleep 5; kill -KILL $(cat /tmp/writers /tmp/pending)"
     ))?;
     // A kubelet asks how full a volume is all the while, and one more pod comes.
     let refused = ask(lab, &format!("publish {APPLIANCE_ADDRESS} late=/volumes/{}", "vol-0"))?;
@@ -80,24 +99,54 @@ fn fifty_pods_are_deleted(lab: &Lab, volumes: usize) -> Result<()> {
 
     let gone = ask(lab, &format!("unpublish {pods}"))?;
     all_well(&gone, "unpublish", 50)?;
-    all_well(&gone, "unstage", volumes.len())?;
-    let hanging = "ps -eLo state,pid,comm,wchan:32 | awk '$1 ~ /^D/' | grep . && exit 1 || exit 0";
-    lab.peer.wait(SETTLED, "end of all that hung", hanging)?;
-    let left = lab.peer.sh("grep -c ' nfs4 ' /proc/self/mountinfo || true")?;
-    ensure!(left.trim() == "0", "{left} mounts are left");
+    match unwritten {
+        Unwritten::Waits => all_answered(&gone, "unstage", volumes.len(), "Unavailable")?,
+        Unwritten::Lost => all_well(&gone, "unstage", volumes.len())?,
+    }
+    // A process that ends holds what it wrote until the appliance has got it; nobody else waits, and nothing of the plugin's.
+    let but = match unwritten {
+        Unwritten::Waits => "$(cat /tmp/pending)",
+        Unwritten::Lost => "none",
+    };
+    let hanging = format!(
+        "ps -eLo state,pid,comm,wchan:32 | awk -v but={but} '$1 ~ /^D/ && $2 != but' | grep . && exit 1 || exit 0"
+    );
+    lab.peer.wait(SETTLED, "end of all that hung", &hanging)?;
+    let left = || -> Result<usize> {
+        let left = lab.peer.sh("grep -c ' nfs4 ' /proc/self/mountinfo || true")?;
+        Ok(left.trim().parse()?)
+    };
+    let staged = if unwritten == Unwritten::Waits {
+        volumes.len()
+    } else {
+        0
+    };
+    ensure!(left()? == staged, "{} mounts are left, not {staged}", left()?);
     let log = lab.peer.sh(&format!("cat {FOLDER}/plugin.log"))?;
-    ensure!(log.contains("it is given up here"), "{log}");
+    ensure!(
+        log.contains("is given up here") == (unwritten == Unwritten::Lost),
+        "{log}"
+    );
 
-    // It is back, and so is all that was synced.
+    // It is back, and so is all that was synced; what was not has got there, unless it was given up.
     lab.peer.sh("kill $(cat /tmp/holder)")?;
     lab.appliance.power_on()?;
     lab.wait_for_api()?;
+    if unwritten == Unwritten::Waits {
+        let gone = ask(lab, &format!("unpublish {pods}"))?;
+        all_well(&gone, "unstage", volumes.len())?;
+    }
+    ensure!(left()? == 0, "{} mounts are left", left()?);
     let again = ask(lab, &format!("publish {APPLIANCE_ADDRESS} {pods}"))?;
     all_well(&again, "publish", 50)?;
     let kept = lab.peer.sh(&format!(
         "cd {FOLDER}/pods; for n in $(seq 0 49); do cat p$n/kept && echo more > p$n/more && sync p$n/more || exit 1; done"
     ))?;
     ensure!(kept.lines().filter(|line| *line == "kept").count() == 50, "{kept}");
+    if unwritten == Unwritten::Waits {
+        let pending = lab.peer.sh(&format!("cat {FOLDER}/pods/p8/pending"))?;
+        ensure!(pending == "pending\n", "what was written and not synced is {pending:?}");
+    }
     let gone = ask(lab, &format!("unpublish {pods}"))?;
     all_well(&gone, "unpublish", 50)?;
     all_well(&gone, "unstage", volumes.len())
@@ -141,6 +190,11 @@ fn read(line: &str) -> Result<Call> {
 
 /// So many calls, each answered well and in time.
 fn all_well(calls: &[Call], what: &str, count: usize) -> Result<()> {
+    all_answered(calls, what, count, "Ok")
+}
+
+/// So many calls, each answered so and in time.
+fn all_answered(calls: &[Call], what: &str, count: usize, code: &str) -> Result<()> {
     let of_kind: Vec<&Call> = calls.iter().filter(|call| call.what == what).collect();
     ensure!(
         of_kind.len() == count,
@@ -150,7 +204,7 @@ fn all_well(calls: &[Call], what: &str, count: usize) -> Result<()> {
     let mut slowest = 0.0_f64;
     for call in of_kind {
         ensure!(
-            call.code == "Ok" && call.seconds <= LIMIT,
+            call.code == code && call.seconds <= LIMIT,
             "{} of {}: {}",
             what,
             call.name,
@@ -158,6 +212,6 @@ fn all_well(calls: &[Call], what: &str, count: usize) -> Result<()> {
         );
         slowest = slowest.max(call.seconds);
     }
-    println!("     {count} calls to {what}, the slowest took {slowest:.1} s");
+    println!("     {count} calls to {what}: {code}, the slowest took {slowest:.1} s");
     Ok(())
 }

@@ -35,11 +35,13 @@ impl Lab {
             program: at("program"),
             table: at("table"),
             filesystems: at("nfs"),
+            silent: Arc::default(),
             limits: Limits {
                 knock: Duration::from_millis(200),
                 mount: Duration::from_millis(500),
                 local: Duration::from_millis(500),
                 silence: Duration::from_millis(300),
+                patience: Some(Duration::ZERO),
                 end: Duration::from_secs(5),
             },
         };
@@ -137,6 +139,32 @@ async fn a_server_that_answers_is_waited_for_and_never_given_up() {
         assert!(matches!(told, Err(Failure::Busy)), "{told:?}");
     }
     assert_eq!(fs::read_to_string(lab.shutdown("0:58")).unwrap(), "0");
+}
+
+#[tokio::test]
+async fn what_a_silent_server_may_not_have_got_stays_until_it_is_back_or_the_named_time_is_over() {
+    let mut lab = Lab::new(TAKE_AWAY);
+    lab.mounts.limits.patience = None;
+    lab.mounted("127.0.77.6", "0:57", &["/staged", "/pod"]);
+    lab.mounts.unmount(Path::new("/pod")).await.unwrap();
+    let told = lab.mounts.unmount(Path::new("/staged")).await;
+    assert!(matches!(told, Err(Failure::Waits(_))), "{told:?}");
+    assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "0");
+    // Nothing was asked of the kernel that could hang.
+    assert_eq!(lab.calls().len(), 1);
+    {
+        let _back = serving("127.0.77.6").await;
+        lab.mounts.unmount(Path::new("/staged")).await.unwrap();
+    }
+    assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "0");
+
+    lab.mounts.limits.patience = Some(Duration::from_secs(2));
+    lab.mounted("127.0.77.95", "0:58", &["/staged"]);
+    let told = lab.mounts.unmount(Path::new("/staged")).await;
+    assert!(matches!(told, Err(Failure::Waits(_))), "{told:?}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    lab.mounts.unmount(Path::new("/staged")).await.unwrap();
+    assert_eq!(fs::read_to_string(lab.shutdown("0:58")).unwrap(), "1");
 }
 
 #[tokio::test]
