@@ -5,7 +5,8 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::{
-    alerts, disks, events, gate, growth, jobs, keys, nodes, options, orphans, pools, snapshots, system, trash, volumes,
+    alerts, clients, disks, events, gate, growth, jobs, keys, nodes, options, orphans, pools, snapshots, system, trash,
+    volumes,
 };
 
 #[derive(OpenApi)]
@@ -22,7 +23,7 @@ use crate::routes::{
         growth::add_disks, growth::plan_disks, growth::grow, growth::plan_growth, growth::drain,
         keys::show, keys::give,
         volumes::list, volumes::create, volumes::show, volumes::change, volumes::remove, volumes::add_client, volumes::remove_client,
-        nodes::publish, nodes::unpublish,
+        nodes::publish, nodes::unpublish, clients::list,
         options::change,
         snapshots::create, snapshots::roll_back, snapshots::list, snapshots::create_group, snapshots::show,
         snapshots::remove, snapshots::serve,

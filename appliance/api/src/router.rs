@@ -18,7 +18,8 @@ use crate::extract::By;
 use crate::peer::{Caller, PRINCIPAL_HEADER, PeerUid};
 use crate::problem::Refusal;
 use crate::routes::{
-    alerts, disks, events, gate, growth, jobs, keys, nodes, options, orphans, pools, snapshots, system, trash, volumes,
+    alerts, clients, disks, events, gate, growth, jobs, keys, nodes, options, orphans, pools, snapshots, system, trash,
+    volumes,
 };
 use crate::table::{self, Access, Lookup};
 
@@ -68,6 +69,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/volumes/{id}/options", patch(options::change))
         .route("/v1/volumes/{id}/snapshots", post(snapshots::create))
         .route("/v1/volumes/{id}/rollback", post(snapshots::roll_back))
+        .route("/v1/clients", get(clients::list))
         .route("/v1/snapshots", get(snapshots::list).post(snapshots::create_group))
         .route("/v1/snapshots/{id}", get(snapshots::show).delete(snapshots::remove))
         .route("/v1/snapshots/{id}/clients", put(snapshots::serve))

@@ -2,10 +2,10 @@
 
 use cistern_model::{
     AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest, Event,
-    ImportRequest, Job, JobId, NodeAccess, NodeName, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan, PoolRequest,
-    PowerAction, RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token, TokenCreated, TokenId,
-    TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeChange, VolumeId, VolumeName, VolumeOptionsChange,
-    VolumeRequest,
+    ImportRequest, Job, JobId, LiveClient, NodeAccess, NodeName, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan,
+    PoolRequest, PowerAction, RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token,
+    TokenCreated, TokenId, TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeChange, VolumeId, VolumeName,
+    VolumeOptionsChange, VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -249,6 +249,11 @@ impl Client {
             .query(&[("client", client.to_string())]);
         let (_, body) = self.send(request).await?;
         self.parse(&body)
+    }
+
+    /// The clients that the NFS server knows now.
+    pub async fn live_clients(&self) -> Result<Vec<LiveClient>, ClientError> {
+        self.get(&["v1", "clients"]).await
     }
 
     /// Publishes a volume to a node.

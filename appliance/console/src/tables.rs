@@ -12,7 +12,7 @@ pub(crate) use growth::growth_plan;
 pub(crate) use pools::{disk, disks, orphans, plan, pool, pool_key, pools, topology};
 use scrub::scrubbed;
 pub(crate) use system::{alert, alerts, event, job, jobs, service, system, tokens};
-pub(crate) use volumes::{fence, nodes, snapshot, snapshots, trash, volume, volumes};
+pub(crate) use volumes::{fence, live_clients, nodes, snapshot, snapshots, trash, volume, volumes};
 
 /// What is shown where there is nothing.
 const NONE: &str = "-";

@@ -102,6 +102,7 @@ mod layer_record;
 mod layers;
 mod layout;
 mod left_out;
+mod live;
 mod locks;
 mod logs;
 mod nodes;

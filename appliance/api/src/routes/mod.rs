@@ -2,6 +2,7 @@
 //! The attributes on them make the OpenAPI document.
 
 pub(crate) mod alerts;
+pub(crate) mod clients;
 pub(crate) mod disks;
 pub(crate) mod events;
 pub(crate) mod gate;

@@ -257,6 +257,8 @@ pub(crate) enum Clients {
         /// Its id, its name, or POOL/NAME
         volume: String,
     },
+    /// List who is connected now, and what each holds open
+    Live,
     /// Allow a client to mount a volume
     Add {
         /// Its id, its name, or POOL/NAME

@@ -330,6 +330,12 @@ pub(crate) async fn clients(context: &Context, command: Clients) -> Result<(), C
     };
     match command {
         Clients::List { volume } => print(&client.find_volume(&volume).await?),
+        Clients::Live => output.list(
+            &client.live_clients().await?,
+            |live| live.address.to_string(),
+            tables::live_clients,
+            "Nobody is connected.",
+        ),
         Clients::Add { volume, client: added } => {
             let added = added.parse()?;
             let volume = client.find_volume(&volume).await?;

@@ -1,7 +1,8 @@
 //! How volumes, snapshots and what lies in the trash look to people.
 
 use cistern_model::{
-    FenceMethod, FenceReport, HeldState, PublishedNode, Snapshot, Squash, TrashedVolume, Volume, VolumeOptions,
+    FenceMethod, FenceReport, HeldState, LiveClient, PublishedNode, Snapshot, Squash, TrashedVolume, Volume,
+    VolumeOptions,
 };
 
 use super::{NONE, join, or_none, time};
@@ -168,14 +169,32 @@ pub(crate) fn nodes(nodes: &[PublishedNode]) -> Rows {
     )
 }
 
+/// Who is connected: a line for each volume that something is held on.
+pub(crate) fn live_clients(clients: &[LiveClient]) -> Rows {
+    let rows = clients.iter().flat_map(|live| {
+        let address = live.address.to_string();
+        let held = live
+            .holds
+            .iter()
+            .map(|there| [address.clone(), there.volume.to_string(), held(&there.held)]);
+        let none = live
+            .holds
+            .is_empty()
+            .then(|| [address.clone(), NONE.to_owned(), NONE.to_owned()]);
+        held.chain(none).collect::<Vec<_>>()
+    });
+    Rows::new(["CLIENT", "VOLUME", "HOLDS"], rows)
+}
+
+fn held(held: &HeldState) -> String {
+    format!(
+        "{} open file(s), {} lock(s), {} delegation(s)",
+        held.opens, held.locks, held.delegations
+    )
+}
+
 /// A note of what it took to cut a session off.
 pub(crate) fn fence(report: &FenceReport) -> String {
-    let held = |held: &HeldState| {
-        format!(
-            "{} open file(s), {} lock(s), {} delegation(s)",
-            held.opens, held.locks, held.delegations
-        )
-    };
     let how = match report.method {
         FenceMethod::None if report.held.delegations > 0 => "others may wait once for a file that was delegated to it",
         FenceMethod::None => "nothing had to be revoked",

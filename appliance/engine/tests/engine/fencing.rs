@@ -1,7 +1,9 @@
 //! What it takes to cut a client off.
 
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Bytes, ErrorKind, EventKind, FenceMethod, FenceReport, HeldState, Severity, Touched, Volume};
+use cistern_model::{
+    Bytes, ErrorKind, EventKind, FenceMethod, FenceReport, HeldState, Holding, LiveClient, Severity, Touched, Volume,
+};
 
 use crate::support::{Rig, by, client, path, refused};
 
@@ -179,4 +181,24 @@ fn nothing_is_answered_while_a_request_that_was_let_in_is_under_way() {
     let calls = rig.machine.calls();
     let last = |name: &str| calls.iter().rposition(|call| call.starts_with(name)).unwrap();
     assert!(last("exports.set ") < last("exports.settle") && last("exports.settle") < last("exports.sessions"));
+}
+
+#[test]
+fn who_is_connected_is_told_with_what_each_holds_by_volume() {
+    let (rig, one, two) = shared();
+    rig.machine.client_holds(OTHER, &path(two.id), OPEN);
+    rig.machine.client_holds(NODE, &path(one.id), LOCKED);
+    rig.machine.client_holds(NODE, std::path::Path::new("/elsewhere"), OPEN);
+    let holding = |volume, held| Holding { volume, held };
+    let live = |address: &str, holds| LiveClient {
+        address: address.parse().unwrap(),
+        holds,
+    };
+    assert_eq!(
+        rig.engine.live_clients().unwrap(),
+        [
+            live(NODE, vec![holding(one.id, LOCKED)]),
+            live(OTHER, vec![holding(two.id, OPEN)])
+        ]
+    );
 }
