@@ -1,11 +1,13 @@
 //! What a cluster is given to use appliances.
 //!
 //! Invariant: there is one source, the templates beside this code; the manifests, the chart and the kustomize base are that source
-//! with other words put in. Nothing here asks a cluster or an appliance for anything.
+//! with other words put in. Nothing here asks a cluster or an appliance for anything; what others saw of both is compared in
+//! `doctor`.
 //!
 //! Not here: the plugin itself, which is `csi`.
 
 mod chart;
+pub mod doctor;
 mod manifests;
 mod volume;
 
