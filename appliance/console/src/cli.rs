@@ -13,7 +13,7 @@ mod system;
 mod volumes;
 
 pub(crate) use growth::{AddDisks, Drain, Grow};
-pub(crate) use kube::{Kube, Manifests};
+pub(crate) use kube::{Doctor, Kube, Manifests};
 pub(crate) use pools::{Disks, NewPool, Orphans, Pools};
 pub(crate) use system::{Alerts, AlertsCommand, Events, Jobs, System, Tokens};
 pub(crate) use volumes::{Clients, Nodes, Serving, Snapshots, Trash, Volumes};
@@ -246,6 +246,7 @@ mod tests {
             "volumes label photos team=media old-",
             "volumes chown photos cluster-a",
             "clients add photos 10.0.0.7",
+            "clients live -o json",
             "nodes add photos worker-1 10.0.0.7 fd00::7 --read-only --alone",
             "nodes remove photos worker-1",
             "alerts",
@@ -262,6 +263,9 @@ mod tests {
             "volumes show photos -o pv",
             "volumes show photos -o pv --appliance rack-1",
             "kube manifests --new-token k8s",
+            "kube doctor",
+            "kube doctor --appliance rack-1=nas --context home -o json",
+            "kube doctor --from cluster.json --from snapshots.json",
             "kube manifests --new-token k8s --helm cistern-chart",
             "kube manifests --new-token k8s --zone a",
             "kube manifests --new-token k8s --zones",

@@ -37,6 +37,16 @@ pub(crate) enum CliError {
         /// What to do.
         hint: Option<String>,
     },
+    /// A cluster and its appliances were looked at, and something is the matter.
+    #[error("{}", found(*errors, *warnings))]
+    Found {
+        /// What the worst of it is like.
+        kind: ErrorKind,
+        /// How much of it is serious.
+        errors: usize,
+        /// How much of it somebody should look at.
+        warnings: usize,
+    },
     /// Reading or writing on this machine failed.
     #[error("{what}: {source}")]
     Io {
@@ -73,7 +83,7 @@ impl CliError {
             CliError::Client(error) => error.kind().exit_code(),
             CliError::Invalid(_) | CliError::NotConfirmed { .. } => ErrorKind::Invalid.exit_code(),
             CliError::Job(problem) => problem.kind.exit_code(),
-            CliError::Other { kind, .. } => kind.exit_code(),
+            CliError::Other { kind, .. } | CliError::Found { kind, .. } => kind.exit_code(),
             CliError::NoProfile => ErrorKind::Unauthenticated.exit_code(),
             CliError::Io { .. } => 1,
             CliError::Closed => 0,
@@ -90,7 +100,11 @@ impl CliError {
                     .to_owned(),
             ),
             CliError::Other { hint, .. } => hint.clone(),
-            CliError::Invalid(_) | CliError::Job(_) | CliError::Io { .. } | CliError::Closed => None,
+            CliError::Invalid(_)
+            | CliError::Job(_)
+            | CliError::Found { .. }
+            | CliError::Io { .. }
+            | CliError::Closed => None,
         }
     }
 
@@ -104,6 +118,21 @@ impl CliError {
             eprintln!("  hint: {hint}");
         }
     }
+}
+
+/// In words: `1 error and 2 warnings were found`.
+fn found(errors: usize, warnings: usize) -> String {
+    let count = |count: usize, word: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {word}")),
+        many => Some(format!("{many} {word}s")),
+    };
+    let all: Vec<String> = [count(errors, "error"), count(warnings, "warning")]
+        .into_iter()
+        .flatten()
+        .collect();
+    let verb = if errors + warnings == 1 { "was" } else { "were" };
+    format!("{} {verb} found", all.join(" and "))
 }
 
 #[cfg(test)]
@@ -120,6 +149,8 @@ mod tests {
                 kind.exit_code()
             );
         }
+        assert_eq!(found(1, 0), "1 error was found");
+        assert_eq!(found(1, 2), "1 error and 2 warnings were found");
         let bad = "10.0.0.1/24".parse::<cistern_model::Client>().unwrap_err();
         assert_eq!(CliError::from(bad).exit_code(), 3);
         assert_eq!(CliError::io("x", std::io::Error::other("y")).exit_code(), 1);

@@ -8,6 +8,30 @@ use clap::{Args, Subcommand};
 pub(crate) enum Kube {
     /// Print everything that a cluster needs to use this appliance, for `kubectl apply -f -`
     Manifests(Box<Manifests>),
+    /// Compare a cluster with its appliances: what leaks, does not fit or is stuck, and the cure of each
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// What `kubectl get -o json` printed elsewhere, for a cluster that this computer does not reach; give it once for each file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Vec<PathBuf>,
+    /// By which profile an appliance of the cluster's is known here, where that is not found out; give it once for each
+    #[arg(long = "appliance", value_name = "ID=PROFILE")]
+    pub(crate) appliances: Vec<String>,
+    /// As kubectl takes it
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// As kubectl takes it
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    pub(crate) context: Option<String>,
+    /// The namespace of the plugin
+    #[arg(long, default_value = "cistern-csi", value_name = "NAME")]
+    pub(crate) namespace: String,
+    /// The program that reads the cluster
+    #[arg(long, default_value = "kubectl", value_name = "PROGRAM")]
+    pub(crate) kubectl: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -15,6 +15,7 @@ use crate::profile::reached;
 pub(crate) async fn run(global: &Global, output: &Output, command: Kube) -> Result<(), CliError> {
     match command {
         Kube::Manifests(wanted) => manifests(global, output, *wanted).await,
+        Kube::Doctor(wanted) => super::doctor::run(global, output, wanted).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each command does: one request or a few, and what is printed of the answer.
 
 mod alerts;
+mod doctor;
 mod enrol;
 mod growth;
 mod kube;
