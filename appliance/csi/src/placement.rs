@@ -51,14 +51,18 @@ impl Controller {
 
     pub(crate) async fn pool(&self, appliance: &Appliance, class: &Class) -> Result<Pool, Status> {
         match &class.pool {
-            Some(name) => {
-                answered(Asked::Make, appliance, appliance.client.pool(name.as_str()).await).map_err(|status| {
-                    match status.code() {
-                        Code::NotFound => invalid(format!("parameter pool: {}", status.message())),
-                        _ => status,
-                    }
-                })
-            }
+            Some(name) => match answered(Asked::Make, appliance, appliance.client.pool(name.as_str()).await) {
+                Err(status) if status.code() == Code::NotFound => {
+                    let there = answered(Asked::Make, appliance, appliance.client.pools().await)?;
+                    let names: Vec<String> = there.iter().map(|pool| pool.name.to_string()).collect();
+                    let there = match names.as_slice() {
+                        [] => "the plugin's token is for none".to_owned(),
+                        names => format!("there are {}", names.join(", ")),
+                    };
+                    Err(invalid(format!("parameter pool: {}; {there}", status.message())))
+                }
+                found => found,
+            },
             None => {
                 let pools = answered(Asked::Make, appliance, appliance.client.pools().await)?;
                 match <[Pool; 1]>::try_from(pools) {

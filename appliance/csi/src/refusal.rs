@@ -49,9 +49,13 @@ pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Sta
         ErrorKind::Unauthenticated => {
             "; put a token of role provisioner and the certificate's fingerprint into the plugin's Secret anew"
         }
-        ErrorKind::NoSpace => {
+        ErrorKind::NameTaken if asked == Asked::Make => {
+            "; delete or rename that volume, or delete the claim and make it anew: a new one has another name"
+        }
+        ErrorKind::NoSpace if asked == Asked::Make => {
             "; delete volumes or snapshots there, add disks to the pool, or name another pool in the class"
         }
+        ErrorKind::NoSpace => "; delete volumes or snapshots there, or add disks to the pool",
         _ => "",
     };
     Status::new(code, format!("appliance {appliance}: {error}{way_out}"))
@@ -73,5 +77,12 @@ mod tests {
         let told = status(Asked::Make, &rack, &full);
         assert!(told.message().contains("rack-1") && told.message().contains("pool tank has 1 GiB left"));
         assert!(told.message().contains("add disks"));
+        let taken = ClientError::Problem(Problem::new(ErrorKind::NameTaken, "the name pvc-1 is in use"));
+        assert!(status(Asked::Make, &rack, &taken).message().contains("make it anew"));
+        assert!(
+            !status(Asked::Snapshot, &rack, &taken)
+                .message()
+                .contains("make it anew")
+        );
     }
 }
