@@ -21,7 +21,7 @@ use crate::cli::binary;
 use crate::lab::{APPLIANCE_ADDRESS, Lab};
 
 /// The namespace that the plugin is installed in.
-const NAMESPACE: &str = "cistern-csi";
+pub(super) const NAMESPACE: &str = "cistern-csi";
 /// How long a part of the control plane may take to be there.
 const START: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_millis(250);
@@ -50,15 +50,15 @@ pub struct Cluster {
     directory: PathBuf,
     files: BTreeMap<String, PathBuf>,
     api: String,
-    children: RefCell<BTreeMap<String, Running>>,
+    pub(super) children: RefCell<BTreeMap<String, Running>>,
 }
 
 /// A program that runs, and how it is started again.
-struct Running {
+pub(super) struct Running {
     child: Child,
-    program: PathBuf,
-    arguments: Vec<String>,
-    environment: Vec<(String, String)>,
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl Drop for Running {
@@ -253,7 +253,7 @@ impl Cluster {
     }
 
     /// Puts what the Secret says into a folder, as a kubelet mounts it.
-    fn give_appliances(&self) -> Result<()> {
+    pub(super) fn give_appliances(&self) -> Result<()> {
         let secret = self.get(&["-n", NAMESPACE, "get", "secret", "cistern-appliances"])?;
         let data = secret["data"].as_object().context("a Secret with data")?;
         for (name, value) in data {
@@ -378,7 +378,7 @@ impl Cluster {
     }
 
     /// A sidecar ends when its plugin's connection does, and is started again then.
-    fn check_running(&self) -> Result<()> {
+    pub(super) fn check_running(&self) -> Result<()> {
         let ended: Vec<String> = {
             let mut children = self.children.borrow_mut();
             let ended = children
@@ -420,7 +420,7 @@ impl Cluster {
         )
     }
 
-    fn run_program(
+    pub(super) fn run_program(
         &self,
         name: &str,
         program: PathBuf,
@@ -469,15 +469,15 @@ impl Cluster {
         steps(self).map_err(|error| anyhow!("{error:#}\n{}", self.report()))
     }
 
-    fn file(&self, name: &str) -> Result<&PathBuf> {
+    pub(super) fn file(&self, name: &str) -> Result<&PathBuf> {
         self.files.get(name).with_context(|| format!("no peer has {name}"))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    fn config(&self, name: &str) -> PathBuf {
+    pub(super) fn config(&self, name: &str) -> PathBuf {
         self.path(&format!("{name}.kubeconfig"))
     }
 

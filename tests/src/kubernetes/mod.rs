@@ -2,8 +2,12 @@
 
 mod cluster;
 mod csi_sanity;
+mod doctor;
 mod peers;
+
+use cluster::NAMESPACE;
 
 pub use cluster::Cluster;
 pub(crate) use cluster::{MANIFESTS, NODE};
 pub use csi_sanity::csi_sanity;
+pub use doctor::{Diagnosis, Found};

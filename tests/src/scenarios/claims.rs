@@ -36,6 +36,7 @@ pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
         })?;
         lab.mount(&volume, "/mnt/data")?;
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
+        cluster.doctor_finds(lab, &[], 0, LIMIT)?;
 
         // It grows under its user.
         let larger = r#"{"spec":{"resources":{"requests":{"storage":"600Mi"}}}}"#;
@@ -155,7 +156,7 @@ pub(super) fn cluster(lab: &Lab) -> Result<Cluster> {
     Ok(cluster)
 }
 
-fn claim(name: &str, size: &str, source: &str) -> String {
+pub(super) fn claim(name: &str, size: &str, source: &str) -> String {
     claim_of(name, CLASS, size, source)
 }
 

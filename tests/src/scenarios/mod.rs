@@ -24,6 +24,7 @@ mod sealed;
 mod serving;
 mod snapshots;
 mod space;
+mod told;
 mod volumes;
 
 use anyhow::Result;
@@ -283,6 +284,7 @@ const KUBERNETES: &[Scenario] = &[
         claims::claims_while_parts_fail,
     ),
     from("the-appliance-is-gone", Stage::Pooled, gone::the_appliance_is_gone),
+    from("what-goes-wrong-is-told", Stage::Pooled, told::what_goes_wrong_is_told),
 ];
 
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.
