@@ -83,6 +83,10 @@ const PROBE: Duration = Duration::from_secs(5);
 /// What a page of a list may weigh.
 const LARGEST_MESSAGE: usize = 16 << 20;
 
+/// The socket by which a kubelet gets to know the plugin. A kubelet writes the socket's path, escaped, where HTTP/2 has the host
+/// (`:authority`), and a host with `%` is refused; `%` before an `@` is a user's name, and taken.
+const REGISTRATION: &str = "csi.cistern.storage@registration.sock";
+
 /// How long calls that are under way may take when the plugin is to end; threads that wait for a server that is gone never end.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
@@ -215,7 +219,7 @@ fn asked_to_end() -> Result<impl Future<Output = ()>> {
 
 /// Answers a kubelet that finds the socket in its folder of plugins.
 fn register(folder: &Path, endpoint: &Path) -> Result<()> {
-    let listener = listen(&folder.join(format!("{DRIVER}-reg.sock")))?;
+    let listener = listen(&folder.join(REGISTRATION))?;
     let server = registration_server::RegistrationServer::new(Registration {
         endpoint: endpoint.display().to_string(),
     });
@@ -260,5 +264,31 @@ impl registration_server::Registration for Registration {
             tracing::error!(error = status.error, "kubelet refuses this plugin");
         }
         Ok(Response::new(registration::RegistrationStatusResponse {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::codegen::http::uri::Authority;
+
+    use super::*;
+
+    /// A path as grpc-go makes a host of it (`encodeAuthority`).
+    fn as_host(path: &str) -> String {
+        let escaped = |byte: u8| match byte {
+            b'/' => "%2F".to_owned(),
+            _ => char::from(byte).to_string(),
+        };
+        path.bytes().map(escaped).collect()
+    }
+
+    #[test]
+    fn a_kubelet_s_name_for_the_registration_socket_is_a_host_to_http_2() {
+        for folder in ["/var/lib/kubelet/plugins_registry", "/opt/a-kubelet/plugins_registry"] {
+            let host = as_host(&format!("{folder}/{REGISTRATION}"));
+            assert!(host.parse::<Authority>().is_ok(), "{host}");
+            let usual = as_host(&format!("{folder}/csi.cistern.storage-reg.sock"));
+            assert!(usual.parse::<Authority>().is_err(), "{usual}: then any name will do");
+        }
     }
 }
