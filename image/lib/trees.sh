@@ -18,21 +18,23 @@ package_tree() {
     forget "$cache/trees/$name-" "$tree"
 }
 
-# layer NAME: sets $layer to NAME's tree without what is pruned, with its modules chosen and decompressed.
+# layer NAME [OF [LIST]]: sets $layer to the tree of OF (if it is not said: of NAME) without what its prune.list and LIST name, with
+# its modules chosen and decompressed.
 layer() {
-    local name=$1 version kernel key
+    local name=$1 of=${2:-$1} lists version kernel key
+    lists=("$here/$of/prune.list" "${@:3}")
     package_tree root
     kernel=$tree
-    package_tree "$name"
-    key=$(hash_of "$here/$name/prune.list" "$here/$name/modules.keep" "$here/lib/modules" "$here/lib/trees.sh")
+    package_tree "$of"
+    key=$(hash_of "${lists[@]}" "$here/$of/modules.keep" "$here/lib/modules" "$here/lib/trees.sh")
     layer=$cache/layers/$name-$(printf '%s' "$key${tree##*-}${kernel##*-}" | sha256sum | cut -c1-16)
     [ ! -e "$layer/.done" ] || return 0
     say "pruning: $name"
     rm -rf "$layer"
     mkdir -p "$layer/tree"
-    tar -C "$tree/tree" -c --anchored --wildcards --exclude-from <(grep -v '^#' "$here/$name/prune.list") . | tar -C "$layer/tree" -xp
+    tar -C "$tree/tree" -c --anchored --wildcards --exclude-from <(cat "${lists[@]}" | grep -v '^#') . | tar -C "$layer/tree" -xp
     version=$(basename "$kernel"/tree/usr/lib/modules/*)
-    "$here/lib/modules" copy "$kernel/tree/usr/lib/modules/$version" "$here/$name/modules.keep" \
+    "$here/lib/modules" copy "$kernel/tree/usr/lib/modules/$version" "$here/$of/modules.keep" \
         "$layer/tree/usr/lib/modules/$version"
     mkdir -p "$layer/tree"/{dev,proc,sys,run,tmp,var,volumes,root,usr/local}
     prune_libraries "$layer/tree"
