@@ -4,7 +4,7 @@ IMAGE := target/image
 BINARIES := target/debug/cisternd target/debug/cistern-gate target/debug/cistern
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kubernetes check run image csi-image image-buildroot bench torture tools build
+.PHONY: help demo test test-kubernetes test-nodes check run image csi-image image-buildroot bench torture tools build
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -16,7 +16,10 @@ test: ## Runs all tests; the last line is `N passed, N failed`.
 	@tests/run-parts all
 
 test-kubernetes: ## Runs the part of the tests that needs Kubernetes' own programs; Go builds them.
-	@tests/run-parts tools build image peers kubernetes
+	@tests/run-parts tools build image peers plugin kubernetes
+
+test-nodes: ## Runs what takes too long for every run of a cluster's nodes: pods on machines with a kubelet.
+	@tests/run-parts tools build image peers plugin nodes
 
 check: ## Runs the tests that need no virtual machine.
 	@tests/run-parts check

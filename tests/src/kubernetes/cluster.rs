@@ -23,7 +23,7 @@ use crate::lab::{APPLIANCE_ADDRESS, Lab};
 /// The namespace that the plugin is installed in.
 pub(super) const NAMESPACE: &str = "cistern-csi";
 /// How long a part of the control plane may take to be there.
-const START: Duration = Duration::from_secs(90);
+pub(super) const START: Duration = Duration::from_secs(90);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Who is known by a token from the start: token, user, group.
 const KNOWN: &[(&str, &str, &str)] = &[
@@ -31,9 +31,6 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("controllers", "system:kube-controller-manager", ""),
     ("scheduler", "system:kube-scheduler", ""),
 ];
-/// The node that the lab's client stands for.
-pub(crate) const NODE: &str = "peer";
-
 /// How the plugin's manifests are asked for, but for the token.
 pub(crate) const MANIFESTS: &[&str] = &[
     "kube",
@@ -49,7 +46,7 @@ pub(crate) const MANIFESTS: &[&str] = &[
 pub struct Cluster {
     directory: PathBuf,
     files: BTreeMap<String, PathBuf>,
-    api: String,
+    pub(super) api: String,
     pub(super) children: RefCell<BTreeMap<String, Running>>,
 }
 
@@ -130,7 +127,10 @@ impl Cluster {
                 "--bind-address=127.0.0.1",
                 &format!("--secure-port={port}"),
                 &format!("--cert-dir={}", self.path("certificates").display()),
+                // A node may say and see what is its own, and nothing else.
                 "--authorization-mode=RBAC,Node",
+                "--enable-admission-plugins=NodeRestriction",
+                &format!("--client-ca-file={}", self.make_authority()?.display()),
                 &format!("--token-auth-file={}", self.path("tokens.csv").display()),
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--service-account-issuer=https://kubernetes.default.svc",
@@ -180,7 +180,7 @@ impl Cluster {
             self.apply(&text)?;
         }
         let printed = lab.cli.ok(&[MANIFESTS, &["--new-token", "cluster"]].concat())?;
-        self.apply(&printed)?;
+        self.apply(&on_no_node(&printed)?)?;
         self.wait(START, "a pod of the controller", |cluster| {
             Ok(!cluster.controller_pod()?.is_empty())
         })?;
@@ -224,32 +224,6 @@ impl Cluster {
             ],
             &[],
         )
-    }
-
-    /// Makes the lab's client a node of the cluster, as its kubelet would.
-    pub fn add_node(&self, address: &str) -> Result<()> {
-        self.apply(&format!(
-            "apiVersion: v1\nkind: Node\nmetadata:\n  name: {NODE}\n  annotations:\n    \
-             volumes.kubernetes.io/controller-managed-attach-detach: \"true\"\n---\n\
-             apiVersion: storage.k8s.io/v1\nkind: CSINode\nmetadata:\n  name: {NODE}\nspec:\n  drivers:\n    \
-             - name: csi.cistern.storage\n      nodeID: {NODE}\n      topologyKeys: []\n"
-        ))?;
-        self.set_address(address)
-    }
-
-    /// Says where the node is.
-    pub fn set_address(&self, address: &str) -> Result<()> {
-        let status = format!(r#"{{"status":{{"addresses":[{{"type":"InternalIP","address":"{address}"}}]}}}}"#);
-        self.kubectl(&[
-            "patch",
-            "node",
-            NODE,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ])
-        .map(drop)
     }
 
     /// Puts what the Secret says into a folder, as a kubelet mounts it.
@@ -482,7 +456,7 @@ impl Cluster {
     }
 
     /// The API server's certificate, which it signed itself.
-    fn authority(&self) -> PathBuf {
+    pub(super) fn authority(&self) -> PathBuf {
         self.path("certificates/apiserver.crt")
     }
 
@@ -504,6 +478,18 @@ impl Cluster {
         }
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
     }
+}
+
+/// The manifests, with a controller that is for no node: the sidecars' images cannot be had without a registry, so what its pods
+/// would run, this machine runs. The pods are there and wait.
+fn on_no_node(manifests: &str) -> Result<String> {
+    let account = "      serviceAccountName: cistern-csi-controller\n";
+    ensure!(
+        manifests.matches(account).count() == 1,
+        "no Deployment of the controller in {manifests}"
+    );
+    let selected = format!("{account}      nodeSelector:\n        kubernetes.io/hostname: none\n");
+    Ok(manifests.replace(account, &selected))
 }
 
 /// A port that nobody has now.

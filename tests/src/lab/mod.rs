@@ -4,6 +4,7 @@
 //! does is seen by the next.
 
 mod appliance;
+mod node;
 mod peer;
 mod site;
 
@@ -17,6 +18,7 @@ use cistern_qemu::Switch;
 use serde::de::DeserializeOwned;
 
 pub use appliance::{Appliance, Banner, CONTRACT_SERIAL, Machine, RootShell};
+pub use node::HOST_ADDRESS;
 pub use peer::{Outcome, Peer};
 pub use site::{Site, Stage};
 
@@ -243,6 +245,13 @@ impl Lab {
         // An NFS server tells its clients apart by their host names.
         peer.sh("hostname peer2")?;
         Ok(peer)
+    }
+
+    /// The machine of a cluster's node, which begins to start, and its address on the private link; numbers are from 1.
+    pub fn node(&self, number: u8, name: &str, memory_mib: u32) -> Result<(Peer, String)> {
+        let vm = node::builder(&self.images, &self.switch, number, name, memory_mib)?;
+        let vm = vm.start(self.directory.join(name))?;
+        Ok((Peer::new(Some(vm)), node::address(number)))
     }
 
     /// Restarts the appliance in order, as its operator does, and waits until it serves again.

@@ -76,23 +76,35 @@ impl Peer {
 
     /// Puts programs, each from this path of the host, into the client's /tmp.
     pub fn put_programs(&self, programs: &[&Path]) -> Result<()> {
+        let strip = |program: &Path, into: &Path| {
+            // What a debugger would want is ten times what runs.
+            let status = Command::new("strip").arg("-o").arg(into).arg(program).status();
+            ensure!(
+                status.context("running strip")?.success(),
+                "strip {} failed",
+                program.display()
+            );
+            Ok(())
+        };
+        self.put("/tmp", programs, strip)
+    }
+
+    /// Puts files as they are, each from this path of the host, into a folder of the client's.
+    pub fn put_files(&self, folder: &str, files: &[&Path]) -> Result<()> {
+        self.put(folder, files, |file, into| {
+            fs::copy(file, into).with_context(|| format!("copying {}", file.display()))?;
+            Ok(())
+        })
+    }
+
+    fn put(&self, into: &str, files: &[&Path], copy: impl Fn(&Path, &Path) -> Result<()>) -> Result<()> {
         let vm = self.vm()?;
         let folder = vm.dir().join("programs");
         let archive = vm.dir().join("programs.raw");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-        for program in programs {
-            let name = program.file_name().context("a program without a name")?;
-            // What a debugger would want is ten times what runs.
-            let strip = Command::new("strip")
-                .arg("-o")
-                .arg(folder.join(name))
-                .arg(program)
-                .status();
-            ensure!(
-                strip.context("running strip")?.success(),
-                "strip {} failed",
-                program.display()
-            );
+        for file in files {
+            let name = file.file_name().context("a file without a name")?;
+            copy(file, &folder.join(name))?;
         }
         let packed = Command::new("tar")
             .arg("-cf")
@@ -115,7 +127,9 @@ impl Peer {
             "disk of programs",
             "lsblk -dno SERIAL | grep -qx programs",
         )?;
-        self.sh("lsblk -dnpo SERIAL,NAME | grep '^programs ' | { read -r _ disk; tar -xf \"$disk\" -C /tmp; }")?;
+        self.sh(&format!(
+            "mkdir -p {into} && lsblk -dnpo SERIAL,NAME | grep '^programs ' | {{ read -r _ disk; tar -xf \"$disk\" -C {into}; }}"
+        ))?;
         vm.unplug("programs")?;
         fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
     }

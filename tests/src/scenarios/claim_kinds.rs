@@ -7,7 +7,7 @@ use cistern_model::{Volume, VolumeId};
 use serde_json::Value;
 
 use super::claims::{LIMIT, bound, claim_of, cluster, count_bound, nothing_is_left, of_claim_named, pod, volumes};
-use crate::kubernetes::{Cluster, MANIFESTS, NODE};
+use crate::kubernetes::{Cluster, MANIFESTS, PEER_NODE};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// Where the node is said to be after it moved. Nobody is there.
@@ -68,7 +68,7 @@ fn classes(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&[
         "patch",
         "node",
-        NODE,
+        PEER_NODE,
         "--subresource=status",
         "--type=merge",
         "-p",
@@ -260,7 +260,7 @@ fn by_hand(lab: &Lab, cluster: &Cluster) -> Result<()> {
 /// A pod that the scheduler is to find a node for; ours never said that it is ready.
 fn scheduled(name: &str, claim: &str) -> String {
     pod(name, claim).replace(
-        &format!("  nodeName: {NODE}\n"),
+        &format!("  nodeName: {PEER_NODE}\n"),
         "  tolerations: [{operator: Exists}]\n",
     )
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cistern_model::{Bytes, Volume};
 
-use crate::kubernetes::{Cluster, NODE};
+use crate::kubernetes::{Cluster, PEER_NODE};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// What a controller may take for one thing under software emulation on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
-const CLASS: &str = "cistern-tank";
+pub(super) const CLASS: &str = "cistern-tank";
 const HUNDRED: usize = 100;
 
 /// One claim's life.
@@ -145,14 +145,18 @@ pub(super) fn claims_while_parts_fail(lab: &Lab) -> Result<()> {
     })
 }
 
-/// A control plane with the plugin, and the lab's client as a node of it. The pool promises more than it has.
+/// A control plane with the plugin, and the lab's client as a node of it.
 pub(super) fn cluster(lab: &Lab) -> Result<Cluster> {
+    let cluster = without_nodes(lab)?;
+    cluster.check(|cluster| cluster.add_node(PEER_ADDRESS))?;
+    Ok(cluster)
+}
+
+/// A control plane with the plugin. The pool promises more than it has.
+pub(super) fn without_nodes(lab: &Lab) -> Result<Cluster> {
     lab.cli.ok(&["pools", "set", "tank", "--overcommit", "1000"])?;
     let cluster = Cluster::start(&lab.directory().join("cluster"))?;
-    cluster.check(|cluster| {
-        cluster.install(lab)?;
-        cluster.add_node(PEER_ADDRESS)
-    })?;
+    cluster.check(|cluster| cluster.install(lab))?;
     Ok(cluster)
 }
 
@@ -169,7 +173,7 @@ pub(super) fn claim_of(name: &str, class: &str, size: &str, source: &str) -> Str
 
 pub(super) fn pod(name: &str, claim: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  nodeName: {NODE}\n  containers:\n  \
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: default\nspec:\n  nodeName: {PEER_NODE}\n  containers:\n  \
          - name: main\n    image: none\n    volumeMounts:\n    - name: data\n      mountPath: /data\n  volumes:\n  \
          - name: data\n    persistentVolumeClaim:\n      claimName: {claim}\n"
     )
@@ -227,7 +231,7 @@ pub(super) fn volumes(lab: &Lab) -> Result<Vec<Volume>> {
     lab.cli.json(&["volumes", "list"])
 }
 
-fn only(lab: &Lab) -> Result<Volume> {
+pub(super) fn only(lab: &Lab) -> Result<Volume> {
     let mut all = volumes(lab)?;
     ensure!(all.len() == 1, "one volume was to be there: {all:?}");
     all.pop().context("a volume")

@@ -18,6 +18,7 @@ mod interrupted;
 mod lacking;
 mod many;
 mod moving;
+mod nodes;
 mod one_disk;
 mod restart;
 mod sealed;
@@ -285,6 +286,25 @@ const KUBERNETES: &[Scenario] = &[
     ),
     from("the-appliance-is-gone", Stage::Pooled, gone::the_appliance_is_gone),
     from("what-goes-wrong-is-told", Stage::Pooled, told::what_goes_wrong_is_told),
+    from("a-pod-writes", Stage::Pooled, nodes::a_pod_writes),
+];
+
+/// What pods make of claims beyond that: `make test-nodes` runs it.
+const NODES: &[Scenario] = &[
+    from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),
+    from(
+        "a-second-node-is-refused",
+        Stage::Pooled,
+        nodes::a_second_node_is_refused,
+    ),
+    from("a-pod-outlives-restarts", Stage::Pooled, nodes::a_pod_outlives_restarts),
+    from("a-pod-that-is-not-root", Stage::Pooled, nodes::a_pod_that_is_not_root),
+    from("a-stateful-set", Stage::Pooled, nodes::a_stateful_set),
+    from(
+        "pods-go-without-the-appliance",
+        Stage::Pooled,
+        nodes::pods_go_without_the_appliance,
+    ),
 ];
 
 /// The parts, each with a budget of its own in tests/run-parts, or in the Makefile.
@@ -293,4 +313,5 @@ pub const PARTS: &[(&str, &[Scenario])] = &[
     ("storage", STORAGE),
     ("long", LONG),
     ("kubernetes", KUBERNETES),
+    ("nodes", NODES),
 ];

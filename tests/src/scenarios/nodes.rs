@@ -1,0 +1,435 @@
+//! What pods make of claims, on nodes with a real kubelet: machines of their own, which run the printed DaemonSet.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cistern_model::PublishedNode;
+use serde_json::{Value, json};
+
+use super::claims::{self, CLASS};
+use crate::kubernetes::{Cluster, Node};
+use crate::lab::Lab;
+
+const A: &str = "node-a";
+const B: &str = "node-b";
+/// A node with some pods.
+const MEMORY_MIB: u32 = 1024;
+/// A restart that nobody asked for shows within a few seconds, if containerd and kubelet disagree about who groups processes.
+const A_WHILE: Duration = Duration::from_secs(10);
+/// What kubelets may take for one thing, their machines and others emulated on two processors.
+const LIMIT: Duration = Duration::from_secs(240);
+/// What keeps a pod until it is asked to end.
+const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 1; done";
+/// How often each of two pods counts.
+const ROUNDS: usize = 20;
+/// How many pods go at once.
+const MANY: usize = 50;
+/// What a node with many pods has; each costs some 18 MiB.
+const MEMORY_FOR_MANY_MIB: u32 = 2560;
+
+/// A cluster with two nodes, and the appliance whose volumes their pods use.
+struct Rack<'a> {
+    lab: &'a Lab,
+    cluster: &'a Cluster,
+    nodes: &'a [Node],
+}
+
+/// Takes steps on a cluster with two nodes; afterwards no container was restarted and nothing is left anywhere.
+fn on_two_nodes(lab: &Lab, memory_mib: u32, steps: impl FnOnce(&Rack) -> Result<()>) -> Result<()> {
+    // They start while the control plane does.
+    let nodes = Node::machines(lab, &[A, B], memory_mib)?;
+    Node::check(&nodes, || {
+        let cluster = claims::without_nodes(lab)?;
+        cluster.check(|cluster| {
+            cluster.join(&nodes)?;
+            let rack = Rack {
+                lab,
+                cluster,
+                nodes: &nodes,
+            };
+            steps(&rack)?;
+            rack.none_restarted()?;
+            cluster.kubectl(&["delete", "deployments,statefulsets,pods", "--all"])?;
+            cluster.kubectl(&["delete", "pvc", "--all", "--wait=false"])?;
+            claims::nothing_is_left(lab, cluster)?;
+            nodes.iter().try_for_each(Node::check_clean)
+        })
+    })
+}
+
+/// A pod with a claim runs on one node and writes; made anew on the other, it reads.
+pub(super) fn a_pod_writes(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_MIB, |rack| {
+        let cluster = rack.cluster;
+        rack.claim("data", "ReadWriteOnce")?;
+        let script = format!(
+            "if [ -e /data/kept ]; then echo \"read $(cat /data/kept)\"; \
+             else hostname > /data/kept && sync /data/kept && echo wrote; fi; {STAY}"
+        );
+        cluster.kubectl(&["cordon", B])?;
+        rack.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "keeper" },
+            "spec": {
+                "selector": { "matchLabels": { "app": "keeper" } },
+                "template": {
+                    "metadata": { "labels": { "app": "keeper" } },
+                    "spec": spec("data", &script),
+                },
+            },
+        }))?;
+        let first = rack.pod_on(A)?;
+        rack.wait_for_log(A, &first, "wrote")?;
+        rack.is_published_to(&[A])?;
+        std::thread::sleep(A_WHILE);
+        rack.none_restarted()?;
+
+        // It is made anew where there is room now.
+        cluster.kubectl(&["cordon", A])?;
+        cluster.kubectl(&["uncordon", B])?;
+        cluster.kubectl(&["delete", "pod", &first])?;
+        let second = rack.pod_on(B)?;
+        rack.wait_for_log(B, &second, &format!("read {first}"))?;
+        rack.is_published_to(&[B])?;
+        std::thread::sleep(A_WHILE);
+        Ok(())
+    })
+}
+
+/// Two pods on two nodes use one volume at once: each reads what the other wrote, and neither has what the other is making.
+pub(super) fn both_nodes_write(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_MIB, |rack| {
+        rack.claim("data", "ReadWriteMany")?;
+        for (name, node, other) in [("one", A, "two"), ("two", B, "one")] {
+            let script = format!(
+                "hostname > /data/{name} && sync /data/{name}; \
+                 for n in $(seq {ROUNDS}); do \
+                   until mkdir /data/lock 2>/dev/null; do sleep 0.1; done; \
+                   n=$(cat /data/count 2>/dev/null || echo 0); echo $((n + 1)) > /data/count; rmdir /data/lock || exit 1; \
+                 done; touch /data/{name}-counted; \
+                 until [ -e /data/{other}-counted ]; do ls /data >/dev/null; sleep 1; done; echo \"counted $(cat /data/count)\"; \
+                 until [ -s /data/{other} ]; do ls /data >/dev/null; sleep 1; done; \
+                 echo \"read $(cat /data/{other})\"; {STAY}"
+            );
+            rack.pod(name, node, "data", &script, &json!({}))?;
+        }
+        rack.wait_for_log(A, "one", "read two")?;
+        rack.wait_for_log(B, "two", "read one")?;
+        rack.is_published_to(&[A, B])?;
+        // Of two that make a directory one does: what was counted while one had it was counted once.
+        let counted = format!("counted {}\n", 2 * ROUNDS);
+        rack.wait_for_log(A, "one", &counted)?;
+        rack.wait_for_log(B, "two", &counted)
+    })
+}
+
+/// A volume of one node is let in by no second one: not by the cluster, and not by the appliance.
+pub(super) fn a_second_node_is_refused(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_MIB, |rack| {
+        rack.claim("data", "ReadWriteOnce")?;
+        rack.pod("first", A, "data", &format!("echo runs; {STAY}"), &json!({}))?;
+        rack.wait_for_log(A, "first", "runs")?;
+        rack.pod("second", B, "data", &format!("echo runs; {STAY}"), &json!({}))?;
+        rack.cluster
+            .wait(LIMIT, "event that refuses the second node", |cluster| {
+                let events = cluster.get(&["get", "events", "--field-selector=involvedObject.name=second"])?;
+                let mut said = events["items"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|event| &event["message"]);
+                Ok(said.any(|said| said.as_str().is_some_and(|said| said.contains("Multi-Attach error"))))
+            })?;
+        ensure!(rack.node(B)?.log("second")?.is_empty(), "a second node was let in");
+        rack.is_published_to(&[A])?;
+        // Who goes round the cluster is refused by the appliance.
+        let volume = claims::only(rack.lab)?;
+        let mount = rack
+            .node(B)?
+            .machine
+            .try_sh(&rack.lab.mount_command(&volume, "/mnt/taken"))?;
+        ensure!(
+            mount.code != 0,
+            "a node that the volume is not published to could mount it"
+        );
+        // Once the first is gone, the second has its turn.
+        rack.none_restarted()?;
+        rack.cluster.kubectl(&["delete", "pod", "first"])?;
+        rack.wait_for_log(B, "second", "runs")?;
+        rack.is_published_to(&[B])
+    })
+}
+
+/// A pod writes on and on; the appliance restarts, and then loses its power: the pod sees that a write takes long, and no error.
+pub(super) fn a_pod_outlives_restarts(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_MIB, |rack| {
+        rack.claim("data", "ReadWriteOnce")?;
+        let script = "n=0; trap 'echo ended; exit 0' TERM; \
+             while :; do n=$((n + 1)); echo $n >> /data/lines && sync /data/lines || { echo \"line $n failed\"; exit 1; }; \
+             echo \"line $n\"; sleep 0.2; done";
+        rack.pod("writer", A, "data", script, &json!({}))?;
+        rack.wait_for_log(A, "writer", "line 5\n")?;
+        for how in ["in order", "by power"] {
+            let before = rack.lines()?;
+            match how {
+                "in order" => rack.lab.reboot()?,
+                _ => rack.lab.power_cut_and_start()?,
+            }
+            rack.cluster
+                .wait(LIMIT, "line after the restart", |_| Ok(rack.lines()? > before + 5))?;
+            rack.none_restarted()?;
+        }
+        let wrote = rack.lines()?;
+        rack.cluster.kubectl(&["delete", "pod", "writer"])?;
+        let check = "n=0; while read -r line; do n=$((n + 1)); [ \"$line\" = $n ] || { echo \"$line in place of $n\"; exit 1; }; \
+             done < /data/lines; echo \"there are $n\"";
+        rack.pod("reader", B, "data", check, &json!({}))?;
+        rack.wait_for_log(B, "reader", "there are ")?;
+        let log = rack.node(B)?.log("reader")?;
+        let there: usize = log
+            .trim()
+            .trim_start_matches("there are ")
+            .parse()
+            .with_context(|| log.clone())?;
+        ensure!(there >= wrote, "{wrote} lines were written, and {there} are there");
+        Ok(())
+    })
+}
+
+/// A pod that is not root writes by its group.
+pub(super) fn a_pod_that_is_not_root(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_MIB, |rack| {
+        rack.claim("data", "ReadWriteOnce")?;
+        let security = json!({ "securityContext": {
+            "runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "runAsNonRoot": true, "supplementalGroups": [4000],
+        } });
+        let script = format!(
+            "mkdir /data/folder && echo mine > /data/folder/file && \
+             echo \"$(stat -c %g:%a /data) $(stat -c %u:%g /data/folder/file) $(cat /data/folder/file)\"; {STAY}"
+        );
+        rack.pod("nobody", A, "data", &script, &security)?;
+        rack.wait_for_log(A, "nobody", "2000:2775 1000:2000 mine")
+    })
+}
+
+/// Each pod of a StatefulSet has a claim of its own, and finds it again.
+pub(super) fn a_stateful_set(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_MIB, |rack| {
+        let script = format!("[ -e /data/own ] || hostname > /data/own; echo \"has $(cat /data/own)\"; {STAY}");
+        rack.apply(&json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "set" },
+            "spec": {
+                "serviceName": "set", "replicas": 2,
+                "selector": { "matchLabels": { "app": "set" } },
+                "template": { "metadata": { "labels": { "app": "set" } }, "spec": without_volumes(&script) },
+                "volumeClaimTemplates": [{ "metadata": { "name": "data" }, "spec": claim_spec("ReadWriteOnce") }],
+            },
+        }))?;
+        let has_own = |name: &str| {
+            rack.cluster.wait(LIMIT, &format!("{name} with its own"), |_| {
+                let own = format!("has {name}");
+                Ok(rack
+                    .nodes
+                    .iter()
+                    .any(|node| node.log(name).is_ok_and(|log| log.contains(&own))))
+            })
+        };
+        for round in 0..2 {
+            for name in ["set-0", "set-1"] {
+                has_own(name).with_context(|| format!("round {round}"))?;
+            }
+            rack.none_restarted()?;
+            if round == 0 {
+                rack.cluster.kubectl(&["delete", "pods", "-l", "app=set"])?;
+            }
+        }
+        let claims = rack.cluster.get(&["get", "pvc"])?;
+        let mut names: Vec<&str> = claims["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|claim| claim["metadata"]["name"].as_str())
+            .collect();
+        names.sort_unstable();
+        ensure!(names == ["data-set-0", "data-set-1"], "{names:?}");
+        Ok(())
+    })
+}
+
+/// With the appliance gone, fifty pods are deleted: each unpublish ends, no thread hangs, and the plugin is still there.
+pub(super) fn pods_go_without_the_appliance(lab: &Lab) -> Result<()> {
+    on_two_nodes(lab, MEMORY_FOR_MANY_MIB, |rack| {
+        let claims: Vec<String> = (0..5).map(|n| format!("data-{n}")).collect();
+        for claim in &claims {
+            rack.claim(claim, "ReadWriteMany")?;
+        }
+        let tiny = json!({ "hostNetwork": true });
+        let pods: Vec<Value> = (0..MANY)
+            .map(|n| {
+                let script = format!("echo here > /data/{n} && echo runs; {STAY}");
+                pod(
+                    &format!("many-{n}"),
+                    [A, B][n % 2],
+                    &claims[n % claims.len()],
+                    &script,
+                    &tiny,
+                )
+            })
+            .collect();
+        rack.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": pods }))?;
+        let took = rack.cluster.wait(4 * LIMIT, "fifty pods that run", |_| {
+            let run = |node: &Node| {
+                node.machine
+                    .sh("cat /var/log/pods/default_many-*/main/0.log 2>/dev/null | grep -c runs; true")
+            };
+            let counts: Vec<String> = rack.nodes.iter().map(run).collect::<Result<_>>()?;
+            Ok(counts
+                .iter()
+                .filter_map(|count| count.trim().parse::<usize>().ok())
+                .sum::<usize>()
+                == MANY)
+        })?;
+        println!("     {MANY} pods ran after {:.0} s", took.as_secs_f32());
+        rack.none_restarted()?;
+
+        rack.lab.appliance.vm().power_cut()?;
+        rack.cluster.kubectl(&["delete", "pods", "--all", "--wait=false"])?;
+        let took = rack.cluster.wait(LIMIT, "end of fifty pods", |cluster| {
+            Ok(cluster.get(&["get", "pods"])?["items"]
+                .as_array()
+                .is_some_and(Vec::is_empty))
+        })?;
+        println!(
+            "     {MANY} pods were gone {:.0} s after the appliance",
+            took.as_secs_f32()
+        );
+        let mut unpublished = 0;
+        for node in rack.nodes {
+            unpublished += node.calls_that_were_quick("NodeUnpublishVolume")?;
+            node.machine.wait(
+                Duration::from_secs(20),
+                "end of all threads that wait for a disk or a server",
+                "ps -eLo stat,comm,wchan:32 | grep ^D; [ $? = 1 ]",
+            )?;
+        }
+        ensure!(
+            unpublished >= MANY,
+            "{unpublished} calls of NodeUnpublishVolume were counted"
+        );
+
+        // It comes back, and what is left of the claims goes.
+        rack.lab.appliance.vm().start()?;
+        rack.lab.wait_for_api()
+    })
+}
+
+impl Rack<'_> {
+    fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.name == name)
+            .with_context(|| format!("there is no {name}"))
+    }
+
+    fn apply(&self, object: &Value) -> Result<()> {
+        self.cluster.apply(&object.to_string())
+    }
+
+    fn claim(&self, name: &str, mode: &str) -> Result<()> {
+        self.apply(&json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name }, "spec": claim_spec(mode),
+        }))?;
+        claims::bound(self.cluster, name)
+    }
+
+    fn pod(&self, name: &str, node: &str, claim: &str, script: &str, more: &Value) -> Result<()> {
+        self.apply(&pod(name, node, claim, script, more))
+    }
+
+    /// The name of the pod of our Deployment that runs on this node.
+    fn pod_on(&self, node: &str) -> Result<String> {
+        let running = |cluster: &Cluster| -> Result<Option<String>> {
+            let pods = cluster.get(&["get", "pods", "-l", "app=keeper"])?;
+            let mut pods = pods["items"].as_array().into_iter().flatten();
+            let pod = pods.find(|pod| pod["spec"]["nodeName"] == node && pod["status"]["phase"] == "Running");
+            Ok(pod.and_then(|pod| pod["metadata"]["name"].as_str()).map(str::to_owned))
+        };
+        self.cluster.wait(LIMIT, &format!("pod on {node}"), |cluster| {
+            Ok(running(cluster)?.is_some())
+        })?;
+        running(self.cluster)?.context("a pod that ran a moment ago")
+    }
+
+    fn wait_for_log(&self, node: &str, pod: &str, text: &str) -> Result<()> {
+        let node = self.node(node)?;
+        self.cluster
+            .wait(LIMIT, &format!("{text:?} from {pod}"), |_| {
+                Ok(node.log(pod)?.contains(text))
+            })
+            .map(drop)
+    }
+
+    /// The number of the last line that the pod `writer` wrote.
+    fn lines(&self) -> Result<usize> {
+        let log = self.node(A)?.log("writer")?;
+        ensure!(!log.contains("failed"), "a write was seen to fail: {log}");
+        Ok(log.lines().count())
+    }
+
+    /// Fails unless the one volume is published to these nodes and no others.
+    fn is_published_to(&self, nodes: &[&str]) -> Result<()> {
+        let volume = claims::only(self.lab)?;
+        let published: Vec<PublishedNode> = self.lab.cli.json(&["nodes", "list", volume.name.as_str()])?;
+        let mut names: Vec<&str> = published.iter().map(|node| node.name.as_str()).collect();
+        names.sort_unstable();
+        ensure!(names == nodes, "published to {published:?}, where {nodes:?} was due");
+        Ok(())
+    }
+
+    /// Fails if a container was started a second time, the plugin's among them.
+    fn none_restarted(&self) -> Result<()> {
+        let pods = self.cluster.get(&["get", "pods", "-A"])?;
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            for container in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
+                ensure!(
+                    container["restartCount"] == 0,
+                    "{} was restarted: {container}",
+                    pod["metadata"]["name"]
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn claim_spec(mode: &str) -> Value {
+    json!({
+        "storageClassName": CLASS, "accessModes": [mode], "resources": { "requests": { "storage": "300Mi" } },
+    })
+}
+
+/// A pod on this node that runs a script with the claim at /data, once; with more of a pod's words.
+fn pod(name: &str, node: &str, claim: &str, script: &str, more: &Value) -> Value {
+    let mut spec = spec(claim, script);
+    spec["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
+    spec["restartPolicy"] = json!("Never");
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" }, "spec": spec })
+}
+
+fn spec(claim: &str, script: &str) -> Value {
+    let mut spec = without_volumes(script);
+    spec["volumes"] = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": claim } }]);
+    spec
+}
+
+fn without_volumes(script: &str) -> Value {
+    json!({
+        "terminationGracePeriodSeconds": 5, "automountServiceAccountToken": false,
+        "containers": [{
+            "name": "main", "image": "cistern.test/workload:1", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
+            "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
+        }],
+    })
+}
