@@ -195,19 +195,31 @@ pub(super) fn a_pod_outlives_restarts(lab: &Lab) -> Result<()> {
     })
 }
 
-/// A pod that is not root writes by its group.
+/// A pod that is not root writes by its group, and by nothing else: the volume's root directory is for its owner alone.
 pub(super) fn a_pod_that_is_not_root(lab: &Lab) -> Result<()> {
     on_two_nodes(lab, MEMORY_MIB, |rack| {
-        rack.claim("data", "ReadWriteOnce")?;
-        let security = json!({ "securityContext": {
-            "runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000, "runAsNonRoot": true, "supplementalGroups": [4000],
-        } });
+        rack.apply(&json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": "closed" },
+            "provisioner": "csi.cistern.storage",
+            "parameters": { "endpoint": "rack-1", "pool": "tank", "rootMode": "0700" },
+        }))?;
+        rack.claim_of("closed", "data", "ReadWriteOnce")?;
+        let groups = |fs_group: bool| {
+            let mut context = json!({ "runAsUser": 1000, "runAsGroup": 3000, "runAsNonRoot": true });
+            if fs_group {
+                context["fsGroup"] = json!(2000);
+            }
+            json!({ "securityContext": context })
+        };
+        let refused = "touch /data/file 2>/dev/null || echo refused";
+        rack.pod("without", A, "data", refused, &groups(false))?;
+        rack.wait_for_log(A, "without", "refused")?;
         let script = format!(
             "mkdir /data/folder && echo mine > /data/folder/file && \
              echo \"$(stat -c %g:%a /data) $(stat -c %u:%g /data/folder/file) $(cat /data/folder/file)\"; {STAY}"
         );
-        rack.pod("nobody", A, "data", &script, &security)?;
-        rack.wait_for_log(A, "nobody", "2000:2775 1000:2000 mine")
+        rack.pod("with", A, "data", &script, &groups(true))?;
+        rack.wait_for_log(A, "with", "2000:2770 1000:2000 mine")
     })
 }
 
@@ -221,7 +233,7 @@ pub(super) fn a_stateful_set(lab: &Lab) -> Result<()> {
                 "serviceName": "set", "replicas": 2,
                 "selector": { "matchLabels": { "app": "set" } },
                 "template": { "metadata": { "labels": { "app": "set" } }, "spec": without_volumes(&script) },
-                "volumeClaimTemplates": [{ "metadata": { "name": "data" }, "spec": claim_spec("ReadWriteOnce") }],
+                "volumeClaimTemplates": [{ "metadata": { "name": "data" }, "spec": claim_spec(CLASS, "ReadWriteOnce") }],
             },
         }))?;
         let has_own = |name: &str| {
@@ -335,8 +347,13 @@ impl Rack<'_> {
     }
 
     fn claim(&self, name: &str, mode: &str) -> Result<()> {
+        self.claim_of(CLASS, name, mode)
+    }
+
+    fn claim_of(&self, class: &str, name: &str, mode: &str) -> Result<()> {
         self.apply(&json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name }, "spec": claim_spec(mode),
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name },
+            "spec": claim_spec(class, mode),
         }))?;
         claims::bound(self.cluster, name)
     }
@@ -361,11 +378,11 @@ impl Rack<'_> {
 
     fn wait_for_log(&self, node: &str, pod: &str, text: &str) -> Result<()> {
         let node = self.node(node)?;
-        self.cluster
-            .wait(LIMIT, &format!("{text:?} from {pod}"), |_| {
-                Ok(node.log(pod)?.contains(text))
-            })
-            .map(drop)
+        let waited = self.cluster.wait(LIMIT, &format!("{text:?} from {pod}"), |_| {
+            Ok(node.log(pod)?.contains(text))
+        });
+        let printed = || format!("{pod} printed {:?}", node.log(pod).unwrap_or_default());
+        waited.map(drop).with_context(printed)
     }
 
     /// The number of the last line that the pod `writer` wrote.
@@ -401,9 +418,9 @@ impl Rack<'_> {
     }
 }
 
-fn claim_spec(mode: &str) -> Value {
+fn claim_spec(class: &str, mode: &str) -> Value {
     json!({
-        "storageClassName": CLASS, "accessModes": [mode], "resources": { "requests": { "storage": "300Mi" } },
+        "storageClassName": class, "accessModes": [mode], "resources": { "requests": { "storage": "300Mi" } },
     })
 }
 
