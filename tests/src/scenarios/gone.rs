@@ -1,6 +1,5 @@
 //! What a node makes of an appliance that is gone: its plugin answers, pods can be deleted, nothing hangs on.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +13,8 @@ const FOLDER: &str = "/tmp/kubelet";
 const LIMIT: f64 = 30.0;
 /// What `Probe` may take under software emulation, while 50 processes are started: a kubelet waits for 10 s.
 const PROBE: f64 = 10.0;
+/// How long a client may take to go on: it finds the server again, and waits out its grace period.
+const GRACE: Duration = Duration::from_secs(180);
 /// How long the kernel may take to end what it was told to end.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -49,24 +50,13 @@ pub(super) fn the_appliance_of_fifty_volumes_is_gone(lab: &Lab) -> Result<()> {
 }
 
 fn fifty_pods_are_deleted(lab: &Lab, volumes: usize, unwritten: Unwritten) -> Result<()> {
-    let option = match unwritten {
-        Unwritten::Waits => "",
-        Unwritten::Lost => "--give-up-after 0",
-    };
-    let plugin = binary("cistern-csi")?;
-    let calls = binary("csi-calls")?;
-    let programs: Vec<&Path> = vec![&plugin, &calls];
-    lab.peer.put_programs(&programs)?;
     let volumes: Vec<Volume> = (0..volumes)
         .map(|n| lab.create_volume(&format!("v{n}"), "300MiB"))
         .collect::<Result<_>>()?;
     let path = |n: usize| &volumes[n % volumes.len()].export.path;
     let pods: Vec<String> = (0..50).map(|n| format!("p{n}={}", path(n))).collect();
     let pods = pods.join(" ");
-    lab.peer.sh(&format!(
-        "mkdir -p {FOLDER}; cd {FOLDER}; nohup /tmp/cistern-csi --endpoint {FOLDER}/csi.sock --node node-1 {option} >plugin.log 2>&1 & \
-         for _ in $(seq 100); do [ -S {FOLDER}/csi.sock ] && exit 0; sleep 0.1; done; cat {FOLDER}/plugin.log >&2; exit 1"
-    ))?;
+    start_plugin(lab, unwritten)?;
     let published = ask(lab, &format!("publish {APPLIANCE_ADDRESS} {pods}"))?;
     all_well(&published, "publish", 50)?;
 
@@ -150,6 +140,65 @@ fn fifty_pods_are_deleted(lab: &Lab, volumes: usize, unwritten: Unwritten) -> Re
     let gone = ask(lab, &format!("unpublish {pods}"))?;
     all_well(&gone, "unpublish", 50)?;
     all_well(&gone, "unstage", volumes.len())
+}
+
+/// A volume is taken from its node while its appliance is away; another of that appliance's, which is used there too, goes on when it
+/// is back: what was given up is the one alone.
+pub(super) fn one_is_given_up_beside_another(lab: &Lab) -> Result<()> {
+    let (one, other) = (
+        lab.create_volume("one", "300MiB")?,
+        lab.create_volume("other", "300MiB")?,
+    );
+    start_plugin(lab, Unwritten::Lost)?;
+    let (one, other) = (format!("a={}", one.export.path), format!("b={}", other.export.path));
+    all_well(
+        &ask(lab, &format!("publish {APPLIANCE_ADDRESS} {one} {other}"))?,
+        "publish",
+        2,
+    )?;
+    lab.peer.sh(&format!(
+        "cat > /tmp/writer <<'END'\n\
+         n=0; while [ ! -e /tmp/stop ]; do \
+           n=$((n+1)); {{ echo $n >> {FOLDER}/pods/b/log && sync {FOLDER}/pods/b/log; }} || echo $n >> /tmp/failed; echo $n > /tmp/count; sleep 1; \
+         done\nEND\n\
+         echo kept > {FOLDER}/pods/a/kept; sync; nohup bash /tmp/writer >/tmp/writer.log 2>&1 &"
+    ))?;
+    let lines = |more: u32| {
+        format!("[ -s /tmp/count ] && [ $(cat /tmp/count) -ge $(($(cat /tmp/mark 2>/dev/null || echo 0) + {more})) ]")
+    };
+    lab.peer.wait(SETTLED, "lines of the writer", &lines(3))?;
+    lab.appliance.power_cut()?;
+    let gone = ask(lab, &format!("unpublish {one}"))?;
+    all_well(&gone, "unpublish", 1)?;
+    all_well(&gone, "unstage", 1)?;
+    lab.appliance.power_on()?;
+    lab.wait_for_api()?;
+    lab.peer.sh("cp /tmp/count /tmp/mark")?;
+    lab.peer
+        .wait(GRACE, "lines of the writer after the power cut", &lines(5))?;
+    all_well(&ask(lab, &format!("publish {APPLIANCE_ADDRESS} {one}"))?, "publish", 1)?;
+    let read = lab.peer.sh(&format!(
+        "touch /tmp/stop; while pgrep -f [/]tmp/writer > /tmp/left; do sleep 1; done; cat {FOLDER}/pods/a/kept /tmp/failed 2>/dev/null; \
+         diff {FOLDER}/pods/b/log <(seq 1 $(cat /tmp/count)) && echo whole"
+    ))?;
+    ensure!(read == "kept\nwhole\n", "{read}");
+    let gone = ask(lab, &format!("unpublish {one} {other}"))?;
+    all_well(&gone, "unstage", 2)
+}
+
+/// Runs the plugin in the client, for a node.
+fn start_plugin(lab: &Lab, unwritten: Unwritten) -> Result<()> {
+    let option = match unwritten {
+        Unwritten::Waits => "",
+        Unwritten::Lost => "--give-up-after 0",
+    };
+    let (plugin, calls) = (binary("cistern-csi")?, binary("csi-calls")?);
+    lab.peer.put_programs(&[&plugin, &calls])?;
+    lab.peer.sh(&format!(
+        "mkdir -p {FOLDER}; cd {FOLDER}; nohup /tmp/cistern-csi --endpoint {FOLDER}/csi.sock --node node-1 {option} >plugin.log 2>&1 & \
+         for _ in $(seq 100); do [ -S {FOLDER}/csi.sock ] && exit 0; sleep 0.1; done; cat {FOLDER}/plugin.log >&2; exit 1"
+    ))
+    .map(drop)
 }
 
 /// Asks the plugin for something, and looks that it said all the while that it is there.

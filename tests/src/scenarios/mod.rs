@@ -272,6 +272,11 @@ const LONG: &[Scenario] = &[
         many::roomy,
         gone::the_appliance_of_fifty_volumes_is_gone,
     ),
+    from(
+        "one-is-given-up-beside-another",
+        Stage::Pooled,
+        gone::one_is_given_up_beside_another,
+    ),
 ];
 
 /// What a cluster makes of an appliance.
