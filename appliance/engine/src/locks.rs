@@ -1,7 +1,7 @@
 //! Who works on what. Invariant: one operation at a time on a name; one LVM command at a time in a pool; nobody changes
 //! LVM while the state is read as a whole. No lock but a name's own is held while a filesystem is made or unmounted.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,55 +12,98 @@ use crate::EngineError;
 /// How long a request waits for another one on the same name.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 
-/// Names that are being worked on.
+/// Names that are being worked on, and who waits for each, in their order.
 #[derive(Default)]
 pub(crate) struct Names {
-    held: Mutex<HashSet<String>>,
+    queues: Mutex<Queues>,
     freed: Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    number: u64,
+    /// Who is first has the name.
+    of: HashMap<String, VecDeque<u64>>,
+}
+
+impl Queues {
+    fn join(&mut self, name: &str) -> u64 {
+        self.number += 1;
+        self.of.entry(name.to_owned()).or_default().push_back(self.number);
+        self.number
+    }
+
+    fn is_first(&self, name: &str, number: u64) -> bool {
+        self.of.get(name).and_then(VecDeque::front) == Some(&number)
+    }
+
+    fn leave(&mut self, name: &str, number: u64) {
+        if let Some(queue) = self.of.get_mut(name) {
+            queue.retain(|waiting| *waiting != number);
+            if queue.is_empty() {
+                self.of.remove(name);
+            }
+        }
+    }
 }
 
 /// A name that is held until this is dropped.
 pub(crate) struct Held<'a> {
     names: &'a Names,
     name: String,
+    number: u64,
 }
 
 impl Names {
-    fn locked(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the name, with a limit.
+    /// Waits for the name, with a limit; who came first has it first.
     pub(crate) fn hold(&self, name: String) -> Result<Held<'_>, EngineError> {
         let deadline = Instant::now() + PATIENCE;
-        let mut held = self.locked();
-        while held.contains(&name) {
+        let mut queues = self.locked();
+        let number = queues.join(&name);
+        while !queues.is_first(&name, number) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(EngineError::Conflict(format!(
+                queues.leave(&name, number);
+                // Not a conflict: what the other request comes to may be just what this one wants.
+                return Err(EngineError::Unavailable(format!(
                     "{name} is still being worked on by another request; ask again later"
                 )));
             }
-            held = self
+            queues = self
                 .freed
-                .wait_timeout(held, left)
+                .wait_timeout(queues, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        held.insert(name.clone());
-        Ok(Held { names: self, name })
+        Ok(Held {
+            names: self,
+            name,
+            number,
+        })
     }
 
     /// The name, unless somebody has it.
     pub(crate) fn try_hold(&self, name: String) -> Option<Held<'_>> {
-        let fresh = self.locked().insert(name.clone());
-        fresh.then_some(Held { names: self, name })
+        let mut queues = self.locked();
+        if queues.of.contains_key(&name) {
+            return None;
+        }
+        let number = queues.join(&name);
+        Some(Held {
+            names: self,
+            name,
+            number,
+        })
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.names.locked().remove(&self.name);
+        self.names.locked().leave(&self.name, self.number);
         self.names.freed.notify_all();
     }
 }
@@ -248,6 +291,31 @@ mod tests {
         assert!(first.is_some() && names.try_hold("a".into()).is_none() && names.try_hold("b".into()).is_some());
         drop(first);
         assert!(names.try_hold("a".into()).is_some());
+    }
+
+    #[test]
+    fn who_waits_for_a_name_has_it_in_the_order_of_coming_and_is_told_to_ask_again_when_it_takes_too_long() {
+        let (names, order) = (Names::default(), Mutex::new(Vec::new()));
+        let first = names.hold("a".into()).unwrap();
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let (names, order) = (&names, &order);
+                scope.spawn(move || {
+                    let _held = names.hold("a".into()).unwrap();
+                    order.lock().unwrap().push(n);
+                });
+                while names.locked().of["a"].len() < n + 2 {
+                    std::thread::yield_now();
+                }
+            }
+            drop(first);
+        });
+        assert_eq!(*order.lock().unwrap(), (0..8).collect::<Vec<_>>());
+        let held = names.hold("a".into()).unwrap();
+        let late = names.hold("a".into()).err().unwrap();
+        assert_eq!(late.kind(), cistern_model::ErrorKind::Unavailable);
+        drop(held);
+        assert!(names.locked().of.is_empty() && names.try_hold("a".into()).is_some());
     }
 
     #[test]
