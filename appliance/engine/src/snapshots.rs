@@ -22,7 +22,7 @@ use crate::locks::Held;
 use crate::pools::{no_pool, power_lost, refuse_incomplete, refuse_missing, refuse_unready};
 use crate::tags::{self, SnapshotTags, Stage};
 use crate::view::{DATA, PoolView, SnapshotView, VolumeView};
-use crate::volumes::{Created, LIMIT, bare};
+use crate::volumes::{Created, LIMIT, bare, not_the_callers};
 
 /// Which snapshots to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -330,11 +330,11 @@ impl Engine {
         id: SnapshotId,
     ) -> Result<(PoolView, SnapshotView), EngineError> {
         let view = self.view();
-        let (pool, snapshot) = view
-            .snapshot(id)
-            .filter(|(pool, snapshot)| by.may_use_pool(&pool.tags.name) && by.may_touch(&snapshot.tags.owner))
-            .ok_or_else(|| self.absent(no_snapshot(id)))?;
-        Ok((bare(pool), snapshot.clone()))
+        let (pool, snapshot) = view.snapshot(id).ok_or_else(|| self.absent(no_snapshot(id)))?;
+        match by.may_use_pool(&pool.tags.name) && by.may_touch(&snapshot.tags.owner) {
+            true => Ok((bare(pool), snapshot.clone())),
+            false => Err(not_the_callers(by, "snapshot", &id.to_string())),
+        }
     }
 
     pub(crate) fn snapshot_named(

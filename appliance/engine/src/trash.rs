@@ -16,7 +16,7 @@ use crate::error::Doing as _;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, Stage, VolumeTags, trash_tag};
 use crate::view::{PoolView, VolumeView};
-use crate::volumes::{LIMIT, bare, no_volume, visible, volume_lock};
+use crate::volumes::{LIMIT, bare, no_volume, not_the_callers, visible, volume_lock};
 
 impl Engine {
     /// The trash that the caller may see, the oldest first.
@@ -332,9 +332,11 @@ impl Engine {
 
     fn visible_trash(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
         let view = self.view();
-        let found = view.trashed(id).filter(|(pool, volume)| visible(by, pool, volume));
-        let (pool, volume) = found.ok_or_else(|| self.absent(no_volume(id)))?;
-        Ok((bare(pool), volume.clone()))
+        let (pool, volume) = view.trashed(id).ok_or_else(|| self.absent(no_volume(id)))?;
+        match visible(by, pool, volume) {
+            true => Ok((bare(pool), volume.clone())),
+            false => Err(not_the_callers(by, "volume", &id.to_string())),
+        }
     }
 }
 

@@ -336,9 +336,11 @@ impl Engine {
     /// A volume that the caller may see, and its pool.
     pub(crate) fn visible_volume(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
         let view = self.view();
-        let found = view.volume(id).filter(|(pool, volume)| visible(by, pool, volume));
-        let (pool, volume) = found.ok_or_else(|| self.absent(no_volume(id)))?;
-        Ok((bare(pool), volume.clone()))
+        let (pool, volume) = view.volume(id).ok_or_else(|| self.absent(no_volume(id)))?;
+        match visible(by, pool, volume) {
+            true => Ok((bare(pool), volume.clone())),
+            false => Err(not_the_callers(by, "volume", &id.to_string())),
+        }
     }
 
     pub(crate) fn volume_model(&self, id: VolumeId) -> Result<Volume, EngineError> {
@@ -392,6 +394,15 @@ pub(crate) fn no_volume(id: VolumeId) -> EngineError {
         what: "volume",
         name: id.to_string(),
     }
+}
+
+/// What is told of something that is there and that the caller may not see: that it is gone would have a cluster forget it.
+pub(crate) fn not_the_callers(by: &Principal, what: &str, id: &str) -> EngineError {
+    EngineError::Forbidden(format!(
+        "{what} {id} is not token {}'s: a provisioner sees what it made itself, in the pools that it is bound to. Ask with the token \
+         that made it, or have an admin give its volume to this one (`cistern volumes chown`)",
+        by.owner
+    ))
 }
 
 /// The size that a request comes to.

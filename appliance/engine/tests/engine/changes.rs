@@ -99,7 +99,7 @@ fn what_a_volume_cannot_become_is_refused_and_changes_nothing() {
     let stranger = provisioner("stranger", &["tank"]);
     refused(
         rig.engine.change_volume(&stranger, volume.id, &to_name("mine")),
-        ErrorKind::NotFound,
+        ErrorKind::Forbidden,
     );
     assert_eq!(rig.snapshot(), before);
     rig.engine.delete_volume(&by(), other.id).unwrap();
@@ -178,7 +178,7 @@ fn only_an_admin_gives_a_volume_to_another_owner() {
     };
     refused(rig.engine.change_volume(&one, volume.id, &change), ErrorKind::Forbidden);
     rig.engine.change_volume(&by(), volume.id, &change).unwrap();
-    refused(rig.engine.volume(&one, volume.id), ErrorKind::NotFound);
+    refused(rig.engine.volume(&one, volume.id), ErrorKind::Forbidden);
     assert_eq!(rig.engine.volume(&two, volume.id).unwrap().owner, two.owner);
 }
 

@@ -122,7 +122,7 @@ fn what_cannot_be_a_source_is_refused_and_changes_nothing() {
     refused(rig.engine.create_volume(&by(), &none), ErrorKind::NotFound);
     let stranger = provisioner("stranger", &["tank"]);
     let theirs = of(VolumeSource::Snapshot(snapshot.id), "c", Bytes::gib(1));
-    refused(rig.engine.create_volume(&stranger, &theirs), ErrorKind::NotFound);
+    refused(rig.engine.create_volume(&stranger, &theirs), ErrorKind::Forbidden);
     // The same name, but of nothing, or of something else.
     let same = of(VolumeSource::Volume(volume.id), "v", Bytes::gib(1));
     refused(rig.engine.create_volume(&by(), &same), ErrorKind::NameTaken);

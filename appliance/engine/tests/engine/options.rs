@@ -142,7 +142,7 @@ fn what_cannot_be_served_is_refused_and_changes_nothing() {
     refused(
         rig.engine
             .set_options(&stranger, volume.id, &change(r#"{"squash":"all"}"#)),
-        ErrorKind::NotFound,
+        ErrorKind::Forbidden,
     );
     let mut request = volume_request("w", Bytes::gib(1));
     request.clients = vec![client("10.0.0.7"), client("10.0.0.7:ro")];

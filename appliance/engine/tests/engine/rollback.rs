@@ -69,7 +69,7 @@ fn only_a_snapshot_of_its_own_will_do() {
     let stranger = provisioner("stranger", &["tank"]);
     refused(
         rig.engine.roll_back(&stranger, one.id, &to(snapshot.id, false)),
-        ErrorKind::NotFound,
+        ErrorKind::Forbidden,
     );
     assert_eq!(rig.snapshot(), before);
 }

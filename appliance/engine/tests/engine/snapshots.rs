@@ -87,11 +87,11 @@ fn a_list_goes_on_where_it_ended_and_shows_only_what_is_the_caller_s() {
         rig.engine.snapshots(&stranger, &all, false, 10, None).unwrap().items,
         []
     );
-    refused(rig.engine.snapshot(&stranger, seen[0], false), ErrorKind::NotFound);
-    refused(rig.engine.delete_snapshot(&stranger, seen[0]), ErrorKind::NotFound);
+    refused(rig.engine.snapshot(&stranger, seen[0], false), ErrorKind::Forbidden);
+    refused(rig.engine.delete_snapshot(&stranger, seen[0]), ErrorKind::Forbidden);
     refused(
         rig.engine.create_snapshot(&stranger, volume.id, &request("x")),
-        ErrorKind::NotFound,
+        ErrorKind::Forbidden,
     );
 }
 

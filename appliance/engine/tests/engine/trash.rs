@@ -95,9 +95,9 @@ fn one_for_which_there_is_no_promise_left_does_not_come_back() {
     let stranger = provisioner("stranger", &["tank"]);
     refused(
         rig.engine.undelete(&stranger, volume.id, &as_it_was()),
-        ErrorKind::NotFound,
+        ErrorKind::Forbidden,
     );
-    refused(rig.engine.purge(&stranger, volume.id), ErrorKind::NotFound);
+    refused(rig.engine.purge(&stranger, volume.id), ErrorKind::Forbidden);
     refused(rig.engine.purge(&by(), rig.volumes()[0].id), ErrorKind::NotFound);
     assert_eq!(rig.engine.trash(&stranger), []);
     assert_eq!(rig.snapshot(), before);

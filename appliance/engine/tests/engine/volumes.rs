@@ -420,11 +420,11 @@ fn two_owners_share_a_pool_and_see_only_their_own() {
         .object;
     assert_eq!(volume.owner.as_str(), "one");
     for other in [&two, &stranger] {
-        refused(rig.engine.volume(other, volume.id), ErrorKind::NotFound);
-        refused(rig.engine.delete_volume(other, volume.id), ErrorKind::NotFound);
+        refused(rig.engine.volume(other, volume.id), ErrorKind::Forbidden);
+        refused(rig.engine.delete_volume(other, volume.id), ErrorKind::Forbidden);
         refused(
             rig.engine.add_client(other, volume.id, client("10.0.0.9")),
-            ErrorKind::NotFound,
+            ErrorKind::Forbidden,
         );
         let seen = rig.engine.volumes(other, &VolumeFilter::default(), 100, None).unwrap();
         assert_eq!(seen.items, []);

@@ -17,7 +17,7 @@ fn options(json: &str) -> VolumeOptionsChange {
 }
 
 pub(super) fn volumes() -> Vec<Call> {
-    use ErrorKind::{Invalid, NameTaken, NoSpace, NotFound};
+    use ErrorKind::{Forbidden, Invalid, NameTaken, NoSpace, NotFound};
     let create = |what, kind, request: VolumeRequest| {
         call(what, kind, move |f: &Full| f.rig.engine.create_volume(&by(), &request))
     };
@@ -106,7 +106,7 @@ pub(super) fn volumes() -> Vec<Call> {
                 .engine
                 .create_volume(&by(), &of(VolumeSource::Volume(f.far.id), "x", Bytes::gib(1)))
         }),
-        call("a clone of a stranger's", NotFound, |f| {
+        call("a clone of a stranger's", Forbidden, |f| {
             f.rig
                 .engine
                 .create_volume(&stranger(), &of(VolumeSource::Volume(f.v.id), "x", Bytes::gib(1)))
@@ -124,16 +124,16 @@ pub(super) fn volumes() -> Vec<Call> {
         call("no such volume", NotFound, |f| {
             f.rig.engine.delete_volume(&by(), nobody())
         }),
-        call("a stranger deletes", NotFound, |f| {
+        call("a stranger deletes", Forbidden, |f| {
             f.rig.engine.delete_volume(&stranger(), f.v.id)
         }),
-        call("an outsider deletes", NotFound, |f| {
+        call("an outsider deletes", Forbidden, |f| {
             f.rig.engine.delete_volume(&outsider(), f.v.id)
         }),
-        call("a stranger lets in", NotFound, |f| {
+        call("a stranger lets in", Forbidden, |f| {
             f.rig.engine.add_client(&stranger(), f.v.id, client("10.0.0.5"))
         }),
-        call("a stranger keeps out", NotFound, |f| {
+        call("a stranger keeps out", Forbidden, |f| {
             f.rig.engine.remove_client(&stranger(), f.v.id, client("10.0.0.1"))
         }),
         call("letting into nothing", NotFound, |f| {
@@ -167,7 +167,7 @@ pub(super) fn volumes() -> Vec<Call> {
             };
             f.rig.engine.change_volume(&by(), f.v.id, &both)
         }),
-        call("a stranger changes", NotFound, |f| {
+        call("a stranger changes", Forbidden, |f| {
             f.rig.engine.change_volume(&stranger(), f.v.id, &to_name("x"))
         }),
         call("TLS", Invalid, |f| {
@@ -175,7 +175,7 @@ pub(super) fn volumes() -> Vec<Call> {
                 .engine
                 .set_options(&by(), f.v.id, &options(r#"{"transport_security":"tls"}"#))
         }),
-        call("options of a stranger's", NotFound, |f| {
+        call("options of a stranger's", Forbidden, |f| {
             f.rig
                 .engine
                 .set_options(&stranger(), f.v.id, &options(r#"{"read_only":true}"#))
@@ -192,10 +192,10 @@ pub(super) fn volumes() -> Vec<Call> {
             };
             f.rig.engine.undelete(&by(), f.trashed.id, &request)
         }),
-        call("a stranger's trash", NotFound, |f| {
+        call("a stranger's trash", Forbidden, |f| {
             f.rig.engine.undelete(&stranger(), f.trashed.id, &as_it_was())
         }),
-        call("purging a stranger's", NotFound, |f| {
+        call("purging a stranger's", Forbidden, |f| {
             f.rig.engine.purge(&stranger(), f.trashed.id)
         }),
         call("purging what is served", NotFound, |f| {
@@ -205,12 +205,12 @@ pub(super) fn volumes() -> Vec<Call> {
 }
 
 pub(super) fn snapshots() -> Vec<Call> {
-    use ErrorKind::{Invalid, NameTaken, NotFound};
+    use ErrorKind::{Forbidden, Invalid, NameTaken, NotFound};
     vec![
         call("of nothing", NotFound, |f| {
             f.rig.engine.create_snapshot(&by(), nobody(), &named("x"))
         }),
-        call("of a stranger's", NotFound, |f| {
+        call("of a stranger's", Forbidden, |f| {
             f.rig.engine.create_snapshot(&stranger(), f.v.id, &named("x"))
         }),
         call("of what is deleted", NotFound, |f| {
@@ -241,13 +241,13 @@ pub(super) fn snapshots() -> Vec<Call> {
         call("deleting nothing", NotFound, |f| {
             f.rig.engine.delete_snapshot(&by(), nothing())
         }),
-        call("deleting a stranger's", NotFound, |f| {
+        call("deleting a stranger's", Forbidden, |f| {
             f.rig.engine.delete_snapshot(&stranger(), f.of_v.id)
         }),
         call("serving nothing", NotFound, |f| {
             f.rig.engine.serve_snapshot(&by(), nothing(), &[])
         }),
-        call("serving a stranger's", NotFound, |f| {
+        call("serving a stranger's", Forbidden, |f| {
             f.rig.engine.serve_snapshot(&stranger(), f.of_v.id, &[])
         }),
         call("serving too many", Invalid, |f| {
@@ -262,7 +262,7 @@ pub(super) fn snapshots() -> Vec<Call> {
         call("nothing back", NotFound, |f| {
             f.rig.engine.roll_back(&by(), nobody(), &to(f.of_v.id, true))
         }),
-        call("a stranger's back", NotFound, |f| {
+        call("a stranger's back", Forbidden, |f| {
             f.rig.engine.roll_back(&stranger(), f.v.id, &to(f.of_v.id, true))
         }),
         call("what is deleted back", NotFound, |f| {
