@@ -144,7 +144,10 @@ impl Engine {
                 pool.tags.name
             )));
         }
-        self.parting_with(&pool, || self.release(&pool))?;
+        self.parting_with(&pool, || {
+            self.note_pool_gone(pool.id)?;
+            self.release(&pool)
+        })?;
         self.0.lvm.forget(pool.id);
         self.devices()?;
         let message = format!("pool {} was released; another appliance can import it", pool.tags.name);

@@ -24,6 +24,7 @@ use crate::left_out::LeftOut;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::logs::Owned;
 use crate::pending::Pending;
+use crate::pools_away::PoolsHad;
 use crate::react::Surroundings;
 use crate::schedules::Chores;
 use crate::shun::Shunned;
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) alerts: Alerts,
     pub(crate) failures: Failures,
     pub(crate) left_out: LeftOut,
+    pub(crate) pools_had: PoolsHad,
     pub(crate) shunned: Shunned,
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
@@ -126,6 +128,7 @@ impl Engine {
             devices: Mutex::default(),
             failures: Failures::default(),
             left_out: LeftOut::default(),
+            pools_had: PoolsHad::default(),
             shunned: Shunned::default(),
             jobs: Jobs::default(),
             names: Names::default(),
@@ -353,16 +356,20 @@ impl Engine {
         if stale { self.publish() } else { Ok(()) }
     }
 
-    /// What is told of something that was not found. Before a start has come to its end it may be there all the same: whoever is told
-    /// that it is gone forgets it, as a cluster does with a volume that it wanted deleted.
+    /// What is told of something that was not found. Before a start has come to its end, and while a pool is away, it may be there
+    /// all the same: whoever is told that it is gone forgets it, as a cluster does with a volume that it wanted deleted.
     pub(crate) fn absent(&self, not_found: EngineError) -> EngineError {
         match self.is_started() {
-            true => not_found,
-            false => EngineError::Unavailable(
-                "the appliance has not come to the end of its start, and may not know all that it has; ask again"
-                    .to_owned(),
-            ),
+            true => self.not_here(not_found),
+            false => Engine::not_started(),
         }
+    }
+
+    pub(crate) fn not_started() -> EngineError {
+        EngineError::Unavailable(
+            "the appliance has not come to the end of its start, and may not know all that it has; ask again"
+                .to_owned(),
+        )
     }
 
     pub(crate) fn is_started(&self) -> bool {

@@ -19,6 +19,7 @@ impl Engine {
         let Some(pool) = gone.filter(|pool| pool.nodes.is_empty() && self.pending_on(pool.id).is_none()) else {
             return Ok(());
         };
+        self.note_pool_gone(pool.id)?;
         self.change_view(|view| drop(view.pools.remove(&pool.id)));
         self.0.lvm.forget(pool.id);
         self.reconcile()
@@ -69,6 +70,10 @@ impl Engine {
             )));
         }
         let device = self.device(id)?;
+        let last = pool.nodes.iter().all(|node| node == device.lvm_node());
+        if last {
+            self.note_pool_gone(pool.id)?;
+        }
         match pool.active {
             true => self.parting_with(&pool, || self.wipe_now(&device))?,
             false => self.wipe_now(&device)?,
@@ -78,7 +83,7 @@ impl Engine {
         let object = Some(id.to_string());
         self.record(EventKind::DiskWiped, Severity::Warning, object, Some(by), message);
         // A pool of which no disk is here is waited for, unless it was given up.
-        if pool.nodes.iter().all(|node| node == device.lvm_node()) {
+        if last {
             self.change_view(|view| drop(view.pools.remove(&pool.id)));
             self.0.lvm.forget(pool.id);
         }

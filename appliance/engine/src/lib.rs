@@ -112,6 +112,7 @@ mod plan;
 mod pool_settings;
 mod pool_steps;
 mod pools;
+mod pools_away;
 mod react;
 mod reconcile;
 mod renewing;

@@ -185,6 +185,8 @@ impl Engine {
             Ok((pool.clone(), state))
         });
         let (pool, state) = self.after_lvm(marked)?;
+        // It holds nothing. Afterwards nobody would say that it is gone, if the power went in between.
+        self.note_pool_gone(id)?;
         let doing = |what: &str| format!("{what} pool {}", pool.tags.name);
         let nothing = |_: &mut View| {};
         progress.step(1, TOTAL, "deactivating it");

@@ -98,7 +98,10 @@ impl Engine {
     pub fn delete_pool(&self, by: &Principal, name_or_id: &str) -> Result<Job, EngineError> {
         let _operation = self.0.operations.begin(Duration::from_secs(300));
         let _disks = self.0.names.hold(DISKS.to_owned())?;
-        let pool = self.visible_pool(by, name_or_id)?;
+        let pool = match self.visible_pool(by, name_or_id) {
+            Ok(pool) => pool,
+            Err(error) => return self.give_up_away(by, name_or_id)?.ok_or(error),
+        };
         if let Some(pending) = self.pending_on(pool.id) {
             return match pending.kind {
                 JobKind::DeletePool => self.job_now(pending.job),
@@ -185,7 +188,10 @@ impl Engine {
     pub(crate) fn visible_pool(&self, by: &Principal, name_or_id: &str) -> Result<PoolView, EngineError> {
         let view = self.view();
         let pool = view.pool(name_or_id).filter(|pool| by.may_use_pool(&pool.tags.name));
-        pool.cloned().ok_or_else(|| self.absent(no_pool(name_or_id)))
+        pool.cloned().ok_or_else(|| match self.is_started() {
+            true => self.no_pool_here(name_or_id, no_pool(name_or_id)),
+            false => Engine::not_started(),
+        })
     }
 
     pub(crate) fn pool_model(&self, pool: &PoolView) -> Pool {
@@ -291,6 +297,7 @@ impl Engine {
                 engine.begin_encrypted(id, request.layers, &disks, begin)?;
             }
             engine.finish_pool(id, progress)?;
+            engine.note_pools()?;
             let message = format!("pool {name} was made");
             engine.record(
                 EventKind::PoolCreated,
@@ -327,7 +334,11 @@ impl Engine {
     }
 
     /// Runs a job on a thread of its own.
-    fn run_job(&self, id: JobId, work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static) {
+    pub(crate) fn run_job(
+        &self,
+        id: JobId,
+        work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static,
+    ) {
         self.run_long_job(id, Duration::from_secs(3600), work);
     }
 

@@ -85,6 +85,7 @@ impl Engine {
         for pool in pools {
             self.settle_pool(pool)?;
         }
+        self.note_pools()?;
         self.finish_rollbacks()?;
         // In this order: what is ready before the mounts are listed is mounted by then, if anybody has mounted it.
         let ready = self.volumes_in(|stage| stage == Stage::Ready);

@@ -140,7 +140,7 @@ pub(crate) enum Pools {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Delete an empty pool
+    /// Delete an empty pool, or no longer wait for one none of whose disks is here
     Delete {
         /// Its name or id
         pool: String,

@@ -413,3 +413,35 @@ fn the_plan_shows_the_commands_that_are_then_run() {
         ]
     );
 }
+
+#[test]
+fn what_may_lie_in_a_pool_that_is_away_is_not_told_to_be_gone() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let gone = rig.make_volume("gone", Bytes::gib(1));
+    rig.engine.delete_volume(&by(), gone.id).unwrap();
+    refused(rig.engine.volume(&by(), gone.id), ErrorKind::NotFound);
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    for disk in &pool.disks {
+        rig.machine.detach(disk);
+    }
+    rig.restart();
+    for asked in [
+        rig.engine.volume(&by(), volume.id).map(drop),
+        rig.engine.delete_volume(&by(), volume.id).map(drop),
+        rig.engine.pool(&by(), "tank").map(drop),
+    ] {
+        let told = asked.unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::Unavailable);
+        assert!(
+            told.to_string().contains("tank") && told.to_string().contains("pools delete"),
+            "{told}"
+        );
+    }
+    refused(rig.engine.pool(&by(), "another"), ErrorKind::NotFound);
+    // Until somebody says that it does not come back.
+    let job = rig.engine.delete_pool(&by(), &pool.id.to_string()).unwrap();
+    rig.wait(&job);
+    refused(rig.engine.volume(&by(), volume.id), ErrorKind::NotFound);
+    refused(rig.engine.delete_pool(&by(), "tank"), ErrorKind::NotFound);
+}

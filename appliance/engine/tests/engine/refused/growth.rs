@@ -127,7 +127,8 @@ fn a_key_that_does_not_open_a_locked_pool_is_refused_and_changes_nothing() {
     refused(give(&id, &key.key[1..]), ErrorKind::Invalid);
     let other = cistern_model::PoolId::from_uuid(Uuid::from_u128(1)).to_string();
     refused(give(&other, &key.key), ErrorKind::NotFound);
-    refused(rig.engine.pool_key(&by(), "tank"), ErrorKind::NotFound);
+    let told = refused(rig.engine.pool_key(&by(), "tank"), ErrorKind::Unavailable);
+    assert!(told.contains("--key"), "{told}");
     assert_eq!(whole(&rig), before);
     assert_eq!(rig.machine.record(&record), None);
     give(&id, &key.key).unwrap();

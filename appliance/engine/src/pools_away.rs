@@ -1,0 +1,165 @@
+//! Which pools this appliance has, kept beside them: of one of which no disk is here any more nobody else knows.
+//!
+//! Invariant: what may lie in a pool that is away is not told to be gone: who is told so forgets it, as a cluster does with a volume
+//! that it wanted deleted. A pool is away until its disks are back, or somebody says that it is gone for good.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use cistern_host::{HostError, HostErrorKind};
+use cistern_model::{EventKind, Job, JobKind, Layout, PoolId, PoolName, Principal, Severity};
+use serde::{Deserialize, Serialize};
+
+use crate::EngineError;
+use crate::engine::{Engine, locked};
+use crate::error::Doing as _;
+use crate::tags::Stage;
+
+const RECORD: &str = "pools.json";
+
+/// What is known of a pool that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Had {
+    name: PoolName,
+    layout: Layout,
+}
+
+type Record = BTreeMap<PoolId, Had>;
+
+/// The record, once it was read.
+#[derive(Debug, Default)]
+pub(crate) struct PoolsHad(Mutex<Option<Record>>);
+
+impl Engine {
+    /// Notes the pools that are here. Fails only if the machine is gone: a state partition that cannot be written keeps nothing from
+    /// being served.
+    pub(crate) fn note_pools(&self) -> Result<(), EngineError> {
+        let here: Record = {
+            let view = self.view();
+            let ready = view.pools.values().filter(|pool| pool.tags.state == Stage::Ready);
+            let had = |name: &PoolName, layout: Layout| Had {
+                name: name.clone(),
+                layout,
+            };
+            ready
+                .map(|pool| (pool.id, had(&pool.tags.name, pool.tags.layout)))
+                .collect()
+        };
+        self.change_had(|all| all.extend(here))
+    }
+
+    /// Notes that a pool is no longer this appliance's. Fails as [`Engine::note_pools`].
+    pub(crate) fn note_pool_gone(&self, id: PoolId) -> Result<(), EngineError> {
+        self.change_had(|all| drop(all.remove(&id)))
+    }
+
+    fn change_had(&self, change: impl FnOnce(&mut Record)) -> Result<(), EngineError> {
+        let kept = self.had().and_then(|mut all| {
+            let before = all.clone();
+            change(&mut all);
+            if all != before {
+                // Ids and names are plain text: their JSON cannot fail.
+                let text = serde_json::to_string(&all).unwrap_or_default();
+                self.0.host.records.replace(RECORD, &text)?;
+                *locked(&self.0.pools_had.0) = Some(all);
+            }
+            Ok(())
+        });
+        self.note_keeping(&kept);
+        match kept {
+            Err(error) if error.kind() == HostErrorKind::PowerLost => {
+                Err(error).doing(|| "note which pools there are".to_owned())
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn had(&self) -> Result<Record, HostError> {
+        let mut known = locked(&self.0.pools_had.0);
+        if let Some(known) = known.as_ref() {
+            return Ok(known.clone());
+        }
+        let text = self.0.host.records.read(RECORD)?;
+        let read: Record = text
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        *known = Some(read.clone());
+        Ok(read)
+    }
+
+    /// The pools of which nothing is here.
+    fn away(&self) -> Result<Record, HostError> {
+        let mut all = self.had()?;
+        let view = self.view();
+        all.retain(|id, _| !view.pools.contains_key(id));
+        Ok(all)
+    }
+
+    /// What is told of something that was not found, and that may lie in a pool that is away.
+    pub(crate) fn not_here(&self, not_found: EngineError) -> EngineError {
+        match self.away() {
+            Ok(away) if away.is_empty() => not_found,
+            Ok(away) => {
+                let pools: Vec<String> = away.iter().map(|(id, had)| format!("{} ({id})", had.name)).collect();
+                EngineError::Unavailable(format!(
+                    "{not_found} here, and it may lie in a pool that is not here, or not open: {}. Bring its disks or its key \
+                     back; if they are gone for good say so: `cistern pools delete` with its id",
+                    pools.join(", ")
+                ))
+            }
+            Err(error) => EngineError::Unavailable(format!(
+                "{not_found} here, and whether there is a pool that is not here cannot be read: {error}"
+            )),
+        }
+    }
+
+    /// What is told of a pool that was not found: of one that is away, that it is.
+    pub(crate) fn no_pool_here(&self, name_or_id: &str, not_found: EngineError) -> EngineError {
+        match self.away_named(name_or_id) {
+            None => not_found,
+            Some((id, _)) if self.is_locked(id) => self.not_found_or_locked(&id.to_string()),
+            Some((id, had)) => EngineError::Unavailable(format!(
+                "none of the disks of pool {} ({id}) is here; bring them back, or if they are gone for good say so: `cistern pools \
+                 delete {id}`",
+                had.name
+            )),
+        }
+    }
+
+    /// Whether its disks are here, and its key is not.
+    fn is_locked(&self, id: PoolId) -> bool {
+        let id = id.to_string();
+        self.locked_pools().iter().any(|pool| pool.object == id)
+    }
+
+    fn away_named(&self, name_or_id: &str) -> Option<(PoolId, Had)> {
+        let mut away = self.away().unwrap_or_default().into_iter();
+        away.find(|(id, had)| id.to_string() == name_or_id || had.name.as_str() == name_or_id)
+    }
+
+    /// Gives up a pool of which nothing is here: it is no longer waited for. None if there is no such pool.
+    pub(crate) fn give_up_away(&self, by: &Principal, name_or_id: &str) -> Result<Option<Job>, EngineError> {
+        let Some((id, had)) = self
+            .away_named(name_or_id)
+            .filter(|(_, had)| by.may_use_pool(&had.name))
+        else {
+            return Ok(None);
+        };
+        if self.is_locked(id) {
+            return Err(self.not_found_or_locked(&id.to_string()));
+        }
+        let job = self.begin_job(by, JobKind::DeletePool, &had.name, had.layout, Vec::new(), id);
+        let (engine, by) = (self.clone(), by.clone());
+        self.run_job(job.id, move |_| {
+            engine.note_pool_gone(id)?;
+            let message = format!(
+                "pool {} ({id}), none of whose disks was here, was given up: it is no longer waited for",
+                had.name
+            );
+            let object = Some(id.to_string());
+            engine.record(EventKind::PoolDeleted, Severity::Warning, object, Some(&by), message);
+            Ok(())
+        });
+        Ok(Some(job))
+    }
+}
