@@ -1,78 +1,119 @@
-//! Which appliance is meant. Invariant: an appliance that the registry does not name is never taken for one that has nothing:
-//! what is asked of it waits until it is named again.
+//! Which appliance is meant. Invariant: an appliance that the registry does not name, or that cannot be used, is never taken for one
+//! that has nothing: what is asked of it waits until that is mended.
 
 use std::collections::BTreeMap;
 
 use cistern_client::ClientError;
 use tonic::{Code, Status};
 
-use crate::handle::{ApplianceId, Handle};
+use crate::handle::{ApplianceId, Handle, shown};
 use crate::refusal::{Asked, invalid, status};
-use crate::registry::{Appliance, Registry};
+use crate::registry::{Appliance, Registry, Unusable};
+use crate::secrets::Secrets;
 
 /// The label of nodes by which appliances are near or far.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// All that can be used now.
+/// What the plugin's Secret says, what can be used of it and what cannot.
+fn read(registry: &Registry) -> Result<(Vec<Appliance>, Vec<Unusable>), Status> {
+    let read = registry
+        .read()
+        .map_err(|error| Status::unavailable(format!("the Secret with the appliances cannot be read: {error}")))?;
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for one in read {
+        match one {
+            Ok(appliance) => good.push(appliance),
+            Err(unusable) => bad.push(unusable),
+        }
+    }
+    if good.is_empty() && bad.is_empty() {
+        return Err(Status::unavailable(
+            "no appliance is named in the plugin's Secret; add one: cistern kube manifests --help",
+        ));
+    }
+    Ok((good, bad))
+}
+
+fn unusable(bad: &[Unusable]) -> Status {
+    let why: Vec<String> = bad.iter().map(ToString::to_string).collect();
+    Status::unavailable(format!(
+        "what the plugin's Secret says of an appliance cannot be used, and without it not all is known: {}; mend it, or take it away",
+        why.join("; ")
+    ))
+}
+
+/// All that there are.
+///
+/// # Errors
+/// `UNAVAILABLE` if there is none, or one that cannot be used, with what is wrong with it: what lies there would be missing.
+pub fn all(registry: &Registry) -> Result<Vec<Appliance>, Status> {
+    match read(registry)? {
+        (good, bad) if bad.is_empty() => Ok(good),
+        (_, bad) => Err(unusable(&bad)),
+    }
+}
+
+/// Those that can be used now, also if there are others.
 ///
 /// # Errors
 /// `UNAVAILABLE` if there is none, with what is wrong with those that there are.
-pub fn all(registry: &Registry) -> Result<Vec<Appliance>, Status> {
-    let read = registry
-        .read()
-        .map_err(|error| Status::unavailable(format!("the Secret with the appliances cannot be read: {error}")))?;
-    let (good, bad): (Vec<_>, Vec<_>) = read.into_iter().partition(Result::is_ok);
-    let good: Vec<Appliance> = good.into_iter().flatten().collect();
-    if good.is_empty() {
-        let why: Vec<String> = bad.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
-        return Err(Status::unavailable(match why.as_slice() {
-            [] => "no appliance is named in the plugin's Secret; add one: cistern kube manifests --help".to_owned(),
-            why => format!("no appliance in the plugin's Secret can be used: {}", why.join("; ")),
-        }));
+pub fn usable(registry: &Registry) -> Result<Vec<Appliance>, Status> {
+    match read(registry)? {
+        (good, bad) if good.is_empty() => Err(unusable(&bad)),
+        (good, _) => Ok(good),
     }
-    Ok(good)
 }
 
-/// The one of this id.
+/// The one of this id, as this call's secrets say.
 ///
 /// # Errors
 /// `UNAVAILABLE` if the registry does not name it (now), with what is wrong with its entry.
-pub fn of_id(registry: &Registry, id: &ApplianceId) -> Result<Appliance, Status> {
-    let read = registry
-        .read()
-        .map_err(|error| Status::unavailable(format!("the Secret with the appliances cannot be read: {error}")))?;
-    let file = format!("{id}.toml");
-    let bad = read.iter().filter_map(|one| one.as_ref().err());
-    let bad = bad.filter(|bad| bad.file.file_name().is_some_and(|name| name == file.as_str()));
-    let why = bad.map(|bad| format!(": {bad}")).next().unwrap_or_default();
-    let found = read.iter().flatten().find(|appliance| appliance.id == *id).cloned();
-    found.ok_or_else(|| {
-        Status::unavailable(format!(
-            "appliance {id} is not named in the plugin's Secret, or cannot be used{why}; put {file} there"
-        ))
-    })
+pub fn of_id(registry: &Registry, id: &ApplianceId, secrets: &Secrets) -> Result<Appliance, Status> {
+    let (good, bad) = read(registry)?;
+    if let Some(found) = good.iter().find(|appliance| appliance.id == *id) {
+        return Ok(found.by(secrets));
+    }
+    let named = format!("{id}.toml");
+    let why = bad
+        .iter()
+        .find(|bad| bad.file.file_name().is_some_and(|name| name == named.as_str()));
+    Err(Status::unavailable(match why {
+        Some(bad) => format!("what the plugin's Secret says of appliance {id} cannot be used: {bad}; mend it"),
+        None => format!(
+            "the plugin's Secret names no appliance {id}, on which this lies; there are {}. If it has another name there now, name \
+             it {id} again: it is a part of the id of all that lies on it",
+            names(&good)
+        ),
+    }))
+}
+
+fn names(all: &[Appliance]) -> String {
+    let names: Vec<&str> = all.iter().map(|appliance| appliance.id.as_str()).collect();
+    names.join(", ")
 }
 
 /// Those that a class means: the one that it names, or all.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` if it names one that there is not.
-pub fn of_class(registry: &Registry, endpoint: Option<&str>) -> Result<Vec<Appliance>, Status> {
-    let all = all(registry)?;
-    let Some(endpoint) = endpoint else { return Ok(all) };
+/// `INVALID_ARGUMENT` if it names one that there is not; `UNAVAILABLE` if one that it means, or may mean, cannot be used.
+pub fn of_class(registry: &Registry, endpoint: Option<&str>, secrets: &Secrets) -> Result<Vec<Appliance>, Status> {
+    let Some(endpoint) = endpoint else {
+        return Ok(all(registry)?.iter().map(|appliance| appliance.by(secrets)).collect());
+    };
     let plain = |url: &str| url.trim_end_matches('/').to_ascii_lowercase();
     let meant = |appliance: &&Appliance| {
         appliance.id.as_str() == endpoint || plain(appliance.client.endpoint()) == plain(endpoint)
     };
-    match all.iter().find(meant) {
-        Some(appliance) => Ok(vec![appliance.clone()]),
-        None => {
-            let known: Vec<String> = all.iter().map(|a| a.id.to_string()).collect();
-            Err(invalid(format!(
-                "parameter endpoint: there is no appliance {endpoint:?} in the plugin's Secret; there are {}",
-                known.join(", ")
-            )))
-        }
+    let (good, bad) = read(registry)?;
+    match good.iter().find(meant) {
+        Some(appliance) => Ok(vec![appliance.by(secrets)]),
+        // It may be one of these.
+        None if !bad.is_empty() => Err(unusable(&bad)),
+        None => Err(invalid(format!(
+            "parameter endpoint: there is no appliance {} in the plugin's Secret; there are {}",
+            shown(endpoint),
+            names(&good)
+        ))),
     }
 }
 
@@ -87,13 +128,17 @@ pub fn is_in(appliance: &Appliance, segments: &BTreeMap<String, String>) -> bool
 /// A handle that is to be there.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` if there is none, `NOT_FOUND` if it is none of this driver's.
+/// `INVALID_ARGUMENT` if there is none, `NOT_FOUND` if it has not the form of this driver's: then it never was a thing of its own.
 pub fn handle<T: std::str::FromStr>(what: &str, text: &str) -> Result<Handle<T>, Status> {
     if text.is_empty() {
         return Err(invalid(format!("{what} is missing")));
     }
-    text.parse()
-        .map_err(|_| Status::not_found(format!("there is no {what} {text:?}: it is none of this driver's")))
+    text.parse().map_err(|_| {
+        Status::not_found(format!(
+            "there is no {what} {}: it is none of this driver's",
+            shown(text)
+        ))
+    })
 }
 
 /// What an appliance answered, or its refusal.
@@ -106,5 +151,79 @@ pub fn gone(answer: Result<(), Status>) -> Result<(), Status> {
     match answer {
         Err(status) if status.code() == Code::NotFound => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use cistern_client::Timeouts;
+
+    use super::*;
+
+    const PRINT: &str = "0f8fad5bd9cb469fa16570867728950e0f8fad5bd9cb469fa16570867728950e";
+
+    fn registry(files: &[(&str, &str)]) -> (tempfile::TempDir, Registry) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, url) in files {
+            let text = format!("url = \"{url}\"\ntoken = \"secret\"\nfingerprint = \"{PRINT}\"\n");
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let registry = Registry::new(folder.path().to_owned(), Timeouts::default());
+        (folder, registry)
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_used_is_named_to_who_may_mean_it_and_keeps_no_other_from_being_used() {
+        let files = [
+            ("a.toml", "https://a:1"),
+            ("b.toml", "ftp://b"),
+            ("c.toml", "https://c:1"),
+        ];
+        let (_folder, registry) = registry(&files);
+        let none = Secrets::default();
+        let class = |endpoint| of_class(&registry, endpoint, &none);
+        assert_eq!(class(Some("a")).unwrap().len(), 1);
+        assert_eq!(class(Some("https://C:1/")).unwrap()[0].id.as_str(), "c");
+        assert_eq!(usable(&registry).unwrap().len(), 2);
+        assert!(of_id(&registry, &"c".parse().unwrap(), &none).is_ok());
+        let id = |id: &str| of_id(&registry, &id.parse().unwrap(), &none).unwrap_err();
+        for refused in [
+            class(None).unwrap_err(),
+            class(Some("b")).unwrap_err(),
+            all(&registry).unwrap_err(),
+            id("b"),
+        ] {
+            assert_eq!(refused.code(), Code::Unavailable);
+            assert!(
+                refused.message().contains("b.toml") && refused.message().contains("https"),
+                "{refused}"
+            );
+        }
+        let elsewhere = id("rack-9");
+        assert_eq!(elsewhere.code(), Code::Unavailable);
+        assert!(
+            elsewhere.message().contains("rack-9") && elsewhere.message().contains("a, c"),
+            "{elsewhere}"
+        );
+    }
+
+    #[test]
+    fn a_class_that_names_an_appliance_that_there_is_not_is_told_which_there_are() {
+        let (_folder, registry) = registry(&[("a.toml", "https://a:1"), ("c.toml", "https://c:1")]);
+        let told = of_class(&registry, Some("b"), &Secrets::default()).unwrap_err();
+        assert_eq!(told.code(), Code::InvalidArgument);
+        assert!(
+            told.message().contains("endpoint") && told.message().contains("a, c"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn without_any_appliance_everything_waits() {
+        let (_folder, registry) = registry(&[]);
+        assert_eq!(all(&registry).unwrap_err().code(), Code::Unavailable);
+        assert_eq!(usable(&registry).unwrap_err().code(), Code::Unavailable);
     }
 }

@@ -1,32 +1,27 @@
 //! The controller: what is asked of appliances for a cluster. Invariant: each call can be repeated, and what is answered was
 //! done; nothing is kept here between two calls but the wish not to do one thing twice at once.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cistern_client::VolumeQuery;
-use cistern_model::{Bytes, MINIMUM_VOLUME, NodeName, Pool, PoolState, VolumeChange, VolumeRequest, VolumeSource};
-use tonic::{Code, Request, Response, Status};
+use cistern_model::{NodeName, VolumeName};
+use tonic::{Request, Response, Status};
 
 use crate::access::Access;
-use crate::appliances::{self, answered};
+use crate::appliances;
 use crate::csi;
 use crate::csi::controller_service_capability::rpc::Type as Capability;
-use crate::csi::volume_content_source::Type as Source;
-use crate::handle::{SnapshotHandle, VolumeHandle};
-use crate::inflight::InFlight;
-use crate::lists;
-use crate::models::{condition, signed};
-use crate::nodes::{Addresses, moved};
+use crate::handle::{VolumeHandle, shown};
+use crate::inflight::{InFlight, in_time};
+use crate::nodes::Addresses;
 use crate::parameters::{Class, Mutable};
-use crate::placement::size;
-use crate::refusal::{Asked, invalid};
+use crate::refusal::invalid;
 use crate::registry::Registry;
+use crate::secrets::Secrets;
 use crate::snapshots;
 
-/// What a volume is where a claim says nothing.
-const USUAL_SIZE: Bytes = Bytes::gib(1);
+/// After how long a sidecar, which waits for 60 s, is told that something goes on: so it stands in a claim's events.
+pub(crate) const ANSWER: Duration = Duration::from_secs(50);
 /// Under which key a node is told from which server it mounts.
 pub const SERVER: &str = "csi.cistern.storage/server";
 /// Under which key it is told what.
@@ -82,123 +77,33 @@ impl csi::controller_server::Controller for Controller {
         if request.name.is_empty() {
             return Err(invalid("the volume's name is missing"));
         }
+        let _: VolumeName = request.name.parse().map_err(invalid)?;
         Access::read_all(&request.volume_capabilities)?;
-        let mut class = Class::read(&request.parameters.into_iter().collect()).map_err(invalid)?;
-        let mutable = Mutable::read(&request.mutable_parameters.into_iter().collect()).map_err(invalid)?;
-        let _working = self.in_flight.begin(&format!("volume {}", request.name))?;
-        let source = request
-            .volume_content_source
-            .and_then(|source| source.r#type)
-            .map(|source| match source {
-                Source::Snapshot(from) => {
-                    let handle: SnapshotHandle = appliances::handle("snapshot", &from.snapshot_id)?;
-                    Ok((handle.appliance, VolumeSource::Snapshot(handle.object)))
-                }
-                Source::Volume(from) => {
-                    let handle: VolumeHandle = appliances::handle("volume", &from.volume_id)?;
-                    Ok::<_, Status>((handle.appliance, VolumeSource::Volume(handle.object)))
-                }
-            });
-        let source = source.transpose()?;
-        let mut candidates = self.candidates(&class, request.accessibility_requirements.as_ref())?;
-        let mut usual = USUAL_SIZE;
-        if let Some((from, source)) = &source {
-            candidates.retain(|appliance| appliance.id == *from);
-            let [appliance] = candidates.as_slice() else {
-                return Err(invalid(format!(
-                    "what it is to be made of lies on appliance {from}, which is not this class's; use a class of that appliance"
-                )));
-            };
-            let (size, pool) = match source {
-                VolumeSource::Snapshot(id) => {
-                    let there = answered(Asked::Make, appliance, appliance.client.snapshot(*id, false).await)?;
-                    (there.size, there.pool_name)
-                }
-                VolumeSource::Volume(id) => {
-                    let there = answered(Asked::Make, appliance, appliance.client.volume(*id).await)?;
-                    (there.size, there.pool_name)
-                }
-            };
-            if let Some(named) = class.pool.as_ref().filter(|named| **named != pool) {
-                return Err(invalid(format!(
-                    "parameter pool: what it is to be made of lies in pool {pool}, and {named} is named; a copy lies where its source does"
-                )));
-            }
-            class.pool = Some(pool);
-            usual = size;
-        }
-        let (size, limit) = size(request.capacity_range.as_ref(), usual)?;
-        if let Some(before) = self.made_before(&candidates, &class, &request.name).await? {
-            candidates = vec![before];
-        }
-        let options = class.options.clone().and_then(mutable.options.clone());
-        let (mut full, mut lacking) = (None, None);
-        for appliance in &candidates {
-            let pool = match self.pool(appliance, &class).await {
-                // Another may have that pool.
-                Err(status) if candidates.len() > 1 && status.code() == Code::InvalidArgument => {
-                    lacking = Some(status);
-                    continue;
-                }
-                found => found?,
-            };
-            let wanted = VolumeRequest {
-                name: request.name.parse().map_err(invalid)?,
-                pool: pool.name.clone(),
-                size,
-                limit,
-                clients: Vec::new(),
-                options: options.clone(),
-                source: source.as_ref().map(|(_, source)| *source),
-                labels: class.labels.clone(),
-            };
-            match answered(Asked::Make, appliance, appliance.client.create_volume(&wanted).await) {
-                Ok(made) => {
-                    let mut volume = made.object;
-                    if let Some(schedule) = mutable
-                        .schedule
-                        .or(class.schedule)
-                        .filter(|wanted| *wanted != volume.schedule)
-                    {
-                        let change = VolumeChange {
-                            schedule: Some(schedule),
-                            ..VolumeChange::default()
-                        };
-                        volume = answered(
-                            Asked::Make,
-                            appliance,
-                            appliance.client.change_volume(volume.id, &change).await,
-                        )?;
-                    }
-                    return Ok(Response::new(csi::CreateVolumeResponse {
-                        volume: Some(self.model(appliance, &volume)),
-                    }));
-                }
-                // Another may have room.
-                Err(status) if status.code() == Code::ResourceExhausted => full = Some(status),
-                Err(status) => return Err(status),
-            }
-        }
-        let none = || Status::resource_exhausted("no appliance has room");
-        Err(full.or(lacking).unwrap_or_else(none))
+        let class = Class::read(&request.parameters.clone().into_iter().collect()).map_err(invalid)?;
+        let mutable = Mutable::read(&request.mutable_parameters.clone().into_iter().collect()).map_err(invalid)?;
+        let secrets = Secrets::read(&request.secrets)?;
+        let (this, on) = (self.clone(), format!("volume {}", request.name));
+        let work = async move { this.make(request, class, mutable, secrets).await };
+        self.in_flight.to_its_end(&on, ANSWER, work).await
     }
 
     async fn delete_volume(
         &self,
         request: Request<csi::DeleteVolumeRequest>,
     ) -> Result<Response<csi::DeleteVolumeResponse>, Status> {
-        let id = request.into_inner().volume_id;
+        let request = request.into_inner();
+        let id = request.volume_id;
         if id.is_empty() {
             return Err(invalid("the volume's id is missing"));
         }
         // What was never ours is gone: an error would be asked again for ever.
-        if let Ok(handle) = id.parse::<VolumeHandle>() {
-            let _working = self.in_flight.begin(&format!("volume {id}"))?;
-            let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-            let deleted = appliance.client.delete_volume(handle.object).await;
-            appliances::gone(answered(Asked::Other, &appliance, deleted))?;
-        }
-        Ok(Response::new(csi::DeleteVolumeResponse {}))
+        let Ok(handle) = id.parse::<VolumeHandle>() else {
+            return Ok(Response::new(csi::DeleteVolumeResponse {}));
+        };
+        let secrets = Secrets::read(&request.secrets)?;
+        let this = self.clone();
+        let work = async move { this.unmake(&handle, &secrets).await };
+        self.in_flight.to_its_end(&format!("volume {id}"), ANSWER, work).await
     }
 
     async fn controller_publish_volume(
@@ -214,22 +119,11 @@ impl csi::controller_server::Controller for Controller {
         let node: NodeName = request
             .node_id
             .parse()
-            .map_err(|_| Status::not_found(format!("there is no node {:?}", request.node_id)))?;
-        let _working = self
-            .in_flight
-            .begin(&format!("volume {} on node {node}", request.volume_id))?;
-        let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-        let addresses: Vec<IpAddr> = self.nodes.of(&node).await?;
-        let wanted = access.for_node(addresses, request.readonly);
-        let published = appliance.client.publish_to_node(handle.object, &node, &wanted).await;
-        let volume = answered(Asked::Other, &appliance, published)?;
-        let context = [
-            (SERVER.to_owned(), appliance.nfs.clone()),
-            (PATH.to_owned(), volume.export.path),
-        ];
-        Ok(Response::new(csi::ControllerPublishVolumeResponse {
-            publish_context: context.into_iter().collect(),
-        }))
+            .map_err(|_| Status::not_found(format!("there is no node {}", shown(&request.node_id))))?;
+        let secrets = Secrets::read(&request.secrets)?;
+        let (this, on) = (self.clone(), format!("volume {} on node {node}", request.volume_id));
+        let work = async move { this.publish(&handle, &node, &access, request.readonly, &secrets).await };
+        self.in_flight.to_its_end(&on, ANSWER, work).await
     }
 
     async fn controller_unpublish_volume(
@@ -240,95 +134,28 @@ impl csi::controller_server::Controller for Controller {
         if request.volume_id.is_empty() {
             return Err(invalid("the volume's id is missing"));
         }
-        if let Ok(handle) = request.volume_id.parse::<VolumeHandle>() {
-            let _working = self
-                .in_flight
-                .begin(&format!("volume {} on node {}", request.volume_id, request.node_id))?;
-            let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-            let nodes = match request.node_id.parse::<NodeName>() {
-                Ok(node) => vec![node],
-                // From all, if none is named.
-                Err(_) if request.node_id.is_empty() => {
-                    let there = answered(Asked::Other, &appliance, appliance.client.volume(handle.object).await);
-                    match there {
-                        Ok(volume) => volume.nodes.into_iter().map(|node| node.name).collect(),
-                        Err(status) if status.code() == Code::NotFound => Vec::new(),
-                        Err(status) => return Err(status),
-                    }
-                }
-                Err(_) => Vec::new(),
-            };
-            for node in nodes {
-                let gone = appliance.client.unpublish_from_node(handle.object, &node).await;
-                appliances::gone(answered(Asked::Other, &appliance, gone.map(drop)))?;
-            }
-        }
-        Ok(Response::new(csi::ControllerUnpublishVolumeResponse {}))
+        let Ok(handle) = request.volume_id.parse::<VolumeHandle>() else {
+            return Ok(Response::new(csi::ControllerUnpublishVolumeResponse {}));
+        };
+        let secrets = Secrets::read(&request.secrets)?;
+        let on = format!("volume {} on node {}", request.volume_id, request.node_id);
+        let this = self.clone();
+        let work = async move { this.unpublish(&handle, &request.node_id, &secrets).await };
+        self.in_flight.to_its_end(&on, ANSWER, work).await
     }
 
     async fn validate_volume_capabilities(
         &self,
         request: Request<csi::ValidateVolumeCapabilitiesRequest>,
     ) -> Result<Response<csi::ValidateVolumeCapabilitiesResponse>, Status> {
-        let request = request.into_inner();
-        if request.volume_capabilities.is_empty() {
-            return Err(invalid("volume capabilities are missing"));
-        }
-        let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
-        let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-        answered(Asked::Other, &appliance, appliance.client.volume(handle.object).await)?;
-        let (confirmed, message) = match Access::read_all(&request.volume_capabilities) {
-            Ok(_) => (
-                Some(csi::validate_volume_capabilities_response::Confirmed {
-                    volume_context: request.volume_context,
-                    volume_capabilities: request.volume_capabilities,
-                    parameters: request.parameters,
-                    mutable_parameters: request.mutable_parameters,
-                }),
-                String::new(),
-            ),
-            Err(why) => (None, why.message().to_owned()),
-        };
-        Ok(Response::new(csi::ValidateVolumeCapabilitiesResponse {
-            confirmed,
-            message,
-        }))
+        in_time(ANSWER, self.validate(request.into_inner())).await
     }
 
     async fn list_volumes(
         &self,
         request: Request<csi::ListVolumesRequest>,
     ) -> Result<Response<csi::ListVolumesResponse>, Status> {
-        let request = request.into_inner();
-        let appliances = appliances::all(&self.registry)?;
-        // Without an answer nobody has moved.
-        let nodes = self.nodes.all().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "whether nodes have moved is not known");
-            BTreeMap::new()
-        });
-        let mut page = lists::Page::begin(request.max_entries, &request.starting_token, &appliances)?;
-        while let Some((appliance, limit, from)) = page.next_part() {
-            let got = appliance
-                .client
-                .volumes(&VolumeQuery::default(), limit, from.as_deref())
-                .await;
-            let got = lists::answered(appliance, from.as_deref(), got)?;
-            let entries = got.items.iter().map(|volume| csi::list_volumes_response::Entry {
-                volume: Some(self.model(appliance, volume)),
-                status: Some(csi::list_volumes_response::VolumeStatus {
-                    published_node_ids: volume
-                        .nodes
-                        .iter()
-                        .filter(|node| !moved(&nodes, &node.name, &node.addresses))
-                        .map(|node| node.name.to_string())
-                        .collect(),
-                    volume_condition: Some(condition(volume)),
-                }),
-            });
-            page.add(entries, got.next);
-        }
-        let (entries, next_token) = page.end();
-        Ok(Response::new(csi::ListVolumesResponse { entries, next_token }))
+        in_time(ANSWER, self.list(request.into_inner())).await
     }
 
     async fn controller_get_capabilities(
@@ -351,14 +178,16 @@ impl csi::controller_server::Controller for Controller {
         &self,
         request: Request<csi::CreateSnapshotRequest>,
     ) -> Result<Response<csi::CreateSnapshotResponse>, Status> {
-        snapshots::create(self, request.into_inner()).await.map(Response::new)
+        snapshots::create(self, request.into_inner()).await
     }
 
     async fn delete_snapshot(
         &self,
         request: Request<csi::DeleteSnapshotRequest>,
     ) -> Result<Response<csi::DeleteSnapshotResponse>, Status> {
-        snapshots::delete(self, &request.into_inner().snapshot_id).await?;
+        let request = request.into_inner();
+        let secrets = Secrets::read(&request.secrets)?;
+        snapshots::delete(self, request.snapshot_id, secrets).await?;
         Ok(Response::new(csi::DeleteSnapshotResponse {}))
     }
 
@@ -366,33 +195,29 @@ impl csi::controller_server::Controller for Controller {
         &self,
         request: Request<csi::ListSnapshotsRequest>,
     ) -> Result<Response<csi::ListSnapshotsResponse>, Status> {
-        snapshots::list(self, request.into_inner()).await.map(Response::new)
+        in_time(ANSWER, snapshots::list(self, request.into_inner())).await
     }
 
     async fn get_snapshot(
         &self,
         request: Request<csi::GetSnapshotRequest>,
     ) -> Result<Response<csi::GetSnapshotResponse>, Status> {
-        let snapshot = snapshots::show(self, &request.into_inner().snapshot_id).await?;
-        Ok(Response::new(csi::GetSnapshotResponse {
-            snapshot: Some(snapshot),
-        }))
+        let request = request.into_inner();
+        let secrets = Secrets::read(&request.secrets)?;
+        let asked = async {
+            let snapshot = snapshots::show(self, &request.snapshot_id, &secrets).await?;
+            Ok(csi::GetSnapshotResponse {
+                snapshot: Some(snapshot),
+            })
+        };
+        in_time(ANSWER, asked).await
     }
 
     async fn controller_get_volume(
         &self,
         request: Request<csi::ControllerGetVolumeRequest>,
     ) -> Result<Response<csi::ControllerGetVolumeResponse>, Status> {
-        let handle: VolumeHandle = appliances::handle("volume", &request.into_inner().volume_id)?;
-        let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-        let volume = answered(Asked::Other, &appliance, appliance.client.volume(handle.object).await)?;
-        Ok(Response::new(csi::ControllerGetVolumeResponse {
-            status: Some(csi::controller_get_volume_response::VolumeStatus {
-                published_node_ids: volume.nodes.iter().map(|node| node.name.to_string()).collect(),
-                volume_condition: Some(condition(&volume)),
-            }),
-            volume: Some(self.model(&appliance, &volume)),
-        }))
+        in_time(ANSWER, self.look_up(&request.into_inner().volume_id)).await
     }
 
     async fn controller_expand_volume(
@@ -404,31 +229,10 @@ impl csi::controller_server::Controller for Controller {
             return Err(invalid("the capacity is missing"));
         }
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
-        let (wanted, limit) = size(request.capacity_range.as_ref(), USUAL_SIZE)?;
-        let _working = self.in_flight.begin(&format!("volume {}", request.volume_id))?;
-        let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-        let mut volume = answered(Asked::Grow, &appliance, appliance.client.volume(handle.object).await)?;
-        if let Some(limit) = limit.filter(|limit| volume.size > *limit) {
-            return Err(Status::out_of_range(format!(
-                "volume {} has {:#}, more than the {limit:#} that it may at most have; volumes do not shrink",
-                volume.name, volume.size
-            )));
-        }
-        if volume.size < wanted {
-            let change = VolumeChange {
-                size: Some(wanted),
-                ..VolumeChange::default()
-            };
-            volume = answered(
-                Asked::Grow,
-                &appliance,
-                appliance.client.change_volume(handle.object, &change).await,
-            )?;
-        }
-        Ok(Response::new(csi::ControllerExpandVolumeResponse {
-            capacity_bytes: signed(volume.size),
-            node_expansion_required: false,
-        }))
+        let secrets = Secrets::read(&request.secrets)?;
+        let (this, on) = (self.clone(), format!("volume {}", request.volume_id));
+        let work = async move { this.grow(&handle, request.capacity_range.as_ref(), &secrets).await };
+        self.in_flight.to_its_end(&on, ANSWER, work).await
     }
 
     async fn controller_modify_volume(
@@ -438,63 +242,16 @@ impl csi::controller_server::Controller for Controller {
         let request = request.into_inner();
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let mutable = Mutable::read(&request.mutable_parameters.into_iter().collect()).map_err(invalid)?;
-        let _working = self.in_flight.begin(&format!("volume {}", request.volume_id))?;
-        let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-        let set = appliance.client.set_options(handle.object, &mutable.options).await;
-        answered(Asked::Other, &appliance, set)?;
-        if mutable.schedule.is_some() {
-            let change = VolumeChange {
-                schedule: mutable.schedule,
-                ..VolumeChange::default()
-            };
-            answered(
-                Asked::Other,
-                &appliance,
-                appliance.client.change_volume(handle.object, &change).await,
-            )?;
-        }
-        Ok(Response::new(csi::ControllerModifyVolumeResponse {}))
+        let secrets = Secrets::read(&request.secrets)?;
+        let (this, on) = (self.clone(), format!("volume {}", request.volume_id));
+        let work = async move { this.modify(&handle, mutable, &secrets).await };
+        self.in_flight.to_its_end(&on, ANSWER, work).await
     }
 
     async fn get_capacity(
         &self,
         request: Request<csi::GetCapacityRequest>,
     ) -> Result<Response<csi::GetCapacityResponse>, Status> {
-        let request = request.into_inner();
-        let none = csi::GetCapacityResponse {
-            minimum_volume_size: Some(signed(MINIMUM_VOLUME)),
-            ..csi::GetCapacityResponse::default()
-        };
-        if !request.volume_capabilities.is_empty() && Access::read_all(&request.volume_capabilities).is_err() {
-            return Ok(Response::new(none));
-        }
-        let class = Class::read(&request.parameters.into_iter().collect()).map_err(invalid)?;
-        let segments: Option<BTreeMap<String, String>> = request
-            .accessible_topology
-            .map(|topology| topology.segments.into_iter().collect());
-        let (mut sum, mut largest) = (Bytes::ZERO, Bytes::ZERO);
-        for appliance in appliances::of_class(&self.registry, class.endpoint.as_deref())? {
-            let near = segments
-                .as_ref()
-                .is_none_or(|segments| appliances::is_in(&appliance, segments));
-            if !near {
-                continue;
-            }
-            let pools = answered(Asked::Other, &appliance, appliance.client.pools().await)?;
-            let meant = |pool: &&Pool| class.pool.as_ref().is_none_or(|name| *name == pool.name);
-            for pool in pools.iter().filter(meant).filter(|pool| serves(pool.state)) {
-                sum = sum.saturating_add(pool.available);
-                largest = largest.max(pool.available);
-            }
-        }
-        Ok(Response::new(csi::GetCapacityResponse {
-            available_capacity: signed(sum),
-            maximum_volume_size: Some(signed(largest)),
-            ..none
-        }))
+        in_time(ANSWER, self.capacity(request.into_inner())).await
     }
-}
-
-fn serves(state: PoolState) -> bool {
-    matches!(state, PoolState::Ready | PoolState::Degraded)
 }

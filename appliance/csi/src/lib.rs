@@ -18,9 +18,12 @@ pub mod node;
 pub mod nodes;
 pub mod parameters;
 pub mod placement;
+mod publishing;
 pub mod refusal;
 pub mod registry;
+pub mod secrets;
 pub mod snapshots;
+mod volumes;
 pub mod zone;
 
 /// The Container Storage Interface's messages.

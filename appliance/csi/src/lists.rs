@@ -5,6 +5,7 @@ use cistern_client::ClientError;
 use cistern_model::ErrorKind;
 use tonic::Status;
 
+use crate::handle::shown;
 use crate::refusal::{Asked, invalid, status};
 use crate::registry::Appliance;
 
@@ -82,6 +83,7 @@ pub fn answered<T>(appliance: &Appliance, from: Option<&str>, got: Result<T, Cli
 
 fn lost(token: &str) -> Status {
     Status::aborted(format!(
-        "starting_token {token:?} leads nowhere; list from the beginning"
+        "starting_token {} leads nowhere; list from the beginning",
+        shown(token)
     ))
 }

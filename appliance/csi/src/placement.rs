@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use cistern_client::VolumeQuery;
-use cistern_model::{Bytes, MINIMUM_VOLUME, Pool};
+use cistern_model::{Bytes, MINIMUM_VOLUME, Pool, PoolState};
 use tonic::{Code, Status};
 
+use crate::access::Access;
 use crate::appliances::{self, answered};
 use crate::controller::Controller;
 use crate::csi;
+use crate::models::signed;
 use crate::parameters::Class;
 use crate::refusal::{Asked, invalid};
 use crate::registry::Appliance;
+use crate::secrets::Secrets;
 
 impl Controller {
     /// The appliances that may have it, the preferred ones first.
@@ -19,8 +22,9 @@ impl Controller {
         &self,
         class: &Class,
         wanted: Option<&csi::TopologyRequirement>,
+        secrets: &Secrets,
     ) -> Result<Vec<Appliance>, Status> {
-        let all = appliances::of_class(&self.registry, class.endpoint.as_deref())?;
+        let all = appliances::of_class(&self.registry, class.endpoint.as_deref(), secrets)?;
         let Some(wanted) = wanted.filter(|_| self.zones) else {
             return Ok(all);
         };
@@ -107,6 +111,62 @@ impl Controller {
         }
         Ok(None)
     }
+}
+
+impl Controller {
+    /// How much room there is for volumes of a class. Where several appliances may have them, of those that answer: what is told to be
+    /// less than there is, is tried elsewhere or later.
+    pub(crate) async fn capacity(&self, request: csi::GetCapacityRequest) -> Result<csi::GetCapacityResponse, Status> {
+        let none = csi::GetCapacityResponse {
+            minimum_volume_size: Some(signed(MINIMUM_VOLUME)),
+            ..csi::GetCapacityResponse::default()
+        };
+        if !request.volume_capabilities.is_empty() && Access::read_all(&request.volume_capabilities).is_err() {
+            return Ok(none);
+        }
+        let class = Class::read(&request.parameters.into_iter().collect()).map_err(invalid)?;
+        let segments: Option<BTreeMap<String, String>> = request
+            .accessible_topology
+            .map(|topology| topology.segments.into_iter().collect());
+        let mut all = match class.endpoint.as_deref() {
+            Some(endpoint) => appliances::of_class(&self.registry, Some(endpoint), &Secrets::default())?,
+            None => appliances::usable(&self.registry)?,
+        };
+        all.retain(|appliance| {
+            segments
+                .as_ref()
+                .is_none_or(|segments| appliances::is_in(appliance, segments))
+        });
+        let (mut sum, mut largest, mut answers, mut silent) = (Bytes::ZERO, Bytes::ZERO, all.is_empty(), None);
+        for appliance in &all {
+            let pools = match answered(Asked::Other, appliance, appliance.client.pools().await) {
+                Ok(pools) => pools,
+                Err(status) => {
+                    tracing::warn!(%status, "how much room there is, is told without this appliance");
+                    silent = Some(status);
+                    continue;
+                }
+            };
+            answers = true;
+            let meant = |pool: &&Pool| class.pool.as_ref().is_none_or(|name| *name == pool.name);
+            for pool in pools.iter().filter(meant).filter(|pool| serves(pool.state)) {
+                sum = sum.saturating_add(pool.available);
+                largest = largest.max(pool.available);
+            }
+        }
+        if let Some(status) = silent.filter(|_| !answers) {
+            return Err(status);
+        }
+        Ok(csi::GetCapacityResponse {
+            available_capacity: signed(sum),
+            maximum_volume_size: Some(signed(largest)),
+            ..none
+        })
+    }
+}
+
+fn serves(state: PoolState) -> bool {
+    matches!(state, PoolState::Ready | PoolState::Degraded)
 }
 
 /// How large a volume is to be, and at most may be.

@@ -30,6 +30,14 @@ pub fn invalid(why: impl std::fmt::Display) -> Status {
 
 /// The status of what an appliance refused or failed to do.
 pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Status {
+    // It may have been done: an answer that is not understood is no answer, and it is asked again.
+    if let ClientError::Answer { .. } = error {
+        return Status::unavailable(format!(
+            "appliance {appliance}: {error}; is it an appliance, and are it and this plugin ({}) of versions that go together? Update the \
+             older of the two",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
     let code = match (error.kind(), asked) {
         (ErrorKind::Invalid, _) | (ErrorKind::TooLarge, _) => Code::InvalidArgument,
         (ErrorKind::NotFound, _) => Code::NotFound,

@@ -13,6 +13,7 @@ use cistern_client::{Client, Endpoint, Fingerprint, Timeouts};
 use serde::Deserialize;
 
 use crate::handle::ApplianceId;
+use crate::secrets::{self, Secrets};
 
 /// What a file says of its appliance; its name without `.toml` is the appliance's id.
 #[derive(Clone, Deserialize, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub struct Entry {
     pub zone: Option<String>,
 }
 
+/// How many requests an appliance is asked at once: the provisioner alone has 100 workers, and a gate takes 64 connections from one
+/// address, from which other plugins may come too.
+const AT_ONCE: usize = 24;
+
 /// An appliance that can be asked.
 #[derive(Debug, Clone)]
 pub struct Appliance {
@@ -43,6 +48,17 @@ pub struct Appliance {
     pub nfs: String,
     /// In which zone it is.
     pub zone: Option<String>,
+}
+
+impl Appliance {
+    /// The same, asked with the token of these secrets if they have one.
+    pub fn by(&self, secrets: &Secrets) -> Self {
+        let mut own = self.clone();
+        if let Some(token) = secrets.token() {
+            own.client = own.client.with_token(token.to_owned());
+        }
+        own
+    }
 }
 
 /// A file that says nothing that can be used.
@@ -130,8 +146,32 @@ impl Registry {
             .map_err(|e: cistern_model::Invalid| refuse(e.to_string()))?;
         // The error would show the line, and with it perhaps the token.
         let entry: Entry = toml::from_str(text).map_err(|e| refuse(e.message().to_owned()))?;
-        let fingerprint: Fingerprint = entry.fingerprint.parse().map_err(|e| refuse(format!("{e}")))?;
-        let endpoint = Endpoint::https(&entry.url, fingerprint).map_err(|e| refuse(e.to_string()))?;
+        let places = [
+            ("url", Some(&entry.url)),
+            ("fingerprint", Some(&entry.fingerprint)),
+            ("nfs", entry.nfs.as_ref()),
+            ("zone", entry.zone.as_ref()),
+        ];
+        for (key, value) in places {
+            if value.is_some_and(|value| value.trim().starts_with(secrets::BEGINS)) {
+                return Err(refuse(format!("{key} is a token, which is to stand under `token`")));
+            }
+        }
+        // What stands in a wrong place may be a part of the token, and is not told.
+        let fingerprint: Fingerprint = entry.fingerprint.parse().map_err(|_| {
+            refuse("fingerprint is none: give the 64 hexadecimal digits that the appliance's console shows".to_owned())
+        })?;
+        let endpoint = Endpoint::https(&entry.url, fingerprint).map_err(|error| {
+            refuse(match entry.url.contains("://") {
+                true => format!("url: {error}"),
+                false => "url is no address: give it as the console shows it, as in https://10.0.0.5:8443".to_owned(),
+            })
+        })?;
+        if entry.token.trim().is_empty() || !entry.token.trim().bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(refuse(
+                "token is none: give it as `cistern tokens create` printed it".to_owned(),
+            ));
+        }
         let nfs = match (&entry.nfs, &endpoint) {
             (Some(nfs), _) => nfs.clone(),
             (None, Endpoint::Https { url, .. }) => url.host_str().unwrap_or_default().to_owned(),
@@ -140,7 +180,7 @@ impl Registry {
         let client = Client::with_timeouts(&endpoint, Some(entry.token.trim().to_owned()), self.timeouts);
         Ok(Appliance {
             id,
-            client: client.map_err(|e| refuse(e.to_string()))?,
+            client: client.map_err(|e| refuse(e.to_string()))?.at_most(AT_ONCE),
             nfs: nfs.trim_matches(['[', ']']).to_owned(),
             zone: entry.zone,
         })
@@ -172,6 +212,12 @@ mod tests {
         put("rack-3.toml", &entry("http://storage.example", ""));
         put("Rack.toml", &entry("https://a:1", ""));
         put("rack-4.toml", "token = \"secret\nurl = 5");
+        put(
+            "rack-5.toml",
+            &entry("https://a:1", "").replace(PRINT, "cistern_secret"),
+        );
+        put("rack-6.toml", &entry("cistern_secret!", ""));
+        put("rack-7.toml", &entry("https://a:1", "").replace("\"secret\"", "\" \""));
         put("notes.txt", "no appliance");
         let read = registry.read().unwrap();
         let good: Vec<(&str, &str)> = read.iter().flatten().map(|a| (a.id.as_str(), a.nfs.as_str())).collect();
@@ -181,7 +227,7 @@ mod tests {
             .filter_map(|r| r.as_ref().err())
             .map(ToString::to_string)
             .collect();
-        assert_eq!(bad.len(), 3);
+        assert_eq!(bad.len(), 6, "{bad:?}");
         assert!(bad.iter().all(|told| !told.contains("secret")), "{bad:?}");
     }
 

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use cistern_client::SnapshotQuery;
-use cistern_model::{GroupSnapshotRequest, Snapshot, SnapshotRequest, SnapshotState, VolumeId};
+use cistern_model::{GroupSnapshotRequest, Snapshot, SnapshotName, SnapshotRequest, SnapshotState, VolumeId};
 use tonic::{Code, Request, Response, Status};
 
 use crate::appliances::{self, answered};
-use crate::controller::Controller;
+use crate::controller::{ANSWER, Controller};
 use crate::csi;
-use crate::handle::{ApplianceId, SnapshotHandle, VolumeHandle};
+use crate::handle::{ApplianceId, SnapshotHandle, VolumeHandle, shown};
+use crate::inflight::in_time;
 use crate::lists::Page;
 use crate::models::signed;
 use crate::refusal::{Asked, invalid};
 use crate::registry::Appliance;
+use crate::secrets::Secrets;
 
 pub(crate) fn model(appliance: &ApplianceId, snapshot: &Snapshot) -> csi::Snapshot {
     let created: SystemTime = snapshot.created.into();
@@ -42,7 +44,7 @@ pub(crate) fn model(appliance: &ApplianceId, snapshot: &Snapshot) -> csi::Snapsh
 pub(crate) async fn create(
     controller: &Controller,
     request: csi::CreateSnapshotRequest,
-) -> Result<csi::CreateSnapshotResponse, Status> {
+) -> Result<Response<csi::CreateSnapshotResponse>, Status> {
     if request.name.is_empty() {
         return Err(invalid("the snapshot's name is missing"));
     }
@@ -54,12 +56,23 @@ pub(crate) async fn create(
         return Err(invalid(format!("parameter {key}: a snapshot class has no parameters")));
     }
     let handle: VolumeHandle = appliances::handle("volume", &request.source_volume_id)?;
-    let name = request.name.parse().map_err(invalid)?;
-    let _working = controller.in_flight.begin(&format!("snapshot {}", request.name))?;
-    let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
+    let name: SnapshotName = request.name.parse().map_err(invalid)?;
+    let secrets = Secrets::read(&request.secrets)?;
+    let (this, on) = (controller.clone(), format!("snapshot {}", request.name));
+    let work = async move { make(&this, handle, name, &secrets).await };
+    controller.in_flight.to_its_end(&on, ANSWER, work).await
+}
+
+async fn make(
+    controller: &Controller,
+    handle: VolumeHandle,
+    name: SnapshotName,
+    secrets: &Secrets,
+) -> Result<csi::CreateSnapshotResponse, Status> {
+    let appliance = appliances::of_id(&controller.registry, &handle.appliance, secrets)?;
     // A snapshot's name is unique among its volume's here, and in the whole driver for CSI.
     let query = SnapshotQuery {
-        name: Some(request.name.clone()),
+        name: Some(name.to_string()),
         ..SnapshotQuery::default()
     };
     let same = answered(
@@ -72,8 +85,8 @@ pub(crate) async fn create(
         .find(|there| there.volume != handle.object && there.group.is_none())
     {
         return Err(Status::already_exists(format!(
-            "snapshot {} is of volume {} already",
-            request.name, other.volume_name
+            "snapshot {name} is of volume {} already",
+            other.volume_name
         )));
     }
     let wanted = SnapshotRequest { name };
@@ -84,22 +97,26 @@ pub(crate) async fn create(
     })
 }
 
-pub(crate) async fn delete(controller: &Controller, id: &str) -> Result<(), Status> {
+pub(crate) async fn delete(controller: &Controller, id: String, secrets: Secrets) -> Result<(), Status> {
     if id.is_empty() {
         return Err(invalid("the snapshot's id is missing"));
     }
     let Ok(handle) = id.parse::<SnapshotHandle>() else {
         return Ok(());
     };
-    let _working = controller.in_flight.begin(&format!("snapshot {id}"))?;
-    let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
-    let deleted = appliance.client.delete_snapshot(handle.object).await;
-    appliances::gone(answered(Asked::Other, &appliance, deleted))
+    let this = controller.clone();
+    let work = async move {
+        let appliance = appliances::of_id(&this.registry, &handle.appliance, &secrets)?;
+        let deleted = appliance.client.delete_snapshot(handle.object).await;
+        appliances::gone(answered(Asked::Other, &appliance, deleted))
+    };
+    let on = format!("snapshot {id}");
+    controller.in_flight.to_its_end(&on, ANSWER, work).await.map(drop)
 }
 
-pub(crate) async fn show(controller: &Controller, id: &str) -> Result<csi::Snapshot, Status> {
+pub(crate) async fn show(controller: &Controller, id: &str, secrets: &Secrets) -> Result<csi::Snapshot, Status> {
     let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
-    let appliance = appliances::of_id(&controller.registry, &handle.appliance)?;
+    let appliance = appliances::of_id(&controller.registry, &handle.appliance, secrets)?;
     let found = answered(
         Asked::Other,
         &appliance,
@@ -115,8 +132,9 @@ pub(crate) async fn list(
     let entry = |snapshot: csi::Snapshot| csi::list_snapshots_response::Entry {
         snapshot: Some(snapshot),
     };
+    let secrets = Secrets::read(&request.secrets)?;
     if !request.snapshot_id.is_empty() {
-        let found = match show(controller, &request.snapshot_id).await {
+        let found = match show(controller, &request.snapshot_id, &secrets).await {
             Err(status) if status.code() == Code::NotFound => None,
             other => Some(other?),
         };
@@ -128,11 +146,11 @@ pub(crate) async fn list(
         });
     }
     let (of, all): (Option<VolumeId>, Vec<Appliance>) = match request.source_volume_id.as_str() {
-        "" => (None, appliances::all(&controller.registry)?),
+        "" => (None, appliances::of_class(&controller.registry, None, &secrets)?),
         text => match text.parse::<VolumeHandle>() {
             Ok(handle) => (
                 Some(handle.object),
-                vec![appliances::of_id(&controller.registry, &handle.appliance)?],
+                vec![appliances::of_id(&controller.registry, &handle.appliance, &secrets)?],
             ),
             // A volume that is none of ours has no snapshots.
             Err(_) => return Ok(csi::ListSnapshotsResponse::default()),
@@ -189,22 +207,22 @@ impl csi::group_controller_server::GroupController for Controller {
                 other.object, other.appliance
             )));
         }
-        let _working = self.in_flight.begin(&format!("group {}", request.name))?;
-        let appliance = appliances::of_id(&self.registry, &first)?;
+        let secrets = Secrets::read(&request.secrets)?;
         let wanted = GroupSnapshotRequest {
             name: request.name.parse().map_err(invalid)?,
             volumes: handles.iter().map(|handle| handle.object).collect(),
         };
-        let made = answered(
-            Asked::Snapshot,
-            &appliance,
-            appliance.client.create_group_snapshot(&wanted).await,
-        )?;
-        group(&appliance, made.object).map(|group| {
-            Response::new(csi::CreateVolumeGroupSnapshotResponse {
-                group_snapshot: Some(group),
+        let this = self.clone();
+        let work = async move {
+            let appliance = appliances::of_id(&this.registry, &first, &secrets)?;
+            let made = appliance.client.create_group_snapshot(&wanted).await;
+            let made = answered(Asked::Snapshot, &appliance, made)?;
+            Ok(csi::CreateVolumeGroupSnapshotResponse {
+                group_snapshot: Some(group(&appliance, made.object)?),
             })
-        })
+        };
+        let on = format!("group {}", request.name);
+        self.in_flight.to_its_end(&on, ANSWER, work).await
     }
 
     async fn delete_volume_group_snapshot(
@@ -215,8 +233,9 @@ impl csi::group_controller_server::GroupController for Controller {
         if request.group_snapshot_id.is_empty() {
             return Err(invalid("the group's id is missing"));
         }
-        for id in &request.snapshot_ids {
-            delete(self, id).await?;
+        let secrets = Secrets::read(&request.secrets)?;
+        for id in request.snapshot_ids {
+            delete(self, id, secrets.clone()).await?;
         }
         Ok(Response::new(csi::DeleteVolumeGroupSnapshotResponse {}))
     }
@@ -229,30 +248,34 @@ impl csi::group_controller_server::GroupController for Controller {
         if request.group_snapshot_id.is_empty() {
             return Err(invalid("the group's id is missing"));
         }
-        let mut by_appliance: BTreeMap<ApplianceId, Vec<Snapshot>> = BTreeMap::new();
-        for id in &request.snapshot_ids {
-            let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
-            let appliance = appliances::of_id(&self.registry, &handle.appliance)?;
-            let found = answered(
-                Asked::Other,
-                &appliance,
-                appliance.client.snapshot(handle.object, false).await,
-            )?;
-            by_appliance.entry(handle.appliance).or_default().push(found);
-        }
-        let Some((id, all)) = by_appliance.into_iter().next() else {
-            return Err(Status::not_found(format!(
-                "there is no group {}",
-                request.group_snapshot_id
-            )));
-        };
-        let appliance = appliances::of_id(&self.registry, &id)?;
-        group(&appliance, all).map(|group| {
-            Response::new(csi::GetVolumeGroupSnapshotResponse {
-                group_snapshot: Some(group),
-            })
-        })
+        let secrets = Secrets::read(&request.secrets)?;
+        in_time(ANSWER, show_group(self, request, &secrets)).await
     }
+}
+
+async fn show_group(
+    controller: &Controller,
+    request: csi::GetVolumeGroupSnapshotRequest,
+    secrets: &Secrets,
+) -> Result<csi::GetVolumeGroupSnapshotResponse, Status> {
+    let mut by_appliance: BTreeMap<ApplianceId, Vec<Snapshot>> = BTreeMap::new();
+    for id in &request.snapshot_ids {
+        let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
+        let appliance = appliances::of_id(&controller.registry, &handle.appliance, secrets)?;
+        let found = appliance.client.snapshot(handle.object, false).await;
+        let found = answered(Asked::Other, &appliance, found)?;
+        by_appliance.entry(handle.appliance).or_default().push(found);
+    }
+    let Some((id, all)) = by_appliance.into_iter().next() else {
+        return Err(Status::not_found(format!(
+            "there is no group {}",
+            shown(&request.group_snapshot_id)
+        )));
+    };
+    let appliance = appliances::of_id(&controller.registry, &id, secrets)?;
+    Ok(csi::GetVolumeGroupSnapshotResponse {
+        group_snapshot: Some(group(&appliance, all)?),
+    })
 }
 
 fn group(appliance: &Appliance, all: Vec<Snapshot>) -> Result<csi::VolumeGroupSnapshot, Status> {

@@ -1,0 +1,7 @@
+//! The controller against a whole appliance: what it answers to what cannot be, and to appliances that are not as they should be.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod other_appliances;
+mod support;
