@@ -207,7 +207,7 @@ impl Mounts {
 
     /// Makes a call that may be broken off.
     async fn kept_short(&self, what: &'static str, call: &Call, within: Duration) -> Result<(), Failure> {
-        let mut running = Running::begin(&self.program, call)?;
+        let mut running = Running::begin(&self.program, call).await?;
         if let Some(ended) = running.within(within).await {
             return Ok(ended?);
         }
@@ -284,7 +284,7 @@ impl Mounts {
                 flags |= MntFlags::MNT_FORCE;
             }
         }
-        let mut running = Running::begin(&self.program, &unmounting(&mounted.target, flags))?;
+        let mut running = Running::begin(&self.program, &unmounting(&mounted.target, flags)).await?;
         loop {
             let time = if given_up { self.limits.end } else { self.limits.local };
             match running.within(time).await {

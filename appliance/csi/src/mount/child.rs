@@ -12,6 +12,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 /// As what the plugin's program is started to be such a process: its first argument.
 const NAME: &str = "mount-helper";
@@ -141,31 +143,49 @@ pub fn as_child(arguments: impl IntoIterator<Item = OsString>) -> Option<i32> {
     })
 }
 
+/// How many begin at one time: where all pods of a node are deleted at once, that leaves it time for all else.
+static BEGINNING: Semaphore = Semaphore::const_new(4);
+/// After how long a call is no beginner any more: who waits for a server keeps nobody from beginning.
+const BEGUN: Duration = Duration::from_secs(1);
+
 /// A call that is being made.
 #[derive(Debug)]
-pub(super) struct Running(Child);
+pub(super) struct Running {
+    child: Child,
+    beginning: Option<SemaphorePermit<'static>>,
+}
 
 impl Running {
     /// Begins a call, by this program.
-    pub(super) fn begin(program: &Path, call: &Call) -> io::Result<Self> {
+    pub(super) async fn begin(program: &Path, call: &Call) -> io::Result<Self> {
         let mut command = Command::new(program);
         command
             .arg(OsStr::new(NAME))
             .args(call.arguments())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        Ok(Running(command.spawn()?))
+        // Nobody closes it.
+        let beginning = BEGINNING.acquire().await.ok();
+        Ok(Running {
+            child: command.spawn()?,
+            beginning,
+        })
     }
 
     /// What came of it, if it ends within this time.
     pub(super) async fn within(&mut self, time: Duration) -> Option<io::Result<()>> {
-        let ended = tokio::time::timeout(time, self.0.wait()).await.ok()?;
-        Some(ended.and_then(outcome))
+        let first = time.min(BEGUN);
+        let mut ended = timeout(first, self.child.wait()).await;
+        drop(self.beginning.take());
+        if ended.is_err() {
+            ended = timeout(time - first, self.child.wait()).await;
+        }
+        Some(ended.ok()?.and_then(outcome))
     }
 
     /// Ends it, if the kernel lets it end.
     pub(super) fn kill(&mut self) {
-        if let Err(error) = self.0.start_kill() {
+        if let Err(error) = self.child.start_kill() {
             tracing::warn!(%error, "a process that mounts could not be killed");
         }
     }
