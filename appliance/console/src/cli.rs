@@ -269,6 +269,10 @@ mod tests {
             "kube manifests --new-token k8s --helm cistern-chart",
             "kube manifests --new-token k8s --zone a",
             "kube manifests --new-token k8s --zones",
+            "kube manifests --monitoring --new-token k8s",
+            "kube manifests --new-token k8s --monitoring metrics",
+            "kube dashboard",
+            "kube rules",
             "completion bash",
             "console",
         ] {

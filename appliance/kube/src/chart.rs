@@ -1,9 +1,10 @@
 //! The same objects as a Helm chart and as a kustomize base: folders of files.
 
 use crate::manifests::{
-    ACCESS, ACCESS_ZONES, BINDING_ANYWHERE, BINDING_ZONE, CLASS, CONTROLLER, CSIDRIVER, ENTRY, ENTRY_NFS, ENTRY_ZONE,
-    GROUP_SNAPSHOT_CLASS, Installation, NODE, SECRET, SNAPSHOT_CLASS, Unfit,
+    ACCESS, ACCESS_ZONES, BINDING_ANYWHERE, BINDING_ZONE, CLASS, CONTROLLER, CSIDRIVER, DASHBOARD, ENTRY, ENTRY_NFS,
+    ENTRY_ZONE, GROUP_SNAPSHOT_CLASS, Installation, NODE, RULES, SECRET, SNAPSHOT_CLASS, Unfit,
 };
+use crate::{dashboard, rules};
 
 /// A folder's files: the path below it, and the text.
 pub type Chart = Vec<(String, String)>;
@@ -31,6 +32,9 @@ const OF_APPLIANCE: &[(&str, &str)] = &[
 ];
 
 const IF_ZONE: &str = "{{- if $appliance.zone }}\n";
+
+/// What kube-prometheus-stack is usually installed as.
+pub const RELEASE: &str = "kube-prometheus-stack";
 
 /// A Helm chart whose values are this installation's.
 ///
@@ -78,6 +82,22 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
         ("snapshotclass.yaml", SNAPSHOT_CLASS.to_owned()),
     ];
     let templates = templates.into_iter().chain(groups);
+    // Both have braces of their own, which Helm would take for its.
+    let monitoring = [
+        ("dashboard.yaml", DASHBOARD, "${dashboard}", "files/dashboard.json", 4),
+        ("rules.yaml", RULES, "${rules}", "files/rules.yaml", 2),
+    ];
+    let monitoring = monitoring.map(|(name, template, place, file, by)| {
+        let object = values
+            .fill(template)
+            .replace("${release}", "{{ .Values.monitoring.release }}");
+        let object = object.replace(place, &format!("{{{{ .Files.Get {file:?} | indent {by} }}}}"));
+        (
+            name,
+            format!("{{{{- if .Values.monitoring.enabled }}}}\n{object}{{{{- end }}}}\n"),
+        )
+    });
+    let templates = templates.chain(monitoring);
     let mut files: Chart = templates
         .map(|(name, text)| (format!("templates/{name}"), text))
         .collect();
@@ -88,6 +108,8 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
              version: {version}\nappVersion: {version:?}\n"
         ),
     ));
+    files.push(("files/dashboard.json".to_owned(), format!("{:#}\n", dashboard())));
+    files.push(("files/rules.yaml".to_owned(), rules()));
     files.push(("values.yaml".to_owned(), values_text(installation)));
     Ok(files)
 }
@@ -111,9 +133,13 @@ fn values_text(installation: &Installation) -> String {
         ..
     } = installation;
     let mut text = format!(
-        "# The image of cistern-csi, and from where the sidecars' images come.\nimage: {image}\nsidecars: {sidecars}\n\
+        "# A dashboard for Grafana and rules for Prometheus, for kube-prometheus-stack of this release.\n\
+         monitoring:\n  enabled: {}\n  release: {:?}\n\
+         # The image of cistern-csi, and from where the sidecars' images come.\nimage: {image}\nsidecars: {sidecars}\n\
          # The kubelet's folder on each node.\nkubelet: {kubelet}\n\
-         # The appliances, by the names that classes and volumes know them by; each of their pools becomes a class.\nappliances:\n"
+         # The appliances, by the names that classes and volumes know them by; each of their pools becomes a class.\nappliances:\n",
+        installation.monitoring.is_some(),
+        installation.monitoring.as_deref().unwrap_or(RELEASE),
     );
     for appliance in &installation.appliances {
         let pools: Vec<&str> = appliance.pools.iter().map(|pool| pool.as_str()).collect();
@@ -165,7 +191,7 @@ mod tests {
             ..installation()
         };
         let files = chart(&zones, "1.2.3").unwrap();
-        for (name, text) in &files {
+        for (name, text) in files.iter().filter(|(name, _)| name.starts_with("templates/")) {
             assert!(!text.contains("${"), "{name}: {text}");
             assert_eq!(text.matches("{{").count(), text.matches("}}").count(), "{name}");
             let opened =

@@ -7,10 +7,14 @@
 //! Not here: the plugin itself, which is `csi`.
 
 mod chart;
+mod dashboard;
 pub mod doctor;
 mod manifests;
+mod rules;
 mod volume;
 
-pub use chart::{Chart, chart, kustomize};
+pub use chart::{Chart, RELEASE, chart, kustomize};
+pub use dashboard::dashboard;
 pub use manifests::{Appliance, IMAGE, Installation, SIDECARS, Unfit};
+pub use rules::rules;
 pub use volume::{Source, persistent_volume};

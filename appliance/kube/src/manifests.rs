@@ -2,6 +2,9 @@
 
 use cistern_model::PoolName;
 
+use crate::dashboard::dashboard;
+use crate::rules::rules;
+
 /// What cistern-csi's image is called if nothing else is said; what `image/csi` makes is called so too.
 pub const IMAGE: &str = concat!("cistern-csi:", env!("CARGO_PKG_VERSION"));
 
@@ -42,6 +45,8 @@ pub(crate) const CLASS: &str = include_str!("../templates/class.yaml");
 pub(crate) const BINDING_ANYWHERE: &str = include_str!("../templates/binding-anywhere.yaml");
 pub(crate) const BINDING_ZONE: &str = include_str!("../templates/binding-zone.yaml");
 pub(crate) const SNAPSHOT_CLASS: &str = include_str!("../templates/snapshotclass.yaml");
+pub(crate) const DASHBOARD: &str = include_str!("../templates/dashboard.yaml");
+pub(crate) const RULES: &str = include_str!("../templates/rules.yaml");
 pub(crate) const GROUP_SNAPSHOT_CLASS: &str = include_str!("../templates/groupsnapshotclass.yaml");
 
 /// Where the plugin is installed and what it is to know.
@@ -61,6 +66,9 @@ pub struct Installation {
     pub group_snapshots: bool,
     /// Whether appliances are near to the nodes of their zone only.
     pub zones: bool,
+    /// Whether a dashboard for Grafana and rules for Prometheus are wanted, and to which release of kube-prometheus-stack they
+    /// belong. Its CRDs are to be in the cluster then.
+    pub monitoring: Option<String>,
 }
 
 /// An appliance as the plugin is to know it.
@@ -121,6 +129,16 @@ impl Installation {
         ];
         if self.group_snapshots {
             documents.push(("groupsnapshotclass.yaml", GROUP_SNAPSHOT_CLASS.to_owned()));
+        }
+        if let Some(release) = &self.monitoring {
+            let dashboard = format!("{:#}\n", dashboard());
+            let rules = rules();
+            documents.push((
+                "dashboard.yaml",
+                fill(DASHBOARD).replace("${dashboard}\n", &indented(4, &dashboard)),
+            ));
+            let object = fill(RULES).replace("${release}", release);
+            documents.push(("rules.yaml", object.replace("${rules}\n", &indented(2, &rules))));
         }
         Ok(documents)
     }
@@ -225,6 +243,13 @@ impl Installation {
                 return unfit(what, text, "give it without spaces, quotes and braces");
             }
         }
+        if let Some(release) = self.monitoring.as_ref().filter(|release| !is_label_value(release)) {
+            return unfit(
+                "the release",
+                release,
+                "give the name that kube-prometheus-stack is installed under",
+            );
+        }
         for appliance in &self.appliances {
             if !is_label(&appliance.id) || appliance.id.len() > LONGEST_ID {
                 return unfit(
@@ -266,6 +291,11 @@ pub(crate) const LONGEST_ID: usize = 40;
 pub(crate) fn is_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// A text's lines, moved to the right.
+fn indented(by: usize, text: &str) -> String {
+    text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }
 
 /// Whether it can be a label's value.
@@ -311,6 +341,7 @@ pub(crate) mod tests {
             appliances: vec![appliance("rack-1", &["tank", "fast"]), appliance("rack-2", &["tank"])],
             group_snapshots: true,
             zones: false,
+            monitoring: None,
         }
     }
 
@@ -435,6 +466,30 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn with_monitoring_grafana_and_prometheus_find_what_is_theirs() {
+        let with = Installation {
+            monitoring: Some("metrics".to_owned()),
+            ..installation()
+        };
+        let text = with.text().unwrap();
+        assert!(!text.contains("${"), "{text}");
+        let objects = objects(&text);
+        let [.., map, rule] = objects.as_slice() else {
+            panic!("{text}")
+        };
+        assert_eq!(map["kind"], "ConfigMap");
+        assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+        let shown: Value = serde_json::from_str(map["data"]["cistern.json"].as_str().unwrap()).unwrap();
+        assert_eq!(shown, dashboard());
+        assert_eq!(
+            (&rule["kind"], &rule["metadata"]["labels"]["release"]),
+            (&"PrometheusRule".into(), &"metrics".into())
+        );
+        let told: Value = serde_saphyr::from_str(&rules()).unwrap();
+        assert_eq!(rule["spec"], told);
+    }
+
+    #[test]
     fn a_word_that_would_break_out_of_its_place_is_refused_by_name() {
         let refused = |change: fn(&mut Installation)| {
             let mut installation = installation();
@@ -447,6 +502,7 @@ pub(crate) mod tests {
         assert!(refused(|i| i.appliances[0].id = "a/b".to_owned()).contains("id"));
         assert!(refused(|i| i.appliances[0].url = "https://a\" #".to_owned()).contains("URL"));
         assert!(refused(|i| i.appliances[1].zone = Some("b\n".to_owned())).contains("zone"));
+        assert!(refused(|i| i.monitoring = Some("a b".to_owned())).contains("release"));
         let token = refused(|i| i.appliances[0].token = "secret\n".to_owned());
         assert!(token.contains("token") && !token.contains("secret\n"), "{token}");
     }

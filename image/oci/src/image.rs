@@ -307,6 +307,7 @@ mod tests {
             appliances: Vec::new(),
             group_snapshots: false,
             zones: false,
+            monitoring: None,
         };
         let printed = installation.text().unwrap();
         assert_eq!(printed.matches(&format!("image: {}\n", name.short())).count(), 2);

@@ -8,6 +8,10 @@ use clap::{Args, Subcommand};
 pub(crate) enum Kube {
     /// Print everything that a cluster needs to use this appliance, for `kubectl apply -f -`
     Manifests(Box<Manifests>),
+    /// Print the dashboard, for Grafana's own import; `manifests --monitoring` gives it to a cluster
+    Dashboard,
+    /// Print the rules, as a file for Prometheus; `manifests --monitoring` gives them to a cluster
+    Rules,
     /// Compare a cluster with its appliances: what leaks, does not fit or is stuck, and the cure of each
     Doctor(Doctor),
 }
@@ -75,6 +79,9 @@ pub(crate) struct Manifests {
     /// With zones, also if this appliance has none: it is near to all nodes then
     #[arg(long)]
     pub(crate) zones: bool,
+    /// With a dashboard for Grafana and rules for Prometheus, for kube-prometheus-stack, installed as this release
+    #[arg(long, value_name = "RELEASE", num_args = 0..=1, default_missing_value = cistern_kube::RELEASE)]
+    pub(crate) monitoring: Option<String>,
     /// Write a Helm chart into this new folder instead
     #[arg(long, value_name = "FOLDER", conflicts_with = "kustomize")]
     pub(crate) helm: Option<PathBuf>,

@@ -16,6 +16,8 @@ pub(crate) async fn run(global: &Global, output: &Output, command: Kube) -> Resu
     match command {
         Kube::Manifests(wanted) => manifests(global, output, *wanted).await,
         Kube::Doctor(wanted) => super::doctor::run(global, output, wanted).await,
+        Kube::Dashboard => output.text(&format!("{:#}", cistern_kube::dashboard())),
+        Kube::Rules => output.text(cistern_kube::rules().trim_end()),
     }
 }
 
@@ -72,6 +74,7 @@ async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Resul
             pools: pools.clone(),
         }],
         group_snapshots: wanted.group_snapshots,
+        monitoring: wanted.monitoring,
         zones: wanted.zones || wanted.zone.is_some(),
     };
     installation.text().map_err(unfit)?;
