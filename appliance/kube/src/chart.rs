@@ -1,8 +1,9 @@
 //! The same objects as a Helm chart and as a kustomize base: folders of files.
 
+use crate::fit::Unfit;
 use crate::manifests::{
     ACCESS, ACCESS_ZONES, BINDING_ANYWHERE, BINDING_ZONE, CLASS, CONTROLLER, CSIDRIVER, DASHBOARD, ENTRY, ENTRY_NFS,
-    ENTRY_ZONE, GROUP_SNAPSHOT_CLASS, Installation, NODE, RULES, SECRET, SNAPSHOT_CLASS, Unfit,
+    ENTRY_ZONE, GROUP_SNAPSHOT_CLASS, Installation, NODE, RULES, SECRET, SNAPSHOT_CLASS,
 };
 use crate::{dashboard, rules};
 

@@ -9,12 +9,14 @@
 mod chart;
 mod dashboard;
 pub mod doctor;
+mod fit;
 mod manifests;
 mod rules;
 mod volume;
 
 pub use chart::{Chart, RELEASE, chart, kustomize};
 pub use dashboard::dashboard;
-pub use manifests::{Appliance, IMAGE, Installation, SIDECARS, Unfit};
+pub use fit::Unfit;
+pub use manifests::{Appliance, IMAGE, Installation, SIDECARS};
 pub use rules::rules;
 pub use volume::{Source, persistent_volume};

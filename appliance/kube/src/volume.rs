@@ -3,7 +3,7 @@
 use cistern_model::Volume;
 
 use crate::Unfit;
-use crate::manifests::{is_label, is_plain, unfit};
+use crate::fit::{is_label, is_plain, unfit};
 
 const PV: &str = include_str!("../templates/pv.yaml");
 
