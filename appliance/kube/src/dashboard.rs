@@ -1,4 +1,5 @@
-//! The dashboard for Grafana: what there is of room, of trouble and of work, for one appliance or for all.
+//! The dashboard for Grafana: what there is of room, of trouble and of work, for one appliance or for all. Invariant: each number
+//! is one that an appliance gives out, which `api/tests/monitoring.rs` holds.
 
 use serde_json::{Value, json};
 
