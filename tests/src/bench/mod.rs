@@ -6,6 +6,7 @@
 //! Not here: machines and how they are reached; see [`crate::lab`].
 
 mod boot;
+mod claims;
 mod copies;
 mod figure;
 mod latency;
@@ -37,12 +38,24 @@ pub struct Counts {
     pub starts: usize,
     /// Repetitions of each transfer.
     pub transfers: usize,
+    /// What is measured.
+    pub parts: Parts,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// Everything.
+    All,
     /// Nothing but restarts with many volumes, which take as long as all else.
-    pub restarts_only: bool,
+    Restarts,
+    /// Nothing but what a cluster's claims take, which needs Kubernetes' own programs.
+    Claims,
 }
 
 impl Counts {
-    /// 50 volumes; or as many as `BENCH_RUNS` says, and of the rest in proportion. `BENCH_ONLY=restarts` leaves all else out.
+    /// 50 volumes; or as many as `BENCH_RUNS` says, and of the rest in proportion. `BENCH_ONLY=restarts` and
+    /// `BENCH_ONLY=claims` leave all else out.
     pub fn from_environment() -> Result<Self> {
         let volumes = match std::env::var("BENCH_RUNS") {
             Ok(text) => text.trim().parse().context("BENCH_RUNS is no number")?,
@@ -54,10 +67,11 @@ impl Counts {
             volumes,
             starts: part(3),
             transfers: part(3),
-            restarts_only: match std::env::var("BENCH_ONLY").as_deref() {
-                Err(_) | Ok("") => false,
-                Ok("restarts") => true,
-                Ok(other) => bail!("BENCH_ONLY is {other:?}; it can be `restarts`"),
+            parts: match std::env::var("BENCH_ONLY").as_deref() {
+                Err(_) | Ok("") => Parts::All,
+                Ok("restarts") => Parts::Restarts,
+                Ok("claims") => Parts::Claims,
+                Ok(other) => bail!("BENCH_ONLY is {other:?}; it can be `restarts` or `claims`"),
             },
         })
     }
@@ -69,30 +83,42 @@ pub fn run(site: &Site, top: &Path, counts: Counts, sheet: &mut Sheet) -> Result
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    site.begin("bench")?;
-    if counts.restarts_only {
-        let result = restart::measure(site, &runtime, counts.volumes, sheet);
-        return site.end(result);
+    if counts.parts != Parts::Claims {
+        site.begin("bench")?;
+        let result = match counts.parts {
+            Parts::Restarts => restart::measure(site, &runtime, counts.volumes, sheet),
+            Parts::All | Parts::Claims => storage(site, top, counts, &runtime, sheet),
+        };
+        site.end(result)?;
     }
+    if counts.parts != Parts::Restarts {
+        site.begin("bench-claims")?;
+        site.end(claims::measure(site, counts.volumes, sheet))?;
+    }
+    Ok(())
+}
+
+/// An appliance by itself and beside a client.
+fn storage(site: &Site, top: &Path, counts: Counts, runtime: &Runtime, sheet: &mut Sheet) -> Result<()> {
     rest::image(&top.join("target/image"), sheet)?;
     let lab = site.boot_pair(Machine::default())?;
-    let result = lab.check(|lab| {
+    lab.check(|lab| {
         let banner = lab.banner()?;
         lab.enrol(&banner)?;
         let endpoint = Endpoint::https(&lab.appliance.url()?, banner.fingerprint.parse()?)?;
         let client = Client::new(&endpoint, Some(lab.token()?))?;
         let pause = Quiet::begin(lab)?;
-        boot::measure(site, top, lab, &runtime, &endpoint, counts.starts, sheet)?;
+        boot::measure(site, top, lab, runtime, &endpoint, counts.starts, sheet)?;
         pause.end()?;
         rest::memory(lab, "started", sheet)?;
 
         let pool = lab.create_tank()?;
         let shell = lab.appliance.root_shell()?;
         wait_in_sync(&shell, sheet)?;
-        latency::measure(lab, &runtime, &client, &shell, &pool, counts.volumes, sheet)?;
+        latency::measure(lab, runtime, &client, &shell, &pool, counts.volumes, sheet)?;
         let bench = Bench {
             lab,
-            runtime: &runtime,
+            runtime,
             client: &client,
             pool: &pool,
         };
@@ -104,9 +130,8 @@ pub fn run(site: &Site, top: &Path, counts: Counts, sheet: &mut Sheet) -> Result
         // Two machines are enough at a time.
         lab.peer.vm()?.pause()?;
         lab.appliance.vm().power_cut()?;
-        restart::measure(site, &runtime, counts.volumes, sheet)
-    });
-    site.end(result)
+        restart::measure(site, runtime, counts.volumes, sheet)
+    })
 }
 
 /// What is measured on: an appliance, its pool, and a client of its API.

@@ -493,7 +493,7 @@ fn on_no_node(manifests: &str) -> Result<String> {
 }
 
 /// A port that nobody has now.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("looking for a free port")?;
     Ok(listener.local_addr().context("looking for a free port")?.port())
 }

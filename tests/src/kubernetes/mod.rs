@@ -4,14 +4,18 @@ mod cluster;
 mod credentials;
 mod csi_sanity;
 mod doctor;
+mod metrics;
 mod node;
 mod peers;
+mod watch;
 
-use cluster::NAMESPACE;
+use cluster::{NAMESPACE, free_port};
 
 pub use cluster::Cluster;
 pub(crate) use cluster::MANIFESTS;
 pub use csi_sanity::csi_sanity;
 pub use doctor::{Diagnosis, Found};
+pub use metrics::Metrics;
 pub use node::Node;
 pub(crate) use node::PEER_NODE;
+pub use watch::{Phases, Watch};
