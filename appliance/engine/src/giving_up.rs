@@ -85,6 +85,8 @@ impl Engine {
         // A pool of which no disk is here is waited for, unless it was given up.
         if last {
             self.change_view(|view| drop(view.pools.remove(&pool.id)));
+            // Whoever looked meanwhile may have noted it again.
+            self.note_pool_gone(pool.id)?;
             self.0.lvm.forget(pool.id);
         }
         self.reconcile()?;

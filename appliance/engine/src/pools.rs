@@ -297,7 +297,7 @@ impl Engine {
                 engine.begin_encrypted(id, request.layers, &disks, begin)?;
             }
             engine.finish_pool(id, progress)?;
-            engine.note_pools()?;
+            engine.note_new_pool(id)?;
             let message = format!("pool {name} was made");
             engine.record(
                 EventKind::PoolCreated,

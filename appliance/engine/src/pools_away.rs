@@ -31,21 +31,30 @@ type Record = BTreeMap<PoolId, Had>;
 pub(crate) struct PoolsHad(Mutex<Option<Record>>);
 
 impl Engine {
-    /// Notes the pools that are here. Fails only if the machine is gone: a state partition that cannot be written keeps nothing from
-    /// being served.
+    /// Notes the pools that are here, but those that are being parted with. Fails only if the machine is gone: a state partition that
+    /// cannot be written keeps nothing from being served.
     pub(crate) fn note_pools(&self) -> Result<(), EngineError> {
-        let here: Record = {
+        self.note_those(|_| true)
+    }
+
+    /// Notes one that was made. Fails as [`Engine::note_pools`].
+    pub(crate) fn note_new_pool(&self, id: PoolId) -> Result<(), EngineError> {
+        self.note_those(|pool| pool == id)
+    }
+
+    fn note_those(&self, wanted: impl Fn(PoolId) -> bool) -> Result<(), EngineError> {
+        self.change_had(|all| {
             let view = self.view();
-            let ready = view.pools.values().filter(|pool| pool.tags.state == Stage::Ready);
+            let ready = view
+                .pools
+                .values()
+                .filter(|pool| pool.tags.state == Stage::Ready && !pool.releasing && wanted(pool.id));
             let had = |name: &PoolName, layout: Layout| Had {
                 name: name.clone(),
                 layout,
             };
-            ready
-                .map(|pool| (pool.id, had(&pool.tags.name, pool.tags.layout)))
-                .collect()
-        };
-        self.change_had(|all| all.extend(here))
+            all.extend(ready.map(|pool| (pool.id, had(&pool.tags.name, pool.tags.layout))));
+        })
     }
 
     /// Notes that a pool is no longer this appliance's. Fails as [`Engine::note_pools`].
@@ -53,18 +62,22 @@ impl Engine {
         self.change_had(|all| drop(all.remove(&id)))
     }
 
+    /// One change at a time, each of what is known then: a pool that is deleted meanwhile does not come back into the record.
     fn change_had(&self, change: impl FnOnce(&mut Record)) -> Result<(), EngineError> {
-        let kept = self.had().and_then(|mut all| {
-            let before = all.clone();
-            change(&mut all);
-            if all != before {
-                // Ids and names are plain text: their JSON cannot fail.
-                let text = serde_json::to_string(&all).unwrap_or_default();
-                self.0.host.records.replace(RECORD, &text)?;
-                *locked(&self.0.pools_had.0) = Some(all);
-            }
-            Ok(())
-        });
+        let kept = {
+            let mut known = locked(&self.0.pools_had.0);
+            self.read_had(&mut known).and_then(|before| {
+                let mut all = before.clone();
+                change(&mut all);
+                if all != before {
+                    // Ids and names are plain text: their JSON cannot fail.
+                    let text = serde_json::to_string(&all).unwrap_or_default();
+                    self.0.host.records.replace(RECORD, &text)?;
+                    *known = Some(all);
+                }
+                Ok(())
+            })
+        };
         self.note_keeping(&kept);
         match kept {
             Err(error) if error.kind() == HostErrorKind::PowerLost => {
@@ -75,7 +88,10 @@ impl Engine {
     }
 
     fn had(&self) -> Result<Record, HostError> {
-        let mut known = locked(&self.0.pools_had.0);
+        self.read_had(&mut locked(&self.0.pools_had.0))
+    }
+
+    fn read_had(&self, known: &mut Option<Record>) -> Result<Record, HostError> {
         if let Some(known) = known.as_ref() {
             return Ok(known.clone());
         }
