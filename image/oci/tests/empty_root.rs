@@ -155,7 +155,7 @@ fn the_plugin_starts_where_there_is_nothing_else() {
         "--node=worker-1",
     ];
     let _plugin = root.start(&arguments);
-    assert!(root.path("registration/csi.cistern.storage-reg.sock").exists());
+    assert!(root.path("registration/csi.cistern.storage@registration.sock").exists());
 }
 
 #[test]
