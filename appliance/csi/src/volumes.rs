@@ -250,6 +250,9 @@ impl Controller {
         &self,
         request: csi::ValidateVolumeCapabilitiesRequest,
     ) -> Result<csi::ValidateVolumeCapabilitiesResponse, Status> {
+        if request.volume_capabilities.is_empty() {
+            return Err(invalid("volume capabilities are missing"));
+        }
         let secrets = Secrets::read(&request.secrets)?;
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let appliance = appliances::of_id(&self.registry, &handle.appliance, &secrets)?;
