@@ -482,7 +482,7 @@ impl Cluster {
 
 /// The manifests, with a controller that is for no node: the sidecars' images cannot be had without a registry, so what its pods
 /// would run, this machine runs. The pods are there and wait.
-fn on_no_node(manifests: &str) -> Result<String> {
+pub(crate) fn on_no_node(manifests: &str) -> Result<String> {
     let account = "      serviceAccountName: cistern-csi-controller\n";
     ensure!(
         manifests.matches(account).count() == 1,

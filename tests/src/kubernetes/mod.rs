@@ -12,7 +12,7 @@ mod watch;
 use cluster::{NAMESPACE, free_port};
 
 pub use cluster::Cluster;
-pub(crate) use cluster::MANIFESTS;
+pub(crate) use cluster::{MANIFESTS, on_no_node};
 pub use csi_sanity::csi_sanity;
 pub use doctor::{Diagnosis, Found};
 pub use metrics::Metrics;
