@@ -212,7 +212,14 @@ impl Cluster {
 
     /// Says where that node is.
     pub fn set_address(&self, address: &str) -> Result<()> {
-        let status = format!(r#"{{"status":{{"addresses":[{{"type":"InternalIP","address":"{address}"}}]}}}}"#);
+        self.set_status(&format!(
+            r#"{{"addresses":[{{"type":"InternalIP","address":"{address}"}}]}}"#
+        ))
+    }
+
+    /// Says of that node what its kubelet would.
+    pub fn set_status(&self, status: &str) -> Result<()> {
+        let status = format!(r#"{{"status":{status}}}"#);
         self.kubectl(&[
             "patch",
             "node",

@@ -67,17 +67,7 @@ fn classes(cluster: &Cluster) -> Result<()> {
         cluster.apply(&class.to_string())?;
     }
     // As a kubelet says of a node that can take pods.
-    let status = r#"{"status":{"allocatable":{"pods":"110"},"capacity":{"pods":"110"}}}"#;
-    cluster.kubectl(&[
-        "patch",
-        "node",
-        PEER_NODE,
-        "--subresource=status",
-        "--type=merge",
-        "-p",
-        status,
-    ])?;
-    Ok(())
+    cluster.set_status(r#"{"allocatable":{"pods":"110"},"capacity":{"pods":"110"}}"#)
 }
 
 /// It is made when a pod that needs it has got its node from the scheduler, and not before.
