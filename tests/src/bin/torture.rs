@@ -49,7 +49,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("torture: {error:#}");
+            // As a whole it fails at its end, so that what went wrong is looked for there.
+            println!("error: {error:#}");
             println!("torture: 0 passed, {} failed", options.cuts);
             ExitCode::FAILURE
         }

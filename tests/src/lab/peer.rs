@@ -12,6 +12,21 @@ use cistern_qemu::{Disk, Vm};
 /// of 20 s on a busy machine under software emulation stays well below.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a client that failed may take to tell of itself.
+const ASKED_AT_LAST: Duration = Duration::from_secs(30);
+/// Tells what its kernel said last, what is mounted, and where each thread stands that waits in the kernel.
+const WAITING: &str = r#"
+    dmesg | tail -n 40
+    grep ' nfs4\? ' /proc/self/mountinfo | tail -n 60
+    for stat in /proc/[0-9]*/task/[0-9]*/stat; do
+        [[ $(cut -d')' -f2 $stat 2>/dev/null) == ' D'* ]] || continue
+        task=${stat%/stat}
+        echo "$task $(tr '\0' ' ' < $task/cmdline)($(cat $task/comm))"
+        cat $task/stack
+    done 2>/dev/null
+    exit 0
+"#;
+
 /// The client VM, if the lab has one.
 pub struct Peer {
     vm: Option<Vm>,
@@ -134,12 +149,19 @@ impl Peer {
         fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
     }
 
-    /// The end of its log.
+    /// The end of its log, and what waits in it for what.
     pub fn report(&self) -> String {
-        match &self.vm {
-            Some(vm) => format!("--- the client\n{}", vm.report()),
-            None => String::new(),
-        }
+        let Some(vm) = &self.vm else {
+            return String::new();
+        };
+        let waiting = match vm.guest_exec(&["/bin/bash", "-c", WAITING], ASKED_AT_LAST) {
+            Ok(done) => done.stdout,
+            Err(error) => format!("it does not say what waits in it: {error}"),
+        };
+        format!(
+            "--- the client\n{}\n--- what waits in the client\n{waiting}",
+            vm.report()
+        )
     }
 
     pub(super) fn into_vm(self) -> Result<Vm> {

@@ -129,9 +129,14 @@ fn fifty_pods_are_deleted(lab: &Lab, volumes: usize, unwritten: Unwritten) -> Re
     ensure!(left()? == 0, "{} mounts are left", left()?);
     let again = ask(lab, &format!("publish {APPLIANCE_ADDRESS} {pods}"))?;
     all_well(&again, "publish", 50)?;
+    let began = std::time::Instant::now();
     let kept = lab.peer.sh(&format!(
         "cd {FOLDER}/pods; for n in $(seq 0 49); do cat p$n/kept && echo more > p$n/more && sync p$n/more || exit 1; done"
     ))?;
+    println!(
+        "     all 50 read and wrote again within {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
     ensure!(kept.lines().filter(|line| *line == "kept").count() == 50, "{kept}");
     if unwritten == Unwritten::Waits {
         let pending = lab.peer.sh(&format!("cat {FOLDER}/pods/p8/pending"))?;

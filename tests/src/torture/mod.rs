@@ -17,7 +17,7 @@ mod workload;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -165,10 +165,18 @@ pub fn run(top: &Path, campaign: &Campaign) -> Result<Outcome> {
 }
 
 /// Gives the disks of each cut to one of the machines that check them, or starts one from them.
-fn check(top: &Path, recorded: &Recorded, plans: &[Plan], campaign: &Campaign, outcome: &mut Outcome) -> Result<()> {
-    let (attached, booted): (Vec<&Plan>, Vec<&Plan>) = plans.iter().partition(|plan| !plan.boot);
+fn check<'a>(
+    top: &Path,
+    recorded: &Recorded,
+    plans: &'a [Plan],
+    campaign: &Campaign,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let (attached, booted): (Vec<&'a Plan>, Vec<&'a Plan>) = plans.iter().partition(|plan| !plan.boot);
     let (next, next_boot, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let (lost, hole) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    // Where one machine cannot go on the campaign has failed, and the others need not go through what is left.
+    let broken = AtomicBool::new(false);
     let tell = |plan: &Plan, verdict: ledger::Verdict| {
         done.fetch_add(1, Ordering::SeqCst);
         let text = |wrong: &[String]| {
@@ -187,12 +195,16 @@ fn check(top: &Path, recorded: &Recorded, plans: &[Plan], campaign: &Campaign, o
     let work = |machine: usize| -> Result<Times> {
         let site = Site::new(top)?;
         site.begin(&format!("torture-checker-{machine}"))?;
-        let cuts = || attached.get(next.fetch_add(1, Ordering::SeqCst)).copied();
+        let take = |plans: &[&'a Plan], next: &AtomicUsize| match broken.load(Ordering::SeqCst) {
+            true => None,
+            false => plans.get(next.fetch_add(1, Ordering::SeqCst)).copied(),
+        };
+        let cuts = || take(&attached, &next);
         let mut times = match attached.is_empty() {
             true => Times::new(),
             false => Checker::boot(&site, recorded, campaign.keep_all)?.check_all(recorded, cuts, tell)?,
         };
-        while let Some(plan) = booted.get(next_boot.fetch_add(1, Ordering::SeqCst)) {
+        while let Some(plan) = take(&booted, &next_boot) {
             let began = Instant::now();
             let verdict = boots::check(&site, recorded, plan);
             tell(plan, verdict.with_context(|| format!("at {plan:?}"))?);
@@ -201,8 +213,16 @@ fn check(top: &Path, recorded: &Recorded, plans: &[Plan], campaign: &Campaign, o
         Ok(times)
     };
     let lanes: Vec<Result<Times>> = std::thread::scope(|scope| {
-        let work = &work;
-        let lanes: Vec<_> = (0..campaign.machines).map(|n| scope.spawn(move || work(n))).collect();
+        let (work, broken) = (&work, &broken);
+        let lanes: Vec<_> = (0..campaign.machines)
+            .map(|n| {
+                scope.spawn(move || {
+                    let checked = work(n);
+                    broken.fetch_or(checked.is_err(), Ordering::SeqCst);
+                    checked
+                })
+            })
+            .collect();
         let lanes = lanes.into_iter().map(|lane| lane.join());
         lanes
             .map(|lane| lane.unwrap_or_else(|_| Err(anyhow::anyhow!("a checker panicked"))))
