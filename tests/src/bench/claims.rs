@@ -56,7 +56,7 @@ pub(super) fn measure(site: &Site, claims: usize, sheet: &mut Sheet) -> Result<(
         script::install(&shell)?;
         let cluster = Cluster::start(&lab.directory().join("cluster"))?;
         cluster.check(|cluster| {
-            cluster.install(lab)?;
+            cluster.install(lab, &[])?;
             let bench = Bench {
                 lab,
                 cluster,

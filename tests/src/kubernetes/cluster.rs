@@ -173,13 +173,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Installs what `cistern kube manifests` prints, and runs the controller's containers here in place of a node.
-    pub fn install(&self, lab: &Lab) -> Result<()> {
+    /// Installs what `cistern kube manifests` prints with these words besides the usual, and runs the controller's containers here in
+    /// place of a node, with the arguments that they have there.
+    pub fn install(&self, lab: &Lab, further: &[&str]) -> Result<()> {
         for (name, path) in self.files.iter().filter(|(name, _)| name.ends_with(".yaml")) {
             let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
             self.apply(&text)?;
         }
-        let printed = lab.cli.ok(&[MANIFESTS, &["--new-token", "cluster"]].concat())?;
+        let printed = lab
+            .cli
+            .ok(&[MANIFESTS, &["--new-token", "cluster"], further].concat())?;
         self.apply(&on_no_node(&printed)?)?;
         self.wait(START, "a pod of the controller", |cluster| {
             Ok(!cluster.controller_pod()?.is_empty())
@@ -189,23 +192,18 @@ impl Cluster {
         self.account("snapshots", "kube-system", "snapshot-controller")?;
         let config = self.config("controller");
         let socket = self.path("csi.sock");
-        self.run_program(
-            "cistern-csi",
-            binary("cistern-csi")?,
-            vec![
-                format!("--endpoint={}", socket.display()),
-                format!("--appliances={}", self.path("appliances").display()),
-            ],
-            vec![("KUBECONFIG".to_owned(), config.display().to_string())],
-        )?;
-        self.wait(START, "the plugin's socket", |_| Ok(socket.exists()))?;
         let pod = self.controller_pod()?;
-        for container in self.containers()?.into_iter().filter(|c| c.0 != "cistern-csi") {
-            let (name, mut arguments) = container;
-            for argument in &mut arguments {
-                if argument.starts_with("--csi-address=") {
-                    *argument = format!("--csi-address={}", socket.display());
-                }
+        let here = |argument: String| {
+            let argument = argument.replace("/csi/csi.sock", &socket.display().to_string());
+            argument.replace("=/appliances", &format!("={}", self.path("appliances").display()))
+        };
+        for (name, arguments) in self.containers()? {
+            let mut arguments: Vec<String> = arguments.into_iter().map(here).collect();
+            if name == "cistern-csi" {
+                let environment = vec![("KUBECONFIG".to_owned(), config.display().to_string())];
+                self.run_program(&name, binary(&name)?, arguments, environment)?;
+                self.wait(START, "the plugin's socket", |_| Ok(socket.exists()))?;
+                continue;
             }
             arguments.push(format!("--kubeconfig={}", config.display()));
             arguments.push(format!("--leader-election-namespace={NAMESPACE}"));

@@ -147,16 +147,16 @@ pub(super) fn claims_while_parts_fail(lab: &Lab) -> Result<()> {
 
 /// A control plane with the plugin, and the lab's client as a node of it.
 pub(super) fn cluster(lab: &Lab) -> Result<Cluster> {
-    let cluster = without_nodes(lab)?;
+    let cluster = without_nodes(lab, &[])?;
     cluster.check(|cluster| cluster.add_node(PEER_ADDRESS))?;
     Ok(cluster)
 }
 
-/// A control plane with the plugin. The pool promises more than it has.
-pub(super) fn without_nodes(lab: &Lab) -> Result<Cluster> {
+/// A control plane with the plugin, installed with these words besides the usual. The pool promises more than it has.
+pub(super) fn without_nodes(lab: &Lab, further: &[&str]) -> Result<Cluster> {
     lab.cli.ok(&["pools", "set", "tank", "--overcommit", "1000"])?;
     let cluster = Cluster::start(&lab.directory().join("cluster"))?;
-    cluster.check(|cluster| cluster.install(lab))?;
+    cluster.check(|cluster| cluster.install(lab, further))?;
     Ok(cluster)
 }
 

@@ -27,6 +27,7 @@ mod snapshots;
 mod space;
 mod told;
 mod volumes;
+mod zones;
 
 use anyhow::Result;
 use cistern_qemu::{Bus, NicModel};
@@ -296,6 +297,7 @@ const KUBERNETES: &[Scenario] = &[
 
 /// What pods make of claims beyond that: `make test-nodes` runs it.
 const NODES: &[Scenario] = &[
+    from("claims-by-zone", Stage::Pooled, zones::claims_by_zone),
     from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),
     from(
         "a-second-node-is-refused",

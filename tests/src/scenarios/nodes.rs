@@ -39,7 +39,7 @@ fn on_two_nodes(lab: &Lab, memory_mib: u32, steps: impl FnOnce(&Rack) -> Result<
     // They start while the control plane does.
     let nodes = Node::machines(lab, &[A, B], memory_mib)?;
     Node::check(&nodes, || {
-        let cluster = claims::without_nodes(lab)?;
+        let cluster = claims::without_nodes(lab, &[])?;
         cluster.check(|cluster| {
             cluster.join(&nodes)?;
             let rack = Rack {
