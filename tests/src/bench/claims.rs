@@ -1,4 +1,4 @@
-//! How long a claim takes on a real control plane: one by one, and a hundred at once. Beside it what the same appliance does by the
+//! How long a claim takes on a real control plane: one by one, a hundred at once, and until a pod runs with it. Beside it what the same appliance does by the
 //! bare commands, and what csi-driver-nfs does for a claim: it mounts a share, makes a directory there, and unmounts it.
 
 use std::time::{Duration, Instant};
@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use cistern_model::{Bytes, Pool, Volume};
 use cistern_qemu::Disk;
+use serde_json::json;
 
 use super::figure::{Aim, Sheet, median};
 use super::script::{self, Times};
 use super::{group, latency};
-use crate::kubernetes::{Cluster, Metrics, Watch};
+use crate::kubernetes::{Cluster, Metrics, Node, Watch, pods};
 use crate::lab::{APPLIANCE_ADDRESS, Lab, Machine, RootShell, Site};
 
 const MS: &str = "ms";
 /// The ways take turns by so many claims.
 const BLOCK: usize = 5;
 const HUNDRED: usize = 100;
+/// How many pods at most: each takes many seconds to start and to end.
+const PODS: usize = 10;
+const NODE: &str = "node-a";
+const MEMORY_MIB: u32 = 1024;
 /// What one claim may take on a busy machine, and what a hundred.
 const ONE: Duration = Duration::from_secs(120);
 const ALL: Duration = Duration::from_secs(900);
@@ -70,7 +75,7 @@ pub(super) fn measure(site: &Site, claims: usize, sheet: &mut Sheet) -> Result<(
             let name = format!("{count} claims at once until the last is bound");
             let floor = lock * count as f64 / 1000.0;
             sheet.add(&name, "s", vec![took], vec![floor], Some(Aim::Times(1.5)));
-            Ok(())
+            bench.pods(claims.min(PODS), sheet)
         })
     })
 }
@@ -191,6 +196,60 @@ impl Bench<'_> {
             .duration_since(first.context("no pending claim")?);
         self.remove_claims()?;
         Ok((took.as_secs_f64(), HUNDRED))
+    }
+
+    /// From when a claim and its pod are there until the pod runs, on a real kubelet; beside it a pod that wants no volume, and what
+    /// csi-driver-nfs does.
+    fn pods(&self, count: usize, sheet: &mut Sheet) -> Result<()> {
+        let nodes = Node::machines(self.lab, &[NODE], MEMORY_MIB)?;
+        let (mut with, mut without, mut nfs) = (Vec::new(), Vec::new(), Vec::new());
+        Node::check(&nodes, || {
+            self.cluster.join(&nodes)?;
+            // Once before it counts.
+            self.pod("first", true)?;
+            self.pod("second", false)?;
+            for number in 0..count {
+                with.push(self.pod(&format!("with-{number}"), true)?);
+                without.push(self.pod(&format!("without-{number}"), false)?);
+                nfs.extend(self.nfs(1)?);
+            }
+            Ok(())
+        })?;
+        let (alone, steps) = (median(&without).context("no pod")?, median(&nfs).context("no time")?);
+        sheet.add(
+            "claim to pod running, by a pod without a claim",
+            MS,
+            with,
+            without,
+            None,
+        );
+        sheet.note(format!(
+            "beside the pods: one without a claim ran after {alone:.0} ms, csi-driver-nfs' mount, mkdir and umount took {steps:.0} ms"
+        ));
+        Ok(())
+    }
+
+    /// Milliseconds until a pod runs. It is gone afterwards, and so is its claim.
+    fn pod(&self, name: &str, with_claim: bool) -> Result<f64> {
+        const SCRIPT: &str = "trap 'exit 0' TERM; while :; do sleep 1; done";
+        let spec = match with_claim {
+            true => pods::with_claim(name, SCRIPT),
+            false => pods::alone(SCRIPT),
+        };
+        let mut objects = pods::on_node(name, NODE, spec, &json!({})).to_string();
+        if with_claim {
+            objects = format!("{}---\n{objects}\n", claim(name));
+        }
+        let pod = format!("pod/{name}");
+        let began = Instant::now();
+        self.cluster.apply(&objects)?;
+        let limit = format!("--timeout={}s", ONE.as_secs());
+        self.cluster
+            .kubectl(&["wait", "--for=jsonpath={.status.phase}=Running", &pod, &limit])?;
+        let took = began.elapsed().as_secs_f64() * 1000.0;
+        self.cluster.kubectl(&["delete", &pod, "--wait=true"])?;
+        self.remove_claims()?;
+        Ok(took)
     }
 
     fn remove_claims(&self) -> Result<()> {

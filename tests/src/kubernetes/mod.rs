@@ -7,6 +7,7 @@ mod doctor;
 mod metrics;
 mod node;
 mod peers;
+pub(crate) mod pods;
 mod watch;
 
 use cluster::{NAMESPACE, free_port};

@@ -7,7 +7,7 @@ use cistern_model::PublishedNode;
 use serde_json::{Value, json};
 
 use super::claims::{self, CLASS};
-use crate::kubernetes::{Cluster, Node};
+use crate::kubernetes::{Cluster, Node, pods};
 use crate::lab::Lab;
 
 const A: &str = "node-a";
@@ -20,6 +20,7 @@ const A_WHILE: Duration = Duration::from_secs(10);
 const LIMIT: Duration = Duration::from_secs(240);
 /// What keeps a pod until it is asked to end.
 const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 1; done";
+const SIZE: &str = "300Mi";
 /// How often each of two pods counts.
 const ROUNDS: usize = 20;
 /// How many pods go at once.
@@ -73,7 +74,7 @@ pub(super) fn a_pod_writes(lab: &Lab) -> Result<()> {
                 "selector": { "matchLabels": { "app": "keeper" } },
                 "template": {
                     "metadata": { "labels": { "app": "keeper" } },
-                    "spec": spec("data", &script),
+                    "spec": pods::with_claim("data", &script),
                 },
             },
         }))?;
@@ -232,8 +233,8 @@ pub(super) fn a_stateful_set(lab: &Lab) -> Result<()> {
             "spec": {
                 "serviceName": "set", "replicas": 2,
                 "selector": { "matchLabels": { "app": "set" } },
-                "template": { "metadata": { "labels": { "app": "set" } }, "spec": without_volumes(&script) },
-                "volumeClaimTemplates": [{ "metadata": { "name": "data" }, "spec": claim_spec(CLASS, "ReadWriteOnce") }],
+                "template": { "metadata": { "labels": { "app": "set" } }, "spec": pods::with_mount(&script) },
+                "volumeClaimTemplates": [{ "metadata": { "name": "data" }, "spec": pods::claim(CLASS, "ReadWriteOnce", SIZE) }],
             },
         }))?;
         let has_own = |name: &str| {
@@ -275,10 +276,10 @@ pub(super) fn pods_go_without_the_appliance(lab: &Lab) -> Result<()> {
             rack.claim(claim, "ReadWriteMany")?;
         }
         let tiny = json!({ "hostNetwork": true });
-        let pods: Vec<Value> = (0..MANY)
+        let many: Vec<Value> = (0..MANY)
             .map(|n| {
                 let script = format!("echo here > /data/{n} && echo runs; {STAY}");
-                pod(
+                pods::once(
                     &format!("many-{n}"),
                     [A, B][n % 2],
                     &claims[n % claims.len()],
@@ -287,7 +288,7 @@ pub(super) fn pods_go_without_the_appliance(lab: &Lab) -> Result<()> {
                 )
             })
             .collect();
-        rack.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": pods }))?;
+        rack.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": many }))?;
         let took = rack.cluster.wait(4 * LIMIT, "fifty pods that run", |_| {
             let run = |node: &Node| {
                 node.machine
@@ -353,13 +354,13 @@ impl Rack<'_> {
     fn claim_of(&self, class: &str, name: &str, mode: &str) -> Result<()> {
         self.apply(&json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name },
-            "spec": claim_spec(class, mode),
+            "spec": pods::claim(class, mode, SIZE),
         }))?;
         claims::bound(self.cluster, name)
     }
 
     fn pod(&self, name: &str, node: &str, claim: &str, script: &str, more: &Value) -> Result<()> {
-        self.apply(&pod(name, node, claim, script, more))
+        self.apply(&pods::once(name, node, claim, script, more))
     }
 
     /// The name of the pod of our Deployment that runs on this node.
@@ -416,37 +417,4 @@ impl Rack<'_> {
         }
         Ok(())
     }
-}
-
-fn claim_spec(class: &str, mode: &str) -> Value {
-    json!({
-        "storageClassName": class, "accessModes": [mode], "resources": { "requests": { "storage": "300Mi" } },
-    })
-}
-
-/// A pod on this node that runs a script with the claim at /data, once; with more of a pod's words.
-fn pod(name: &str, node: &str, claim: &str, script: &str, more: &Value) -> Value {
-    let mut spec = spec(claim, script);
-    spec["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
-    spec["restartPolicy"] = json!("Never");
-    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
-        spec.extend(more.clone());
-    }
-    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" }, "spec": spec })
-}
-
-fn spec(claim: &str, script: &str) -> Value {
-    let mut spec = without_volumes(script);
-    spec["volumes"] = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": claim } }]);
-    spec
-}
-
-fn without_volumes(script: &str) -> Value {
-    json!({
-        "terminationGracePeriodSeconds": 5, "automountServiceAccountToken": false,
-        "containers": [{
-            "name": "main", "image": "cistern.test/workload:1", "imagePullPolicy": "Never", "command": ["sh", "-c", script],
-            "volumeMounts": [{ "name": "data", "mountPath": "/data" }],
-        }],
-    })
 }
