@@ -116,7 +116,7 @@ async fn admit(
     let lookup = table::find(method.as_str(), &path);
     let Lookup::Found(route) = lookup else {
         let missing = Refusal::missing(method.as_str(), &path, &lookup);
-        return Err(missing.unwrap_or_else(|| Refusal::new(ErrorKind::NotFound, "there is no such path")));
+        return Err(missing.unwrap_or_else(|| Refusal::new(ErrorKind::NoRoute, "there is no such path")));
     };
     match (&caller, route.access) {
         (_, Access::Open) | (Caller::Local, Access::Roles(_) | Access::Local) | (Caller::Gate, Access::Gate) => {}

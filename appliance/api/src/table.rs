@@ -179,7 +179,7 @@ pub fn missing(method: &str, path: &str, lookup: &Lookup) -> Option<Problem> {
             Some(problem)
         }
         Lookup::Unknown => Some(Problem::new(
-            ErrorKind::NotFound,
+            ErrorKind::NoRoute,
             format!("there is nothing at {path}; GET /v1/openapi.json lists what there is"),
         )),
     }

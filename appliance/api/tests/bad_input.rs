@@ -423,9 +423,9 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
         ),
         ("POST", "/v1/gate/token-changes", "{}".to_owned(), ErrorKind::Forbidden),
         ("GET", "/v1/tokens", String::new(), ErrorKind::Unavailable),
-        ("GET", "/", String::new(), ErrorKind::NotFound),
-        ("GET", "/v1/volumes/", String::new(), ErrorKind::NotFound),
-        ("GET", "/v2/volumes", String::new(), ErrorKind::NotFound),
+        ("GET", "/", String::new(), ErrorKind::NoRoute),
+        ("GET", "/v1/volumes/", String::new(), ErrorKind::NoRoute),
+        ("GET", "/v2/volumes", String::new(), ErrorKind::NoRoute),
     ] {
         let answer = api.ask(method, path, &body).await;
         let shown: String = body.chars().take(80).collect();

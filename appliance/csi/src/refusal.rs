@@ -41,6 +41,8 @@ pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Sta
     let code = match (error.kind(), asked) {
         (ErrorKind::Invalid, _) | (ErrorKind::TooLarge, _) => Code::InvalidArgument,
         (ErrorKind::NotFound, _) => Code::NotFound,
+        // It says nothing of what was asked for: that must not be taken for gone.
+        (ErrorKind::NoRoute, _) => Code::Unimplemented,
         (ErrorKind::NameTaken, _) => Code::AlreadyExists,
         (ErrorKind::Conflict | ErrorKind::DiskInUse, _) => Code::FailedPrecondition,
         (ErrorKind::NoSpace, Asked::Grow | Asked::Snapshot) => Code::OutOfRange,
@@ -64,6 +66,11 @@ pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Sta
             "; delete volumes or snapshots there, add disks to the pool, or name another pool in the class"
         }
         ErrorKind::NoSpace => "; delete volumes or snapshots there, or add disks to the pool",
+        ErrorKind::NoRoute => concat!(
+            "; the appliance is older than this plugin (",
+            env!("CARGO_PKG_VERSION"),
+            "), and cannot do that: update it"
+        ),
         _ => "",
     };
     Status::new(code, format!("appliance {appliance}: {error}{way_out}"))

@@ -137,7 +137,7 @@ impl Gate {
             Lookup::Found(route) => route,
             Lookup::OtherMethods(_) | Lookup::Unknown => {
                 let missing = Refusal::missing(&method, &path, &lookup);
-                return Err(missing.unwrap_or_else(|| Refusal::new(ErrorKind::NotFound, "there is no such path")));
+                return Err(missing.unwrap_or_else(|| Refusal::new(ErrorKind::NoRoute, "there is no such path")));
             }
         };
         if let Some(principal) = &principal
@@ -214,7 +214,7 @@ impl Gate {
     async fn pass_on(&self, admitted: Admitted, mut request: Request<Body>) -> Result<Response<Body>, Refusal> {
         if admitted.origin == Origin::Root {
             let detail = "this socket only serves tokens; the rest is at cisternd's";
-            return Err(Refusal::new(ErrorKind::NotFound, detail));
+            return Err(Refusal::new(ErrorKind::NoRoute, detail));
         }
         request.headers_mut().remove(AUTHORIZATION);
         if let Some(principal) = &admitted.principal {

@@ -176,8 +176,8 @@ async fn bad_token_requests_get_their_documented_errors() {
         ("DELETE", "/v1/tokens/7", "", ErrorKind::Invalid),
         ("DELETE", &none, "", ErrorKind::NotFound),
         ("DELETE", &own, "", ErrorKind::Conflict),
-        ("GET", "/v1/nowhere", "", ErrorKind::NotFound),
-        ("GET", "/v1/..%2f/tokens", "", ErrorKind::NotFound),
+        ("GET", "/v1/nowhere", "", ErrorKind::NoRoute),
+        ("GET", "/v1/..%2f/tokens", "", ErrorKind::NoRoute),
     ] {
         let answer = gate.ask(method, path, Some(&admin), body).await;
         assert_eq!(answer.problem().kind, kind, "{method} {path} {body}");
@@ -362,7 +362,7 @@ async fn root_makes_tokens_over_its_socket_without_one() {
     assert_eq!(made.status, 201, "{}", made.body);
     assert_eq!(gate.code(), None, "an admin exists, so the code is withdrawn");
     assert_eq!(ask("GET", "/v1/tokens", "").await.json()[0]["name"], "ops");
-    assert_eq!(ask("GET", "/v1/volumes", "").await.problem().kind, ErrorKind::NotFound);
+    assert_eq!(ask("GET", "/v1/volumes", "").await.problem().kind, ErrorKind::NoRoute);
 }
 
 #[tokio::test]

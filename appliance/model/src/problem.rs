@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Forbidden,
     /// No such object.
     NotFound,
+    /// No such path: whoever asks goes by another version of the API. Of objects this says nothing.
+    NoRoute,
     /// The name is in use by an object that differs from what was asked for.
     NameTaken,
     /// The object's state does not allow this now: it is in use, or being made or deleted.
@@ -64,11 +66,12 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds, for tables and tests.
-    pub const ALL: [ErrorKind; 13] = [
+    pub const ALL: [ErrorKind; 14] = [
         ErrorKind::Invalid,
         ErrorKind::Unauthenticated,
         ErrorKind::Forbidden,
         ErrorKind::NotFound,
+        ErrorKind::NoRoute,
         ErrorKind::NameTaken,
         ErrorKind::Conflict,
         ErrorKind::DiskInUse,
@@ -87,6 +90,7 @@ impl ErrorKind {
             ErrorKind::Unauthenticated => "unauthenticated",
             ErrorKind::Forbidden => "forbidden",
             ErrorKind::NotFound => "not-found",
+            ErrorKind::NoRoute => "no-route",
             ErrorKind::NameTaken => "name-taken",
             ErrorKind::Conflict => "conflict",
             ErrorKind::DiskInUse => "disk-in-use",
@@ -106,6 +110,7 @@ impl ErrorKind {
             ErrorKind::Unauthenticated => "A valid token is needed",
             ErrorKind::Forbidden => "The token does not allow this",
             ErrorKind::NotFound => "There is no such object",
+            ErrorKind::NoRoute => "The API has no such path",
             ErrorKind::NameTaken => "The name is in use",
             ErrorKind::Conflict => "The object's state does not allow this",
             ErrorKind::DiskInUse => "The disk is in use",
@@ -124,7 +129,7 @@ impl ErrorKind {
             ErrorKind::Invalid => 400,
             ErrorKind::Unauthenticated => 401,
             ErrorKind::Forbidden => 403,
-            ErrorKind::NotFound => 404,
+            ErrorKind::NotFound | ErrorKind::NoRoute => 404,
             ErrorKind::NameTaken | ErrorKind::Conflict | ErrorKind::DiskInUse => 409,
             ErrorKind::TooLarge => 413,
             ErrorKind::TooManyRequests => 429,
@@ -151,6 +156,7 @@ impl ErrorKind {
             ErrorKind::Unavailable => 13,
             ErrorKind::TimedOut => 14,
             ErrorKind::Internal => 15,
+            ErrorKind::NoRoute => 16,
         }
     }
 }

@@ -351,6 +351,7 @@ impl Appliance {
 
     /// Goes to a root shell on the serial console; it is left when the value is dropped.
     pub fn root_shell(&self) -> Result<RootShell<'_>> {
+        ensure!(self.vm.is_running(), "the machine does not run");
         let console = self.console();
         self.wait_for_console(TYPED)?;
         console.send_line("shell")?;
@@ -380,15 +381,21 @@ impl Appliance {
 
     /// The end of its logs.
     pub fn report(&self) -> String {
+        let (machine, shell) = (self.vm.report(), self.root_shell());
+        let asked = |what: &dyn Fn(&RootShell) -> Result<String>| match &shell {
+            Ok(shell) => what(shell).unwrap_or_else(|error| format!("could not be had: {error:#}")),
+            Err(error) => format!("there is no shell: {error:#}"),
+        };
         let log = self.vm.second_console().map(|log| last_lines(&log.text(), 80));
         let journal = match log.filter(|lines| !lines.is_empty()) {
             Some(lines) => lines,
-            None => self
-                .root_shell()
-                .and_then(|shell| shell.run("journalctl -b --no-pager -n 80 | cat"))
-                .unwrap_or_else(|error| format!("the journal could not be had: {error:#}")),
+            None => asked(&|shell| shell.run("journalctl -b --no-pager -n 80 | cat")),
         };
-        format!("--- the appliance\n{}\n--- its journal\n{journal}", self.vm.report())
+        let waiting = asked(&|shell| {
+            shell.install("/run/waiting.sh", super::WAITING)?;
+            shell.run("bash /run/waiting.sh")
+        });
+        format!("--- the appliance\n{machine}\n--- its journal\n{journal}\n--- what waits in it\n{waiting}")
     }
 }
 

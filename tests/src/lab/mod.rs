@@ -31,6 +31,8 @@ pub const PEER_ADDRESS: &str = "10.77.0.2";
 /// A second client's address there.
 pub const SECOND_PEER_ADDRESS: &str = "10.77.0.3";
 const SECOND_PEER_MAC: &str = "52:54:00:77:00:03";
+/// Tells what waits for what in a machine that did not do what it should.
+const WAITING: &str = include_str!("waiting.sh");
 /// How long the API may take to answer after a start under software emulation on a busy machine.
 pub const START_LIMIT: Duration = Duration::from_secs(180);
 

@@ -14,18 +14,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a client that failed may take to tell of itself.
 const ASKED_AT_LAST: Duration = Duration::from_secs(30);
-/// Tells what its kernel said last, what is mounted, and where each thread stands that waits in the kernel.
-const WAITING: &str = r#"
-    dmesg | tail -n 40
-    grep ' nfs4\? ' /proc/self/mountinfo | tail -n 60
-    for stat in /proc/[0-9]*/task/[0-9]*/stat; do
-        [[ $(cut -d')' -f2 $stat 2>/dev/null) == ' D'* ]] || continue
-        task=${stat%/stat}
-        echo "$task $(tr '\0' ' ' < $task/cmdline)($(cat $task/comm))"
-        cat $task/stack
-    done 2>/dev/null
-    exit 0
-"#;
 
 /// The client VM, if the lab has one.
 pub struct Peer {
@@ -154,7 +142,7 @@ impl Peer {
         let Some(vm) = &self.vm else {
             return String::new();
         };
-        let waiting = match vm.guest_exec(&["/bin/bash", "-c", WAITING], ASKED_AT_LAST) {
+        let waiting = match vm.guest_exec(&["/bin/bash", "-c", super::WAITING], ASKED_AT_LAST) {
             Ok(done) => done.stdout,
             Err(error) => format!("it does not say what waits in it: {error}"),
         };

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use cistern_csi::csi;
 use cistern_csi::csi::controller_server::Controller as _;
-use cistern_model::Principal;
+use cistern_model::{ErrorKind, Principal, Problem};
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 
@@ -209,6 +209,13 @@ async fn an_appliance_of_another_version_is_understood_or_told_so() {
             serde_json::json!("<html>"),
             Some(Code::Unavailable),
             "version",
+        ),
+        // What has no such path has said nothing of the volume.
+        (
+            StatusCode::NOT_FOUND,
+            serde_json::to_value(Problem::new(ErrorKind::NoRoute, "there is nothing at /v1/volumes")).unwrap(),
+            Some(Code::Unimplemented),
+            "older than this plugin",
         ),
     ] {
         let router = Router::new().fallback(move || {
