@@ -157,19 +157,21 @@ evidence)
 leave)
     systemctl stop cisternd
     took stop
-    # What pools were served without is of this cut's disks.
-    rm -f /var/lib/cistern/engine/left-out.json
+    # Which pools there were, and what they were served without, is of this cut's disks.
+    rm -f /var/lib/cistern/engine/{left-out,pools}.json
     # The server itself may stay: starting it takes as long as all the rest, and nobody has anything mounted.
     rm -f /run/cistern/exports.d/cistern.exports
     exportfs -au
     exportfs -f
     for volume in /volumes/vol-*; do umount "$volume" 2>/dev/null; done
-    vgchange --quiet -an 2>/dev/null
+    # What udev is still looking at is open.
+    udevadm settle
+    told=$(vgchange --quiet -an 2>&1)
     # Layers, the upper one first.
     for layer in integrity luks2; do
         for name in $(dmsetup ls | grep -o "^cistern-$layer-[^[:space:]]*"); do dmsetup remove --retry "$name"; done
     done
-    [ "$(ls /dev/mapper)" = control ] || { dmsetup ls; dmsetup info -c; exit 1; }
+    [ "$(ls /dev/mapper)" = control ] || { echo "$told"; cat /proc/mounts; dmsetup ls; dmsetup info -c; exit 1; }
     took leave
     ;;
 esac
