@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::failure::Failures;
 use crate::growing::Grown;
 use crate::jobs::Jobs;
+use crate::kept::Kept;
 use crate::left_out::LeftOut;
 use crate::locks::{LvmLocks, Names, Operations};
 use crate::logs::Owned;
@@ -77,8 +78,8 @@ pub(crate) struct Inner {
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
     pub(crate) failures: Failures,
-    pub(crate) left_out: LeftOut,
-    pub(crate) pools_had: PoolsHad,
+    pub(crate) left_out: Kept<LeftOut>,
+    pub(crate) pools_had: Kept<PoolsHad>,
     pub(crate) shunned: Shunned,
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
@@ -127,8 +128,8 @@ impl Engine {
             view: RwLock::default(),
             devices: Mutex::default(),
             failures: Failures::default(),
-            left_out: LeftOut::default(),
-            pools_had: PoolsHad::default(),
+            left_out: Kept::default(),
+            pools_had: Kept::default(),
             shunned: Shunned::default(),
             jobs: Jobs::default(),
             names: Names::default(),

@@ -10,11 +10,10 @@ use cistern_model::DiskId;
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::engine::{Engine, locked};
+use crate::engine::Engine;
 use crate::error::Doing as _;
+use crate::kept::Record;
 use crate::pools::power_lost;
-
-const RECORD: &str = "layers.json";
 
 /// How far a disk is that the record names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +28,21 @@ pub(crate) enum Phase {
 }
 
 /// The disks of the record.
-pub(crate) type Unfinished = BTreeMap<DiskId, Phase>;
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Unfinished(BTreeMap<DiskId, Phase>);
+
+impl Record for Unfinished {
+    const NAME: &str = "layers.json";
+    const WITHOUT: &str = "a disk that was getting or losing layers is not finished by itself; wipe it";
+
+    /// The form before this one was a list, which told no phase.
+    fn parse(text: &str) -> Option<Self> {
+        let plain = |disks: Vec<DiskId>| disks.into_iter().map(|disk| (disk, Phase::Parting)).collect();
+        let read = serde_json::from_str(text).or_else(|_| serde_json::from_str(text).map(plain));
+        read.map(Unfinished).ok()
+    }
+}
 
 impl Engine {
     /// Finishes what was interrupted: disks that were to get or to lose layers, and are in no group, become blank.
@@ -107,15 +120,8 @@ impl Engine {
         self.0.host.disks.wipe(&device.node)
     }
 
-    fn unfinished(&self) -> Result<Unfinished, HostError> {
-        let mut known = locked(&self.0.layers.unfinished);
-        if let Some(known) = known.as_ref() {
-            return Ok(known.clone());
-        }
-        let text = self.0.host.records.read(RECORD)?;
-        let read = text.as_deref().map(parse).unwrap_or_default();
-        *known = Some(read.clone());
-        Ok(read)
+    fn unfinished(&self) -> Result<BTreeMap<DiskId, Phase>, HostError> {
+        Ok(self.kept(&self.0.layers.unfinished)?.0)
     }
 
     /// Notes, for good, how far these disks are.
@@ -123,31 +129,10 @@ impl Engine {
         self.change_unfinished(|all| all.extend(disks.iter().map(|disk| (disk.clone(), phase))))
     }
 
-    fn change_unfinished(&self, change: impl FnOnce(&mut Unfinished)) -> Result<(), EngineError> {
-        let doing = || "note which disks are unfinished".to_owned();
-        let mut all = self.unfinished().doing(doing)?;
-        let mut known = locked(&self.0.layers.unfinished);
-        if let Some(known) = known.as_ref() {
-            all.clone_from(known);
-        }
-        change(&mut all);
-        if known.as_ref() == Some(&all) {
-            return Ok(());
-        }
-        // Ids and phases are plain text: their JSON cannot fail.
-        let text = serde_json::to_string(&all).unwrap_or_default();
-        self.0.host.records.replace(RECORD, &text).doing(doing)?;
-        *known = Some(all);
-        Ok(())
+    fn change_unfinished(&self, change: impl FnOnce(&mut BTreeMap<DiskId, Phase>)) -> Result<(), EngineError> {
+        self.change_kept(&self.0.layers.unfinished, |Unfinished(all)| change(all))
+            .doing(|| "note which disks are unfinished".to_owned())
     }
-}
-
-/// Reads the record. The form before this one was a list, which told no phase.
-fn parse(text: &str) -> Unfinished {
-    let plain = |disks: Vec<DiskId>| disks.into_iter().map(|disk| (disk, Phase::Parting)).collect();
-    serde_json::from_str(text)
-        .or_else(|_| serde_json::from_str(text).map(plain))
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -157,10 +142,11 @@ mod tests {
     #[test]
     fn the_record_reads_back_and_so_does_the_form_before_it() {
         let disk: DiskId = "serial-A".parse().unwrap();
-        let all = Unfinished::from([(disk.clone(), Phase::Making)]);
-        assert_eq!(parse(&serde_json::to_string(&all).unwrap()), all);
-        assert_eq!(parse(r#"["serial-A"]"#), Unfinished::from([(disk, Phase::Parting)]));
-        assert_eq!(parse("[]"), Unfinished::new());
-        assert_eq!(parse("nonsense"), Unfinished::new());
+        let all = Unfinished([(disk.clone(), Phase::Making)].into());
+        assert_eq!(Unfinished::parse(&serde_json::to_string(&all).unwrap()), Some(all));
+        let before = Unfinished([(disk, Phase::Parting)].into());
+        assert_eq!(Unfinished::parse(r#"["serial-A"]"#), Some(before));
+        assert_eq!(Unfinished::parse("[]"), Some(Unfinished::default()));
+        assert_eq!(Unfinished::parse("nonsense"), None);
     }
 }

@@ -14,6 +14,7 @@ use cistern_model::{Bytes, DiskId, EventKind, Layers, Orphan, OrphanKind, PoolId
 use crate::EngineError;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::kept::Kept;
 use crate::layer_record::{Phase, Unfinished};
 use crate::pools::{no_pool, power_lost};
 use crate::view::PoolView;
@@ -21,8 +22,8 @@ use crate::view::PoolView;
 /// What is known of layers until the next start.
 #[derive(Debug, Default)]
 pub(crate) struct LayersKnown {
-    /// What the record says, once it was read.
-    pub(crate) unfinished: Mutex<Option<Unfinished>>,
+    /// The disks that are about to get or to lose some.
+    pub(crate) unfinished: Kept<Unfinished>,
     /// Disks at which a request or a job is.
     busy: Mutex<BTreeSet<DiskId>>,
     /// Why disks cannot be opened.

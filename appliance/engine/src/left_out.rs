@@ -6,25 +6,28 @@
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
-use cistern_host::{HostError, HostErrorKind, ImageHealth, RaidImage, SyncAction};
+use cistern_host::{HostError, ImageHealth, RaidImage, SyncAction};
 use cistern_model::{Layout, Percent, PoolId};
+use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::engine::{Engine, locked};
+use crate::engine::Engine;
 use crate::error::Doing as _;
+use crate::kept::Record;
 use crate::pools::power_lost;
 use crate::view::PoolView;
 
-const RECORD: &str = "left-out.json";
-
 /// LVM's UUIDs of the disks that each pool was served without.
-type Record = BTreeMap<PoolId, BTreeSet<String>>;
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct LeftOut(BTreeMap<PoolId, BTreeSet<String>>);
 
-/// The record, once it was read.
-#[derive(Debug, Default)]
-pub(crate) struct LeftOut(Mutex<Option<Record>>);
+impl Record for LeftOut {
+    const NAME: &str = "left-out.json";
+    const WITHOUT: &str =
+        "a pool that lacks disks may be served from an older copy, so put in all disks that it was served from last";
+}
 
 impl Engine {
     /// Notes of an active pool what it is served without.
@@ -49,7 +52,7 @@ impl Engine {
         if behind.is_empty() && !settled {
             return Ok(());
         }
-        let kept = self.change_left_out(|all| match behind.is_empty() {
+        let kept = self.change_kept(&self.0.left_out, |LeftOut(all)| match behind.is_empty() {
             true => drop(all.remove(&pool.id)),
             // Of one that is not active yet it is not known which images are behind.
             false if !pool.active => all.entry(pool.id).or_default().extend(behind),
@@ -109,34 +112,8 @@ impl Engine {
         Ok(true)
     }
 
-    fn left_out(&self) -> Result<Record, HostError> {
-        let mut known = locked(&self.0.left_out.0);
-        if let Some(known) = known.as_ref() {
-            return Ok(known.clone());
-        }
-        let text = self.0.host.records.read(RECORD)?;
-        let read: Record = text
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
-        *known = Some(read.clone());
-        Ok(read)
-    }
-
-    fn change_left_out(&self, change: impl FnOnce(&mut Record)) -> Result<(), HostError> {
-        let mut all = match self.left_out() {
-            Err(error) if error.kind() == HostErrorKind::PowerLost => return Err(error),
-            read => read?,
-        };
-        let before = all.clone();
-        change(&mut all);
-        if all == before {
-            return Ok(());
-        }
-        // Ids are plain text: their JSON cannot fail.
-        let text = serde_json::to_string(&all).unwrap_or_default();
-        self.0.host.records.replace(RECORD, &text)?;
-        *locked(&self.0.left_out.0) = Some(all);
-        Ok(())
+    fn left_out(&self) -> Result<BTreeMap<PoolId, BTreeSet<String>>, HostError> {
+        Ok(self.kept(&self.0.left_out)?.0)
     }
 }
 

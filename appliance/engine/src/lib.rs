@@ -97,6 +97,7 @@ mod growing;
 mod growth;
 mod jobs;
 mod keeping;
+mod kept;
 mod layer_keys;
 mod layer_record;
 mod layers;

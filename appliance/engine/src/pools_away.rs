@@ -4,18 +4,16 @@
 //! that it wanted deleted. A pool is away until its disks are back, or somebody says that it is gone for good.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use cistern_host::{HostError, HostErrorKind};
 use cistern_model::{EventKind, Job, JobKind, Layout, PoolId, PoolName, Principal, Severity};
 use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::engine::{Engine, locked};
+use crate::engine::Engine;
 use crate::error::Doing as _;
+use crate::kept::Record;
 use crate::tags::Stage;
-
-const RECORD: &str = "pools.json";
 
 /// What is known of a pool that is not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +22,15 @@ pub(crate) struct Had {
     layout: Layout,
 }
 
-type Record = BTreeMap<PoolId, Had>;
+/// The pools that this appliance has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct PoolsHad(BTreeMap<PoolId, Had>);
 
-/// The record, once it was read.
-#[derive(Debug, Default)]
-pub(crate) struct PoolsHad(Mutex<Option<Record>>);
+impl Record for PoolsHad {
+    const NAME: &str = "pools.json";
+    const WITHOUT: &str = "while none of a pool's disks is here, its volumes are told to be gone";
+}
 
 impl Engine {
     /// Notes the pools that are here, but those that are being parted with. Fails only if the machine is gone: a state partition that
@@ -43,7 +45,7 @@ impl Engine {
     }
 
     fn note_those(&self, wanted: impl Fn(PoolId) -> bool) -> Result<(), EngineError> {
-        self.change_had(|all| {
+        self.change_had(|PoolsHad(all)| {
             let view = self.view();
             let ready = view
                 .pools
@@ -59,25 +61,12 @@ impl Engine {
 
     /// Notes that a pool is no longer this appliance's. Fails as [`Engine::note_pools`].
     pub(crate) fn note_pool_gone(&self, id: PoolId) -> Result<(), EngineError> {
-        self.change_had(|all| drop(all.remove(&id)))
+        self.change_had(|PoolsHad(all)| drop(all.remove(&id)))
     }
 
-    /// One change at a time, each of what is known then: a pool that is deleted meanwhile does not come back into the record.
-    fn change_had(&self, change: impl FnOnce(&mut Record)) -> Result<(), EngineError> {
-        let kept = {
-            let mut known = locked(&self.0.pools_had.0);
-            self.read_had(&mut known).and_then(|before| {
-                let mut all = before.clone();
-                change(&mut all);
-                if all != before {
-                    // Ids and names are plain text: their JSON cannot fail.
-                    let text = serde_json::to_string(&all).unwrap_or_default();
-                    self.0.host.records.replace(RECORD, &text)?;
-                    *known = Some(all);
-                }
-                Ok(())
-            })
-        };
+    /// A pool that is deleted meanwhile does not come back into the record: each change is of what is known then.
+    fn change_had(&self, change: impl FnOnce(&mut PoolsHad)) -> Result<(), EngineError> {
+        let kept = self.change_kept(&self.0.pools_had, change);
         self.note_keeping(&kept);
         match kept {
             Err(error) if error.kind() == HostErrorKind::PowerLost => {
@@ -87,25 +76,9 @@ impl Engine {
         }
     }
 
-    fn had(&self) -> Result<Record, HostError> {
-        self.read_had(&mut locked(&self.0.pools_had.0))
-    }
-
-    fn read_had(&self, known: &mut Option<Record>) -> Result<Record, HostError> {
-        if let Some(known) = known.as_ref() {
-            return Ok(known.clone());
-        }
-        let text = self.0.host.records.read(RECORD)?;
-        let read: Record = text
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
-        *known = Some(read.clone());
-        Ok(read)
-    }
-
     /// The pools of which nothing is here.
-    fn away(&self) -> Result<Record, HostError> {
-        let mut all = self.had()?;
+    fn away(&self) -> Result<BTreeMap<PoolId, Had>, HostError> {
+        let PoolsHad(mut all) = self.kept(&self.0.pools_had)?;
         let view = self.view();
         all.retain(|id, _| !view.pools.contains_key(id));
         Ok(all)

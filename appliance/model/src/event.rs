@@ -102,6 +102,8 @@ pub enum EventKind {
     AlertAcknowledged,
     /// The system restarts or is shut down, as it was told to.
     Shutdown,
+    /// A record on the state partition was not understood, and set aside.
+    RecordUnreadable,
 }
 
 /// How serious an event is.

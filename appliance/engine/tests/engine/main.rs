@@ -17,6 +17,7 @@ mod fencing;
 mod free_part;
 mod growth;
 mod histories;
+mod kept;
 mod keys;
 mod layers;
 mod moves;
