@@ -329,9 +329,23 @@ pub(super) fn pods_go_without_the_appliance(lab: &Lab) -> Result<()> {
             "{unpublished} calls of NodeUnpublishVolume were counted"
         );
 
-        // It comes back, and what is left of the claims goes.
+        // It comes back, and gets what was written and not synced; then the volumes leave their nodes. A kubelet that was told to come
+        // again does so after two minutes at most.
         rack.lab.appliance.vm().start()?;
-        rack.lab.wait_for_api()
+        rack.lab.wait_for_api()?;
+        let took = rack.cluster.wait(LIMIT, "end of all attachments", |cluster| {
+            Ok(cluster.get(&["get", "volumeattachments"])?["items"]
+                .as_array()
+                .is_some_and(Vec::is_empty))
+        })?;
+        println!(
+            "     all volumes had left their nodes {:.0} s after it was back",
+            took.as_secs_f32()
+        );
+        let shell = rack.lab.appliance.root_shell()?;
+        let there = shell.run("cat /volumes/vol-*/[0-9]* | grep -cx here")?;
+        ensure!(there.trim() == MANY.to_string(), "of {MANY} files {there} are there");
+        Ok(())
     })
 }
 
