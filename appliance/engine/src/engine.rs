@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use cistern_host::{BlockDevice, Change, ExportEntry, ExportUsers, Host, HostError, HostErrorKind};
@@ -29,7 +29,7 @@ use crate::pools_away::PoolsHad;
 use crate::react::Surroundings;
 use crate::schedules::Chores;
 use crate::shun::Shunned;
-use crate::view::{Orphan, View, VolumeView};
+use crate::view::{Look, Orphan, SharedView, View, VolumeView};
 use crate::volume_options::{clients_of, users_of};
 
 /// What the engine is told about its surroundings.
@@ -73,7 +73,7 @@ pub struct Engine(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) host: Host,
     pub(crate) config: Config,
-    view: RwLock<View>,
+    view: SharedView,
     pub(crate) devices: Mutex<Vec<BlockDevice>>,
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
@@ -125,7 +125,7 @@ impl Engine {
             care: Mutex::default(),
             host,
             config,
-            view: RwLock::default(),
+            view: SharedView::default(),
             devices: Mutex::default(),
             failures: Failures::default(),
             left_out: Kept::default(),
@@ -183,12 +183,13 @@ impl Engine {
         self.0.operations.in_time(self.0.lvm.is_at_length())
     }
 
-    pub(crate) fn view(&self) -> RwLockReadGuard<'_, View> {
-        self.0.view.read().unwrap_or_else(PoisonError::into_inner)
+    /// What there is now. It stays so for as long as the look lives, and nothing that asks for it may be called meanwhile.
+    pub(crate) fn view(&self) -> Look<'_> {
+        self.0.view.look()
     }
 
     pub(crate) fn change_view<T>(&self, change: impl FnOnce(&mut View) -> T) -> T {
-        change(&mut self.0.view.write().unwrap_or_else(PoisonError::into_inner))
+        self.0.view.change(change)
     }
 
     pub(crate) fn path_of(&self, volume: VolumeId) -> PathBuf {
@@ -359,9 +360,9 @@ impl Engine {
 
     /// What is told of something that was not found. Before a start has come to its end, and while a pool is away, it may be there
     /// all the same: whoever is told that it is gone forgets it, as a cluster does with a volume that it wanted deleted.
-    pub(crate) fn absent(&self, not_found: EngineError) -> EngineError {
+    pub(crate) fn absent(&self, by: &Principal, not_found: EngineError) -> EngineError {
         match self.is_started() {
-            true => self.not_here(not_found),
+            true => self.not_here(by, not_found),
             false => Engine::not_started(),
         }
     }

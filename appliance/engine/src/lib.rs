@@ -142,4 +142,5 @@ pub use error::EngineError;
 pub use pools::PoolCreation;
 pub use snapshots::SnapshotFilter;
 pub use status::{Health, Metrics};
+pub use view::views_taken_twice;
 pub use volumes::{Created, VolumeFilter};

@@ -186,10 +186,10 @@ impl Engine {
 
     /// A pool that the caller may see.
     pub(crate) fn visible_pool(&self, by: &Principal, name_or_id: &str) -> Result<PoolView, EngineError> {
-        let view = self.view();
-        let pool = view.pool(name_or_id).filter(|pool| by.may_use_pool(&pool.tags.name));
-        pool.cloned().ok_or_else(|| match self.is_started() {
-            true => self.no_pool_here(name_or_id, no_pool(name_or_id)),
+        let found = self.view().pool(name_or_id).cloned();
+        let pool = found.filter(|pool| by.may_use_pool(&pool.tags.name));
+        pool.ok_or_else(|| match self.is_started() {
+            true => self.no_pool_here(by, name_or_id, no_pool(name_or_id)),
             false => Engine::not_started(),
         })
     }

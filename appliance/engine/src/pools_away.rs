@@ -85,11 +85,16 @@ impl Engine {
     }
 
     /// What is told of something that was not found, and that may lie in a pool that is away.
-    pub(crate) fn not_here(&self, not_found: EngineError) -> EngineError {
+    /// Named is what the caller may use; that there is more is said all the same, since its tokens may have been others once.
+    pub(crate) fn not_here(&self, by: &Principal, not_found: EngineError) -> EngineError {
         match self.away() {
             Ok(away) if away.is_empty() => not_found,
             Ok(away) => {
-                let pools: Vec<String> = away.iter().map(|(id, had)| format!("{} ({id})", had.name)).collect();
+                let named = away.iter().filter(|(_, had)| by.may_use_pool(&had.name));
+                let mut pools: Vec<String> = named.map(|(id, had)| format!("{} ({id})", had.name)).collect();
+                if pools.len() < away.len() {
+                    pools.push("one that this token may not use".to_owned());
+                }
                 EngineError::Unavailable(format!(
                     "{not_found} here, and it may lie in a pool that is not here, or not open: {}. Bring its disks or its key \
                      back; if they are gone for good say so: `cistern pools delete` with its id",
@@ -103,8 +108,9 @@ impl Engine {
     }
 
     /// What is told of a pool that was not found: of one that is away, that it is.
-    pub(crate) fn no_pool_here(&self, name_or_id: &str, not_found: EngineError) -> EngineError {
-        match self.away_named(name_or_id) {
+    pub(crate) fn no_pool_here(&self, by: &Principal, name_or_id: &str, not_found: EngineError) -> EngineError {
+        let named = self.away_named(name_or_id);
+        match named.filter(|(_, had)| by.may_use_pool(&had.name)) {
             None => not_found,
             Some((id, _)) if self.is_locked(id) => self.not_found_or_locked(&id.to_string()),
             Some((id, had)) => EngineError::Unavailable(format!(

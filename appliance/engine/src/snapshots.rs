@@ -329,10 +329,13 @@ impl Engine {
         by: &Principal,
         id: SnapshotId,
     ) -> Result<(PoolView, SnapshotView), EngineError> {
-        let view = self.view();
-        let (pool, snapshot) = view.snapshot(id).ok_or_else(|| self.absent(no_snapshot(id)))?;
+        let found = self
+            .view()
+            .snapshot(id)
+            .map(|(pool, snapshot)| (bare(pool), snapshot.clone()));
+        let (pool, snapshot) = found.ok_or_else(|| self.absent(by, no_snapshot(id)))?;
         match by.may_use_pool(&pool.tags.name) && by.may_touch(&snapshot.tags.owner) {
-            true => Ok((bare(pool), snapshot.clone())),
+            true => Ok((pool, snapshot)),
             false => Err(not_the_callers(by, "snapshot", &id.to_string())),
         }
     }

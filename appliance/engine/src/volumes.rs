@@ -335,10 +335,13 @@ impl Engine {
 
     /// A volume that the caller may see, and its pool.
     pub(crate) fn visible_volume(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
-        let view = self.view();
-        let (pool, volume) = view.volume(id).ok_or_else(|| self.absent(no_volume(id)))?;
-        match visible(by, pool, volume) {
-            true => Ok((bare(pool), volume.clone())),
+        let found = self
+            .view()
+            .volume(id)
+            .map(|(pool, volume)| (bare(pool), volume.clone()));
+        let (pool, volume) = found.ok_or_else(|| self.absent(by, no_volume(id)))?;
+        match visible(by, &pool, &volume) {
+            true => Ok((pool, volume)),
             false => Err(not_the_callers(by, "volume", &id.to_string())),
         }
     }

@@ -6,6 +6,7 @@
 
 mod model;
 mod read;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,6 +17,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::pool_settings::PoolSettings;
 use crate::tags::{PoolTags, SnapshotTags, Stage, VolumeTags};
+
+pub(crate) use shared::{Look, SharedView};
+
+pub use shared::views_taken_twice;
 
 /// The thin pool in each group, which is also its data before it is one.
 pub(crate) const DATA: &str = "data";

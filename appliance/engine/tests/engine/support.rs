@@ -238,6 +238,11 @@ impl Rig {
     #[track_caller]
     pub(crate) fn check_odd(&self, odd: &Odd) {
         assert_eq!(self.machine.violations(), Vec::<String>::new());
+        assert_eq!(
+            cistern_engine::views_taken_twice(),
+            0,
+            "the log says where (CISTERN_LOG)"
+        );
         for precious in ["full", "boot"] {
             assert_eq!(
                 self.machine.writes(&serial(precious)),
