@@ -214,7 +214,7 @@ pub(super) fn refused_requests(lab: &Lab) -> Result<()> {
             Some(big.as_str()),
             ErrorKind::TooLarge,
         ),
-        ("no such route", bearer, "/v1/nothing", None, ErrorKind::NotFound),
+        ("no such route", bearer, "/v1/nothing", None, ErrorKind::NoRoute),
         (
             "a client that is no address",
             bearer,
