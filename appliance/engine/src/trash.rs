@@ -15,8 +15,8 @@ use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, Stage, VolumeTags, trash_tag};
-use crate::view::{PoolView, VolumeView};
-use crate::volumes::{LIMIT, bare, no_volume, not_the_callers, visible, volume_lock};
+use crate::view::{PoolView, View, VolumeView};
+use crate::volumes::{LIMIT, visible, volume_lock};
 
 impl Engine {
     /// The trash that the caller may see, the oldest first.
@@ -331,15 +331,7 @@ impl Engine {
     }
 
     fn visible_trash(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
-        let found = self
-            .view()
-            .trashed(id)
-            .map(|(pool, volume)| (bare(pool), volume.clone()));
-        let (pool, volume) = found.ok_or_else(|| self.absent(by, no_volume(id)))?;
-        match visible(by, &pool, &volume) {
-            true => Ok((pool, volume)),
-            false => Err(not_the_callers(by, "volume", &id.to_string())),
-        }
+        self.visible_of(View::trashed, by, id)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::locks::Held;
 use crate::nodes::refuse_published;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, OptionTags, Stage, VolumeTags};
-use crate::view::{Copied, DATA, Filled, PoolView, VolumeView};
+use crate::view::{Copied, DATA, Filled, PoolView, View, VolumeView};
 use crate::volume_options::refuse_options;
 
 /// What came of a request to make a thing.
@@ -335,10 +335,17 @@ impl Engine {
 
     /// A volume that the caller may see, and its pool.
     pub(crate) fn visible_volume(&self, by: &Principal, id: VolumeId) -> Result<(PoolView, VolumeView), EngineError> {
-        let found = self
-            .view()
-            .volume(id)
-            .map(|(pool, volume)| (bare(pool), volume.clone()));
+        self.visible_of(View::volume, by, id)
+    }
+
+    /// One that is found so. What was looked at is let go before it is asked whether it may lie in a pool that is away.
+    pub(crate) fn visible_of(
+        &self,
+        find: for<'a> fn(&'a View, VolumeId) -> Option<(&'a PoolView, &'a VolumeView)>,
+        by: &Principal,
+        id: VolumeId,
+    ) -> Result<(PoolView, VolumeView), EngineError> {
+        let found = find(&self.view(), id).map(|(pool, volume)| (bare(pool), volume.clone()));
         let (pool, volume) = found.ok_or_else(|| self.absent(by, no_volume(id)))?;
         match visible(by, &pool, &volume) {
             true => Ok((pool, volume)),
