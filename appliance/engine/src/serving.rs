@@ -32,6 +32,10 @@ impl Engine {
         volumes: Vec<(PoolId, VolumeId)>,
         mounted: &HashSet<PathBuf>,
     ) -> Result<(), EngineError> {
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        self.answer_those_who_wait()?;
         let mut left = volumes.len();
         let (todo, mounted) = (Arc::new(Mutex::new(VecDeque::from(volumes))), Arc::new(mounted.clone()));
         let (sender, news) = mpsc::channel();
@@ -73,7 +77,7 @@ impl Engine {
 
     /// Clients that asked for what was not mounted then are answered now. Fails only if the machine is gone.
     pub(crate) fn answer_those_who_wait(&self) -> Result<(), EngineError> {
-        let asked = self.0.host.exports.ask_again();
+        let asked = self.0.host.exports.answer_waiting();
         match asked.doing(|| "answer clients that wait".to_owned()) {
             Err(error) if power_lost(&error) => Err(error),
             Err(error) => {

@@ -90,10 +90,10 @@ pub trait Exports: Send + Sync {
     /// Fails if that takes too long.
     fn settle(&self, entry: &ExportEntry) -> Result<(), HostError>;
 
-    /// Has the server ask again what it asked in vain: a client that came while its export was not mounted waits for an answer
-    /// that is not given any more. To be called when something was mounted below exports that were there before. Does
-    /// nothing if the server is stopped.
-    fn ask_again(&self) -> Result<(), HostError>;
+    /// Answers clients that came while their export was not mounted, if it is by now: else they may wait for two minutes more. None of
+    /// them is told that there is no such thing. To be called when something was mounted below exports that were there before, and
+    /// before it is, so that it is known who was there. Does nothing if the server is stopped.
+    fn answer_waiting(&self) -> Result<(), HostError>;
 
     /// Makes the server let go of a filesystem whose export was taken away, so that it can be unmounted: its cached
     /// entries expire, and opens and locks that clients hold on it are revoked. Does nothing if the server is stopped.

@@ -9,6 +9,9 @@ use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until,
 use super::growth::{numbered, until_no_alert};
 use crate::lab::{Lab, PEER_ADDRESS};
 
+/// How many wait for a volume that is not there.
+const READERS: usize = 6;
+
 /// A pool of one copy loses one of its two disks. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
 /// again, so is the pool, with its volume and its bytes, for clients that had it mounted all the while.
 pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
@@ -54,21 +57,25 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lone("it to be incomplete", PoolState::Incomplete)?;
     let create = ["volumes", "create", "more", "--pool", "lone", "--size", "300MiB"];
     lab.cli.refused(ErrorKind::Unavailable, &create)?;
-    // Somebody who reads there waits, and gets no error.
-    lab.peer.sh(
-        "echo 3 > /proc/sys/vm/drop_caches; nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 &",
-    )?;
+    // Those who read there wait, and get no error: neither now, nor when it comes, which finds some of them just asking.
+    lab.peer.sh(&format!(
+        ": > /tmp/read; echo 3 > /proc/sys/vm/drop_caches; for n in $(seq {READERS}); do \
+         nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read-'$n' 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 & sleep 1; done"
+    ))?;
     std::thread::sleep(Duration::from_secs(40));
-    let read = lab.peer.sh("cat /tmp/read")?;
+    let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
     ensure!(read.is_empty(), "a reader of a pool that is not there got {read:?}");
     goes_on(lab)?;
     lone("it to be incomplete still", PoolState::Incomplete)?;
 
     lab.appliance.vm().plug(pulled)?;
     lone("it to be served", PoolState::Ready)?;
-    lab.peer
-        .wait(Duration::from_secs(120), "an end of reading", "[ -s /tmp/read ]")?;
-    unharmed(lab, &kept)?;
+    lab.peer.wait(
+        Duration::from_secs(120),
+        "an end of reading",
+        &format!("[ $(wc -l < /tmp/read) = {READERS} ]"),
+    )?;
+    unharmed(lab, &kept, READERS)?;
 
     // Once more, without a restart: what the kernel had of the filesystem is of no use then.
     let pulled = lab.appliance.vm().unplug("pull2")?;
@@ -76,8 +83,8 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lab.appliance.vm().plug(pulled)?;
     lone("it to be served", PoolState::Ready)?;
     lab.peer
-        .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a > /tmp/read 2>&1; echo $? >> /tmp/read")?;
-    unharmed(lab, &kept)?;
+        .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a > /tmp/read-1 2>&1; echo $? > /tmp/read")?;
+    unharmed(lab, &kept, 1)?;
     goes_on(lab)
 }
 
@@ -92,10 +99,13 @@ fn until_it_answers(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the reader read was right, it can write, and the volume is what it was.
-fn unharmed(lab: &Lab, before: &Volume) -> Result<()> {
-    let read = lab.peer.sh("cat /tmp/read")?;
-    ensure!(read.trim() == "0", "the reader got {read:?}");
+/// What the readers read was right, one can write, and the volume is what it was.
+fn unharmed(lab: &Lab, before: &Volume, readers: usize) -> Result<()> {
+    let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
+    ensure!(
+        read.lines().all(|line| line == "0") && read.lines().count() == readers,
+        "the readers got {read:?}"
+    );
     lab.peer
         .sh("date >> /mnt/kept/b && sync /mnt/kept/b && cat /mnt/kept/b")?;
     let mut after: Volume = lab.cli.json(&["volumes", "show", "kept"])?;

@@ -178,7 +178,7 @@ fn a_pool_that_lost_more_than_it_can_is_taken_up_again_as_soon_as_it_has_enough(
         let calls = rig.machine.calls();
         let last = |call: &str| calls.iter().rposition(|name| name.starts_with(call)).unwrap();
         assert!(
-            last("filesystems.mount") < last("exports.ask_again"),
+            last("filesystems.mount") < last("exports.answer_waiting"),
             "{layout}: clients wait"
         );
         rig.machine

@@ -19,7 +19,7 @@ contracts! {
     exports_outlive_the_program_that_made_them:
         Exports::current;
     a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing:
-        Exports::sessions, Exports::expire, Exports::release, Exports::settle, Exports::ask_again;
+        Exports::sessions, Exports::expire, Exports::release, Exports::settle, Exports::answer_waiting;
 }
 
 fn entry(bench: &Bench<'_>, name: &str, clients: &[&str]) -> Result<ExportEntry, Broken> {
@@ -115,7 +115,7 @@ fn a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing(bench: &Bench<'
     let target = bench.mounted("v", cistern_model::Bytes::mib(300))?;
     same("sessions", exports.sessions().done("listing sessions")?, Vec::new())?;
     exports.expire("17").done("ending a session that is not there")?;
-    exports.ask_again().done("asking again")?;
+    exports.answer_waiting().done("asking again")?;
     for path in [&target, &bench.target("w")] {
         exports.release(path).done("releasing")?;
         let gone = ExportEntry {

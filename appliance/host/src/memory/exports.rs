@@ -79,8 +79,8 @@ impl Exports for Running {
         self.look("exports.settle", &entry.path.display().to_string(), |_| Ok(()))
     }
 
-    fn ask_again(&self) -> Result<(), HostError> {
-        self.look("exports.ask_again", "", |_| Ok(()))
+    fn answer_waiting(&self) -> Result<(), HostError> {
+        self.look("exports.answer_waiting", "", |_| Ok(()))
     }
 
     fn release(&self, path: &Path) -> Result<(), HostError> {

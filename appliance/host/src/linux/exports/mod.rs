@@ -10,6 +10,7 @@ mod kernel;
 mod sessions;
 mod table;
 mod under_way;
+mod waiting;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +24,7 @@ use cistern_model::Client;
 use self::cleaning::Cleaning;
 use self::kernel::Stale;
 use self::table::Table;
+use self::waiting::Waiting;
 use super::{file, mounts};
 use crate::{ExportEntry, Exports, HostError, NfsSession};
 
@@ -47,6 +49,7 @@ pub(super) struct LinuxExports {
     /// time: file and table belong together.
     known: Mutex<Option<(Stamp, Table)>>,
     cleaning: Cleaning,
+    waiting: Waiting,
 }
 
 /// What tells one version of a file from the next: a file that is replaced has another inode, one that is rewritten
@@ -152,6 +155,7 @@ impl Exports for LinuxExports {
             path: Some(&entry.path),
             fsid: Some(entry.fsid),
             peers: Some(&entry.clients),
+            newcomers: &[],
         };
         // What mountd began to answer from the old table may come after the new one was told.
         for _ in 0..LATE_ANSWERS {
@@ -169,10 +173,9 @@ impl Exports for LinuxExports {
             .try_for_each(|client| under_way::wait(&operation, client))
     }
 
-    fn ask_again(&self) -> Result<(), HostError> {
-        let operation = "have the NFS server ask again";
-        tell_cache(operation, EXPORTS, kernel::unanswered_exports)?;
-        tell_cache(operation, HANDLES, kernel::unanswered_handles)
+    fn answer_waiting(&self) -> Result<(), HostError> {
+        let operation = "answer clients that wait";
+        self.waiting.answer(operation, &read(operation)?)
     }
 
     fn release(&self, path: &Path) -> Result<(), HostError> {
@@ -221,17 +224,20 @@ fn forget(operation: &str, old: &Table, new: &Table, changes: &table::Changes) -
         };
         let clients = |entry: &Option<ExportEntry>| entry.as_ref().map_or(Vec::new(), |entry| entry.clients.clone());
         let (before_clients, after_clients) = (clients(before), clients(after));
-        let differing: Vec<Client> = before_clients
-            .iter()
-            .filter(|client| !after_clients.contains(client))
-            .chain(after_clients.iter().filter(|client| !before_clients.contains(client)))
-            .copied()
-            .collect();
+        let (gone, come) = (
+            without(&before_clients, &after_clients),
+            without(&after_clients, &before_clients),
+        );
+        let differing = [gone, come.clone()].concat();
+        // One that could read and can write now, or the other way round, was there before.
+        let plain = |clients: &[Client]| -> Vec<Client> { clients.iter().map(|c| c.with_read_only(false)).collect() };
+        let newcomers = without(&plain(&come), &plain(&before_clients));
         for entry in [before, after].into_iter().flatten() {
             let stale = Stale {
                 path: Some(path),
                 fsid: Some(entry.fsid),
                 peers: same_users.then_some(differing.as_slice()),
+                newcomers: &newcomers,
             };
             let exports = tell_cache(operation, EXPORTS, |content| kernel::exports(content, &stale));
             let handles = tell_cache(operation, HANDLES, |content| kernel::handles(content, &stale));
@@ -241,18 +247,22 @@ fn forget(operation: &str, old: &Table, new: &Table, changes: &table::Changes) -
     // Who is known at all decides under what name an address asks, and whether it sees the way to its exports.
     let (old, new) = (old.peers(), new.peers());
     let differing: Vec<Client> = old.symmetric_difference(&new).copied().collect();
+    let newcomers: Vec<Client> = new.difference(&old).copied().collect();
     if !differing.is_empty() {
         for way in ways(changes.keys()) {
             let stale = Stale {
                 path: Some(way),
                 fsid: None,
                 peers: None,
+                newcomers: &newcomers,
             };
             forgotten = forgotten.and(tell_cache(operation, EXPORTS, |content| {
                 kernel::exports(content, &stale)
             }));
         }
-        let addresses = tell_cache(operation, ADDRESSES, |content| kernel::addresses(content, &differing));
+        let addresses = tell_cache(operation, ADDRESSES, |content| {
+            kernel::addresses(content, &differing, &newcomers)
+        });
         forgotten = forgotten.and(addresses);
     }
     // What cannot be told one by one is told as a whole.
@@ -260,6 +270,12 @@ fn forget(operation: &str, old: &Table, new: &Table, changes: &table::Changes) -
         tracing::warn!(%error, "single answers could not be taken back; all are");
         flush(operation)
     })
+}
+
+/// Of these clients those that are not among the others.
+fn without(clients: &[Client], others: &[Client]) -> Vec<Client> {
+    let left = clients.iter().filter(|client| !others.contains(client));
+    left.copied().collect()
 }
 
 /// The directories above these.
