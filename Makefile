@@ -54,4 +54,4 @@ tools: # What this machine lacks, by apt.
 	@tests/install-tools
 
 build: tools # One profile for tests and image.
-	cargo build --workspace --all-targets --locked
+	tests/cargo-cached cargo build --workspace --all-targets --locked
