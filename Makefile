@@ -4,7 +4,7 @@ IMAGE := target/image
 BINARIES := target/debug/cisternd target/debug/cistern-gate target/debug/cistern
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kubernetes test-nodes check run image csi-image image-buildroot bench torture tools build
+.PHONY: help demo test test-kubernetes test-nodes test-image check run image csi-image image-buildroot bench torture tools build
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -20,6 +20,12 @@ test-kubernetes: ## Runs the part of the tests that needs Kubernetes' own progra
 
 test-nodes: ## Runs what takes too long for every run of a cluster's nodes: pods on machines with a kubelet.
 	@tests/run-parts tools build image peers plugin nodes
+
+test-image: image ## Runs the scenarios, and cuts of the power, on another image: IMAGE=the folder with all its forms.
+	@[ -n "$(IMAGE)" ] || { echo "make test-image: which image? IMAGE=target/buildroot/images, say" >&2; exit 2; }
+	@status=0; export CISTERN_IMAGE="$(IMAGE)"; \
+	for part in base storage; do target/debug/scenarios --part $$part || status=1; done; \
+	target/debug/torture --cuts $(or $(CUTS),20) || status=1; exit $$status
 
 check: ## Runs the tests that need no virtual machine.
 	@tests/run-parts check

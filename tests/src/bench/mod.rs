@@ -100,7 +100,7 @@ pub fn run(site: &Site, top: &Path, counts: Counts, sheet: &mut Sheet) -> Result
 
 /// An appliance by itself and beside a client.
 fn storage(site: &Site, top: &Path, counts: Counts, runtime: &Runtime, sheet: &mut Sheet) -> Result<()> {
-    rest::image(&top.join("target/image"), sheet)?;
+    rest::image(site.images(), sheet)?;
     let lab = site.boot_pair(Machine::default())?;
     lab.check(|lab| {
         let banner = lab.banner()?;

@@ -1,20 +1,19 @@
 //! What stands still: the size of the image, and the memory of the two daemons.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::figure::{Aim, Sheet};
-use crate::lab::Lab;
+use crate::lab::{Images, Lab};
 
 /// How long a machine that has just started or worked is left alone before it is at rest.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// The image's size.
-pub(super) fn image(images: &Path, sheet: &mut Sheet) -> Result<()> {
-    let path = images.join("cistern.efi");
+pub(super) fn image(images: &Images, sheet: &mut Sheet) -> Result<()> {
+    let path = images.appliance("cistern.efi");
     let size = fs::metadata(&path)
         .with_context(|| format!("looking at {}; `make image` makes it", path.display()))?
         .len();

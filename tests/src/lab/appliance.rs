@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use cistern_model::Bytes;
 use cistern_qemu::{Builder, Bus, Console, Disk, Nic, NicModel, Switch, Vm};
 
+use super::images::Images;
 use super::{APPLIANCE_ADDRESS, START_LIMIT};
 
 /// The port of the API.
@@ -183,11 +184,14 @@ impl Machine {
         }
     }
 
-    /// The description for QEMU, with the images of this folder and its link in this switch.
-    pub(super) fn builder(&self, images: &Path, switch: &Switch) -> Result<Builder> {
+    /// The description for QEMU, with these images and its link in this switch.
+    pub(super) fn builder(&self, images: &Images, switch: &Switch) -> Result<Builder> {
         let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib);
         let system = |image: &str, bus: Bus| {
-            let disk = Disk::overlay(images.join(image)).bus(bus).serial("SYSTEM").id("system");
+            let disk = Disk::overlay(images.appliance(image))
+                .bus(bus)
+                .serial("SYSTEM")
+                .id("system");
             match self.system_size {
                 Some(size) => disk.size(size),
                 None => disk,
@@ -195,15 +199,15 @@ impl Machine {
         };
         vm = match &self.start {
             Start::Kernel { state, initrd } => {
-                let cmdline = read(&images.join("cmdline"))?;
+                let cmdline = read(&images.appliance("cmdline"))?;
                 let cmdline = format!(
                     "{} {} {}",
                     cmdline.trim(),
                     journal_arguments(),
                     link_arguments(LINK_MAC, APPLIANCE_ADDRESS)
                 );
-                let initrd = initrd.clone().unwrap_or_else(|| images.join("initrd"));
-                vm.direct_kernel(images.join("vmlinuz"), initrd, cmdline)
+                let initrd = initrd.clone().unwrap_or_else(|| images.appliance("initrd"));
+                vm.direct_kernel(images.appliance("vmlinuz"), initrd, cmdline)
                     .second_serial()
                     .disk(match &self.system {
                         Some(disk) => disk.clone().bus(*state).id("system"),
@@ -211,7 +215,7 @@ impl Machine {
                     })
             }
             Start::Disk { image, bus } => vm.ovmf().disk(system(image, *bus).boot()),
-            Start::Cd { image } => vm.ovmf().disk(Disk::cdrom(images.join(image)).id("cd").boot()),
+            Start::Cd { image } => vm.ovmf().disk(Disk::cdrom(images.appliance(image)).id("cd").boot()),
         };
         if self.screen {
             vm = vm.vga();

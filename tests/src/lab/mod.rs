@@ -4,6 +4,7 @@
 //! does is seen by the next.
 
 mod appliance;
+mod images;
 mod node;
 mod peer;
 mod site;
@@ -18,6 +19,7 @@ use cistern_qemu::Switch;
 use serde::de::DeserializeOwned;
 
 pub use appliance::{Appliance, Banner, CONTRACT_SERIAL, Machine, RootShell};
+pub use images::Images;
 pub use node::HOST_ADDRESS;
 pub use peer::{Outcome, Peer};
 pub use site::{Site, Stage};
@@ -45,7 +47,7 @@ pub struct Lab {
     /// `cistern` on a laptop.
     pub cli: Cli,
     directory: PathBuf,
-    images: PathBuf,
+    images: Images,
     /// Held for as long as the machines are plugged into it.
     switch: Switch,
 }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use cistern_qemu::{Host, Nic, SavedState, Switch, Vm};
 
 use super::appliance::{Appliance, Machine, link_arguments, read};
+use super::images::Images;
 use super::peer::Peer;
 use super::{Lab, PEER_ADDRESS, START_LIMIT};
 use crate::cli::Cli;
@@ -40,7 +41,7 @@ impl Stage {
 
 /// Images, folders and saved states.
 pub struct Site {
-    images: PathBuf,
+    images: Images,
     scenarios: PathBuf,
     states: PathBuf,
     host: Host,
@@ -51,18 +52,7 @@ pub struct Site {
 impl Site {
     /// A site in the source tree at `top`, whose images were built.
     pub fn new(top: &Path) -> Result<Self> {
-        let images = top.join("target/image");
-        for file in [
-            "vmlinuz",
-            "initrd",
-            "cmdline",
-            "cistern.qcow2",
-            "peer/vmlinuz",
-            "peer/initrd",
-        ] {
-            let path = images.join(file);
-            ensure!(path.exists(), "{} is missing; `make image` makes it", path.display());
-        }
+        let images = Images::new(top)?;
         let scenarios = top.join("target/test/scenarios");
         // Its own, so that two runs side by side, or two lanes of one, do not take each other's away.
         let number = SITES.fetch_add(1, Ordering::SeqCst);
@@ -78,9 +68,18 @@ impl Site {
         })
     }
 
-    /// In a line, what the machines run on.
+    /// In a line, what the machines run on, and which image where it is not the one that was built here.
     pub fn describe(&self) -> String {
-        format!("QEMU {}, {}", self.host.version, self.host.accel)
+        let on = format!("QEMU {}, {}", self.host.version, self.host.accel);
+        match self.images.is_foreign() {
+            true => format!("{on}; the image in {}", self.images.folder().display()),
+            false => on,
+        }
+    }
+
+    /// What its machines start from.
+    pub fn images(&self) -> &Images {
+        &self.images
     }
 
     /// Begins a scenario: its folder is emptied.
@@ -214,21 +213,20 @@ impl Drop for Site {
 
 /// A client's description for QEMU, with this address on the private link.
 pub(super) fn peer(
-    images: &Path,
+    images: &Images,
     switch: &Switch,
     name: &str,
     mac: &str,
     address: &str,
 ) -> Result<cistern_qemu::Builder> {
-    let images = images.join("peer");
     let cmdline = format!(
         "{} {}",
-        read(&images.join("cmdline"))?.trim(),
+        read(&images.peer("cmdline"))?.trim(),
         link_arguments(mac, address)
     );
     Ok(Vm::builder(name)
         .memory_mib(768)
-        .direct_kernel(images.join("vmlinuz"), images.join("initrd"), cmdline)
+        .direct_kernel(images.peer("vmlinuz"), images.peer("initrd"), cmdline)
         .nic(Nic::link(switch).mac(mac))
         .guest_agent())
 }

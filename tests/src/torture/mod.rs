@@ -131,7 +131,7 @@ pub fn run(top: &Path, campaign: &Campaign) -> Result<Outcome> {
     let server = BlockServer::start(top.join("target/test/torture-blocks"))?;
     let (names, size) = campaign.disks();
     let pool_disks = names.iter().map(|name| Medium::blank(name, size));
-    let system = Medium::raw(SYSTEM, top.join("target/image/cistern.raw"));
+    let system = Medium::raw(SYSTEM, site.images().appliance("cistern.raw"));
     let recorded = record(&site, server.record(pool_disks.chain([system]))?, campaign)?;
     let mut outcome = Outcome {
         recording: began.elapsed().as_secs_f64(),
