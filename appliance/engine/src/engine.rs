@@ -17,6 +17,7 @@ use crate::capacity::{Levels, Trims};
 use crate::care::Care;
 use crate::error::Doing as _;
 use crate::events::Events;
+use crate::exports_had::ExportsHad;
 use crate::failure::Failures;
 use crate::growing::Grown;
 use crate::jobs::Jobs;
@@ -29,7 +30,7 @@ use crate::pools_away::PoolsHad;
 use crate::react::Surroundings;
 use crate::schedules::Chores;
 use crate::shun::Shunned;
-use crate::view::{Look, Orphan, SharedView, View, VolumeView};
+use crate::view::{Look, Orphan, PoolView, SharedView, View, VolumeView};
 use crate::volume_options::{clients_of, users_of};
 
 /// What the engine is told about its surroundings.
@@ -80,6 +81,7 @@ pub(crate) struct Inner {
     pub(crate) failures: Failures,
     pub(crate) left_out: Kept<LeftOut>,
     pub(crate) pools_had: Kept<PoolsHad>,
+    pub(crate) exports_had: ExportsHad,
     pub(crate) shunned: Shunned,
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
@@ -130,6 +132,7 @@ impl Engine {
             failures: Failures::default(),
             left_out: Kept::default(),
             pools_had: Kept::default(),
+            exports_had: ExportsHad::default(),
             shunned: Shunned::default(),
             jobs: Jobs::default(),
             names: Names::default(),
@@ -299,23 +302,30 @@ impl Engine {
     pub(crate) fn publish(&self) -> Result<(), EngineError> {
         let mut stale = locked(&self.0.exports_stale);
         *stale = true;
-        let mut entries: Vec<ExportEntry> = Vec::new();
-        for pool in self.view().pools.values().filter(|pool| !pool.releasing) {
-            let served = pool.volumes.iter().filter(|(_, volume)| volume.has_export());
-            entries.extend(served.map(|(id, volume)| self.export_of(*id, volume)));
-            let shown = pool.snapshots.iter().filter(|(_, snapshot)| snapshot.has_export());
-            entries.extend(shown.map(|(id, snapshot)| ExportEntry {
-                path: self.snapshot_path(*id),
-                fsid: id.uuid(),
-                clients: snapshot.tags.clients.iter().map(|c| c.with_read_only(true)).collect(),
-                users: ExportUsers::default(),
-            }));
-        }
+        let mut entries = self.exports_of_pools_away();
+        entries.extend(self.view().pools.values().flat_map(|pool| self.exports_of(pool)));
         entries.sort();
         let exports = &self.0.host.exports;
         exports.replace(&entries).doing(|| "write the exports".to_owned())?;
         *stale = false;
         Ok(())
+    }
+
+    /// What is exported of a pool, whether it is mounted or not. Nothing of one that is being released.
+    pub(crate) fn exports_of(&self, pool: &PoolView) -> Vec<ExportEntry> {
+        if pool.releasing {
+            return Vec::new();
+        }
+        let served = pool.volumes.iter().filter(|(_, volume)| volume.has_export());
+        let served = served.map(|(id, volume)| self.export_of(*id, volume));
+        let shown = pool.snapshots.iter().filter(|(_, snapshot)| snapshot.has_export());
+        let shown = shown.map(|(id, snapshot)| ExportEntry {
+            path: self.snapshot_path(*id),
+            fsid: id.uuid(),
+            clients: snapshot.tags.clients.iter().map(|c| c.with_read_only(true)).collect(),
+            users: ExportUsers::default(),
+        });
+        served.chain(shown).collect()
     }
 
     /// Makes one volume's export what the view says.

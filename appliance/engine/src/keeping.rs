@@ -53,6 +53,7 @@ impl Engine {
 
     /// Makes durable what is kept, and makes up for what could not be written.
     pub(crate) fn keep_all(&self) {
+        self.note_exports();
         let outcome = self.0.events.sync();
         let behind = *locked(&self.0.alerts_behind) == Some(true);
         let is_lost = |alert: &Alert| alert.kind == AlertKind::StateLost;

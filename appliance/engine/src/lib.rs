@@ -87,6 +87,7 @@ mod drain;
 mod engine;
 mod error;
 mod events;
+mod exports_had;
 mod failure;
 mod fencing;
 mod fill;

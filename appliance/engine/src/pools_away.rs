@@ -3,7 +3,7 @@
 //! Invariant: what may lie in a pool that is away is not told to be gone: who is told so forgets it, as a cluster does with a volume
 //! that it wanted deleted. A pool is away until its disks are back, or somebody says that it is gone for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_host::{HostError, HostErrorKind};
 use cistern_model::{EventKind, Job, JobKind, Layout, PoolId, PoolName, Principal, Severity};
@@ -74,6 +74,11 @@ impl Engine {
             }
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// Which pools are away.
+    pub(crate) fn pools_away(&self) -> Result<BTreeSet<PoolId>, HostError> {
+        Ok(self.away()?.into_keys().collect())
     }
 
     /// The pools of which nothing is here.
@@ -147,6 +152,7 @@ impl Engine {
         let (engine, by) = (self.clone(), by.clone());
         self.run_job(job.id, move |_| {
             engine.note_pool_gone(id)?;
+            engine.publish()?;
             let message = format!(
                 "pool {} ({id}), none of whose disks was here, was given up: it is no longer waited for",
                 had.name

@@ -95,6 +95,7 @@ impl Engine {
             .into_iter()
             .map(|mount| mount.target)
             .collect();
+        self.publish_what_has_come()?;
         self.serve_all(ready, &mounted)?;
         self.serve_snapshots(&mounted)?;
         self.publish()?;

@@ -11,6 +11,9 @@ use crate::lab::{Lab, PEER_ADDRESS};
 
 /// How many wait for a volume that is not there.
 const READERS: usize = 6;
+/// Whether all of them have read, and how long that may take once it is there.
+const READ: &str = "[ $(wc -l < /tmp/read) = 6 ]";
+const LONG: Duration = Duration::from_secs(180);
 
 /// A pool of one copy loses one of its two disks. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
 /// again, so is the pool, with its volume and its bytes, for clients that had it mounted all the while.
@@ -57,24 +60,13 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lone("it to be incomplete", PoolState::Incomplete)?;
     let create = ["volumes", "create", "more", "--pool", "lone", "--size", "300MiB"];
     lab.cli.refused(ErrorKind::Unavailable, &create)?;
-    // Those who read there wait, and get no error: neither now, nor when it comes, which finds some of them just asking.
-    lab.peer.sh(&format!(
-        ": > /tmp/read; echo 3 > /proc/sys/vm/drop_caches; for n in $(seq {READERS}); do \
-         nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read-'$n' 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 & sleep 1; done"
-    ))?;
-    std::thread::sleep(Duration::from_secs(40));
-    let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
-    ensure!(read.is_empty(), "a reader of a pool that is not there got {read:?}");
+    readers_wait(lab)?;
     goes_on(lab)?;
     lone("it to be incomplete still", PoolState::Incomplete)?;
 
     lab.appliance.vm().plug(pulled)?;
     lone("it to be served", PoolState::Ready)?;
-    lab.peer.wait(
-        Duration::from_secs(120),
-        "an end of reading",
-        &format!("[ $(wc -l < /tmp/read) = {READERS} ]"),
-    )?;
+    lab.peer.wait(LONG, "an end of reading", READ)?;
     unharmed(lab, &kept, READERS)?;
 
     // Once more, without a restart: what the kernel had of the filesystem is of no use then.
@@ -86,6 +78,64 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
         .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a > /tmp/read-1 2>&1; echo $? > /tmp/read")?;
     unharmed(lab, &kept, 1)?;
     goes_on(lab)
+}
+
+/// A pool of one disk, which is not there when the appliance starts: nobody knows of its volumes then but by what was kept. Its clients wait,
+/// its neighbour is served; it comes, and they read what they had written.
+pub(super) fn a_pool_of_one_disk_comes_late(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 2)?;
+    for (pool, disk) in [("tank", &ids[0]), ("lone", &ids[1])] {
+        lab.cli.ok(&[
+            "pools", "create", pool, "--layout", "single", "--trash", "0", "--disk", disk,
+        ])?;
+    }
+    let photos = lab.create_volume("photos", "300MiB")?;
+    lab.mount(&photos, "/mnt/photos")?;
+    let create = [
+        "volumes",
+        "create",
+        "kept",
+        "--pool",
+        "lone",
+        "--size",
+        "300MiB",
+        "--client",
+        PEER_ADDRESS,
+    ];
+    let kept: Volume = lab.cli.json(&create)?;
+    lab.mount(&kept, "/mnt/kept")?;
+    lab.peer
+        .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
+    writer_begins(lab)?;
+
+    let pulled = lab.appliance.vm().unplug("pull2")?;
+    until_pool(lab, "lone", "it to be incomplete", |pool| {
+        pool.state == PoolState::Incomplete
+    })?;
+    lab.appliance.power_cut_and_start()?;
+    until_it_answers(lab)?;
+    lab.cli.refused(ErrorKind::Unavailable, &["pools", "show", "lone"])?;
+    readers_wait(lab)?;
+    goes_on(lab)?;
+
+    lab.appliance.vm().plug(pulled)?;
+    lab.peer.wait(LONG, "an end of reading", READ)?;
+    until_pool(lab, "lone", "it to be served", |pool| pool.state == PoolState::Ready)?;
+    unharmed(lab, &kept, READERS)?;
+    goes_on(lab)
+}
+
+/// Those who read what is not there wait, and get no error: neither now, nor when it comes, which finds some of them just asking.
+fn readers_wait(lab: &Lab) -> Result<()> {
+    lab.peer.sh(&format!(
+        ": > /tmp/read; echo 3 > /proc/sys/vm/drop_caches; for n in $(seq {READERS}); do \
+         nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read-'$n' 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 & sleep 1; done"
+    ))?;
+    std::thread::sleep(Duration::from_secs(40));
+    let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
+    ensure!(read.is_empty(), "a reader of a pool that is not there got {read:?}");
+    Ok(())
 }
 
 /// Waits until the API answers, healthy or not: it may do so later than the NFS server.

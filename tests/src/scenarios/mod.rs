@@ -194,6 +194,11 @@ const LONG: &[Scenario] = &[
         lacking::a_pool_lacks_data_beside_another,
     ),
     pair(
+        "a-pool-of-one-disk-comes-late",
+        failure::pullable,
+        lacking::a_pool_of_one_disk_comes_late,
+    ),
+    pair(
         "more-lost-than-can-be",
         failure::pullable,
         lacking::more_lost_than_can_be,

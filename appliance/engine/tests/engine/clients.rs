@@ -3,7 +3,7 @@
 use cistern_host::memory::MemoryHost;
 use cistern_model::{Bytes, Client, ErrorKind};
 
-use crate::support::{Rig, by, client, path, refused};
+use crate::support::{Rig, by, client, path, refused, serial};
 
 fn exported(rig: &Rig) -> Vec<Client> {
     rig.machine.exports()[0].clients.clone()
@@ -95,4 +95,42 @@ fn a_volume_has_at_most_256_clients() {
         ErrorKind::Invalid,
     );
     assert_eq!(rig.snapshot(), before);
+}
+
+/// Told that there is no such thing, a client would forget what it has open; and what was kept of a pool lets nobody in.
+#[test]
+fn clients_of_a_pool_none_of_whose_disks_is_here_wait_and_find_what_the_pool_says_when_it_comes() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.engine.add_client(&by(), volume.id, client("fd00::/64")).unwrap();
+    rig.engine.tick();
+    // The power goes before that is noted anew.
+    rig.engine.remove_client(&by(), volume.id, client("fd00::/64")).unwrap();
+    for disk in ["a", "b"] {
+        rig.machine.detach(&serial(disk));
+    }
+    rig.restart();
+    assert_eq!(exported(&rig), [client("10.0.0.1"), client("fd00::/64")]);
+    assert!(rig.machine.mounts().is_empty());
+    for disk in ["a", "b"] {
+        rig.machine.attach(&serial(disk));
+    }
+    let before = rig.machine.calls().len();
+    rig.engine.reconcile().unwrap();
+    rig.check();
+    assert_eq!(exported(&rig), [client("10.0.0.1")]);
+    let calls = rig.machine.calls().split_off(before);
+    let first = |call: &str| calls.iter().position(|name| name.starts_with(call)).unwrap();
+    assert!(first("exports.replace") < first("filesystems.mount "), "{calls:?}");
+
+    // Until somebody says that it does not come back.
+    rig.engine.tick();
+    for disk in ["a", "b"] {
+        rig.machine.detach(&serial(disk));
+    }
+    rig.restart();
+    assert_eq!(rig.machine.exports().len(), 1);
+    let job = rig.engine.delete_pool(&by(), &volume.pool.to_string()).unwrap();
+    rig.wait(&job);
+    assert!(rig.machine.exports().is_empty());
 }
