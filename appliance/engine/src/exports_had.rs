@@ -97,6 +97,9 @@ impl Engine {
     /// from being served.
     pub(crate) fn exports_of_pools_away(&self) -> Vec<ExportEntry> {
         let read = self.pools_away().and_then(|away| {
+            if away.is_empty() {
+                return Ok(Vec::new());
+            }
             let ByPool(all) = self.kept(&self.0.exports_had.kept)?;
             let of_those = all.into_iter().filter(|(id, _)| away.contains(id));
             Ok(of_those.flat_map(|(_, had)| had).map(ExportEntry::from).collect())
