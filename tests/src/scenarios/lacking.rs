@@ -11,38 +11,13 @@ use crate::lab::{Lab, PEER_ADDRESS};
 
 /// How many wait for a volume that is not there.
 const READERS: usize = 6;
-/// Whether all of them have read, and how long that may take once it is there.
-const READ: &str = "[ $(wc -l < /tmp/read) = 6 ]";
-const LONG: Duration = Duration::from_secs(180);
 
 /// A pool of one copy loses one of its two disks. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
 /// again, so is the pool, with its volume and its bytes, for clients that had it mounted all the while.
 pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 3)?;
-    lab.cli.ok(&[
-        "pools", "create", "tank", "--layout", "single", "--trash", "0", "--disk", &ids[0],
-    ])?;
-    lab.cli.ok(&[
-        "pools", "create", "lone", "--layout", "single", "--trash", "0", "--disk", &ids[1], "--disk", &ids[2],
-    ])?;
-    let photos = lab.create_volume("photos", "300MiB")?;
-    lab.mount(&photos, "/mnt/photos")?;
-    let kept: Volume = lab.cli.json(&[
-        "volumes",
-        "create",
-        "kept",
-        "--pool",
-        "lone",
-        "--size",
-        "300MiB",
-        "--client",
-        PEER_ADDRESS,
-    ])?;
-    lab.mount(&kept, "/mnt/kept")?;
-    lab.peer
-        .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
-    writer_begins(lab)?;
+    let kept = two_pools(lab, &ids[0], &ids[1..])?;
     let lone = |what: &str, state: PoolState| until_pool(lab, "lone", what, |pool| pool.state == state);
 
     let pulled = lab.appliance.vm().unplug("pull2")?;
@@ -66,7 +41,7 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
 
     lab.appliance.vm().plug(pulled)?;
     lone("it to be served", PoolState::Ready)?;
-    lab.peer.wait(LONG, "an end of reading", READ)?;
+    readers_end(lab)?;
     unharmed(lab, &kept, READERS)?;
 
     // Once more, without a restart: what the kernel had of the filesystem is of no use then.
@@ -85,10 +60,31 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
 pub(super) fn a_pool_of_one_disk_comes_late(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 2)?;
-    for (pool, disk) in [("tank", &ids[0]), ("lone", &ids[1])] {
-        lab.cli.ok(&[
-            "pools", "create", pool, "--layout", "single", "--trash", "0", "--disk", disk,
-        ])?;
+    let kept = two_pools(lab, &ids[0], &ids[1..])?;
+
+    let pulled = lab.appliance.vm().unplug("pull2")?;
+    until_pool(lab, "lone", "it to be incomplete", |pool| {
+        pool.state == PoolState::Incomplete
+    })?;
+    lab.appliance.power_cut_and_start()?;
+    until_it_answers(lab)?;
+    lab.cli.refused(ErrorKind::Unavailable, &["pools", "show", "lone"])?;
+    readers_wait(lab)?;
+    goes_on(lab)?;
+
+    lab.appliance.vm().plug(pulled)?;
+    readers_end(lab)?;
+    until_pool(lab, "lone", "it to be served", |pool| pool.state == PoolState::Ready)?;
+    unharmed(lab, &kept, READERS)?;
+    goes_on(lab)
+}
+
+/// Pools of one copy, `tank` with a volume that a writer writes to, and `lone` with one that keeps what was written: that one.
+fn two_pools(lab: &Lab, tank: &str, lone: &[String]) -> Result<Volume> {
+    for (pool, disks) in [("tank", &[tank.to_owned()][..]), ("lone", lone)] {
+        let mut create = vec!["pools", "create", pool, "--layout", "single", "--trash", "0"];
+        create.extend(disks.iter().flat_map(|id| ["--disk", id.as_str()]));
+        lab.cli.ok(&create)?;
     }
     let photos = lab.create_volume("photos", "300MiB")?;
     lab.mount(&photos, "/mnt/photos")?;
@@ -108,22 +104,7 @@ pub(super) fn a_pool_of_one_disk_comes_late(lab: &Lab) -> Result<()> {
     lab.peer
         .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
     writer_begins(lab)?;
-
-    let pulled = lab.appliance.vm().unplug("pull2")?;
-    until_pool(lab, "lone", "it to be incomplete", |pool| {
-        pool.state == PoolState::Incomplete
-    })?;
-    lab.appliance.power_cut_and_start()?;
-    until_it_answers(lab)?;
-    lab.cli.refused(ErrorKind::Unavailable, &["pools", "show", "lone"])?;
-    readers_wait(lab)?;
-    goes_on(lab)?;
-
-    lab.appliance.vm().plug(pulled)?;
-    lab.peer.wait(LONG, "an end of reading", READ)?;
-    until_pool(lab, "lone", "it to be served", |pool| pool.state == PoolState::Ready)?;
-    unharmed(lab, &kept, READERS)?;
-    goes_on(lab)
+    Ok(kept)
 }
 
 /// Those who read what is not there wait, and get no error: neither now, nor when it comes, which finds some of them just asking.
@@ -136,6 +117,12 @@ fn readers_wait(lab: &Lab) -> Result<()> {
     let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
     ensure!(read.is_empty(), "a reader of a pool that is not there got {read:?}");
     Ok(())
+}
+
+/// All of them have read.
+fn readers_end(lab: &Lab) -> Result<()> {
+    let all = format!("[ $(wc -l < /tmp/read) = {READERS} ]");
+    lab.peer.wait(Duration::from_secs(180), "an end of reading", &all)
 }
 
 /// Waits until the API answers, healthy or not: it may do so later than the NFS server.

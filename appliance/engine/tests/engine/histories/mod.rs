@@ -18,6 +18,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cistern_host::ExportEntry;
 use cistern_model::{Client, DiskId, DiskState, Layout, PoolId, SnapshotId, VolumeId, VolumeSource};
 
 use self::apply::Outcome;
@@ -335,13 +336,11 @@ impl History {
         if machine.is_dark() {
             return;
         }
-        // What is not mounted lets nobody in: of a pool that is away an older word may stand there.
+        // Of a pool that is away an older word may stand there, which lets nobody in: nothing is mounted.
+        let away = self.detached.is_some() || self.worlds.iter().any(|world| world.away);
         let mounted = machine.mounts();
-        for export in machine
-            .exports()
-            .into_iter()
-            .filter(|export| mounted.contains(&export.path))
-        {
+        let counts = |export: &ExportEntry| !away || mounted.contains(&export.path);
+        for export in machine.exports().into_iter().filter(counts) {
             let id = export.path.file_name().unwrap().to_str().unwrap().to_owned();
             let allowed: BTreeSet<Client> = self.worlds.iter().flat_map(|world| world.clients_of(&id)).collect();
             for client in &export.clients {
