@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cistern_client::VolumeQuery;
-use cistern_model::{Bytes, MINIMUM_VOLUME, Pool, PoolState};
+use cistern_model::{Bytes, MINIMUM_VOLUME, Pool, PoolName, PoolState};
 use tonic::{Code, Status};
 
 use crate::access::Access;
@@ -53,36 +53,40 @@ impl Controller {
         Ok(near)
     }
 
-    pub(crate) async fn pool(&self, appliance: &Appliance, class: &Class) -> Result<Pool, Status> {
-        match &class.pool {
-            Some(name) => match answered(Asked::Make, appliance, appliance.client.pool(name.as_str()).await) {
-                Err(status) if status.code() == Code::NotFound => {
-                    let there = answered(Asked::Make, appliance, appliance.client.pools().await)?;
-                    let names: Vec<String> = there.iter().map(|pool| pool.name.to_string()).collect();
-                    let there = match names.as_slice() {
-                        [] => "the plugin's token is for none".to_owned(),
-                        names => format!("there are {}", names.join(", ")),
-                    };
-                    Err(invalid(format!("parameter pool: {}; {there}", status.message())))
-                }
-                found => found,
-            },
-            None => {
-                let pools = answered(Asked::Make, appliance, appliance.client.pools().await)?;
-                match <[Pool; 1]>::try_from(pools) {
-                    Ok([pool]) => Ok(pool),
-                    Err(pools) => {
-                        let names: Vec<String> = pools.iter().map(|p| p.name.to_string()).collect();
-                        Err(invalid(format!(
-                            "parameter pool is missing, and appliance {} has {} pools: {}",
-                            appliance.id,
-                            names.len(),
-                            names.join(", ")
-                        )))
-                    }
-                }
-            }
+    /// The pool that a class means. Whether there is one of the name that it gives is found by what is made there: to ask first would take
+    /// the appliance longer than to look for it.
+    pub(crate) async fn pool_of(&self, appliance: &Appliance, class: &Class) -> Result<PoolName, Status> {
+        if let Some(name) = &class.pool {
+            return Ok(name.clone());
         }
+        let pools = answered(Asked::Make, appliance, appliance.client.pools().await)?;
+        match <[Pool; 1]>::try_from(pools) {
+            Ok([pool]) => Ok(pool.name),
+            Err(pools) => Err(invalid(format!(
+                "parameter pool is missing, and appliance {} has {} pools: {}",
+                appliance.id,
+                pools.len(),
+                names(&pools)
+            ))),
+        }
+    }
+
+    /// Why an appliance did not find what a volume was to be made of or in, which it told so: where it is the class's pool, that the
+    /// parameter is wrong (`INVALID_ARGUMENT`), or that the pool is away.
+    pub(crate) async fn why_not_found(&self, appliance: &Appliance, class: &Class, told: Status) -> Status {
+        let Some(name) = &class.pool else { return told };
+        let pool = answered(Asked::Make, appliance, appliance.client.pool(name.as_str()).await);
+        let missing = match pool {
+            Ok(_) => return told,
+            Err(status) if status.code() == Code::NotFound => status,
+            Err(status) => return status,
+        };
+        let there = match answered(Asked::Make, appliance, appliance.client.pools().await) {
+            Ok(pools) if pools.is_empty() => "the plugin's token is for none".to_owned(),
+            Ok(pools) => format!("there are {}", names(&pools)),
+            Err(status) => return status,
+        };
+        invalid(format!("parameter pool: {}; {there}", missing.message()))
     }
 
     /// The volume of this name that was made before, if it was: where there are several candidates it may lie on any.
@@ -111,6 +115,11 @@ impl Controller {
         }
         Ok(None)
     }
+}
+
+fn names(pools: &[Pool]) -> String {
+    let names: Vec<String> = pools.iter().map(|pool| pool.name.to_string()).collect();
+    names.join(", ")
 }
 
 impl Controller {

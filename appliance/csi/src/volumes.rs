@@ -80,9 +80,10 @@ impl Controller {
         let options = class.options.clone().and_then(mutable.options.clone());
         let (mut full, mut lacking) = (None, None);
         for appliance in &candidates {
-            let pool = match self.pool(appliance, &class).await {
-                // Another may have that pool.
-                Err(status) if candidates.len() > 1 && status.code() == Code::InvalidArgument => {
+            // Another may have that pool.
+            let another = |status: &Status| candidates.len() > 1 && status.code() == Code::InvalidArgument;
+            let pool = match self.pool_of(appliance, &class).await {
+                Err(status) if another(&status) => {
                     lacking = Some(status);
                     continue;
                 }
@@ -90,7 +91,7 @@ impl Controller {
             };
             let wanted = VolumeRequest {
                 name: request.name.parse().map_err(invalid)?,
-                pool: pool.name.clone(),
+                pool,
                 size,
                 limit,
                 clients: Vec::new(),
@@ -122,6 +123,13 @@ impl Controller {
                 }
                 // Another may have room.
                 Err(status) if status.code() == Code::ResourceExhausted => full = Some(status),
+                Err(status) if status.code() == Code::NotFound => {
+                    let status = self.why_not_found(appliance, &class, status).await;
+                    if !another(&status) {
+                        return Err(status);
+                    }
+                    lacking = Some(status);
+                }
                 Err(status) => return Err(status),
             }
         }
