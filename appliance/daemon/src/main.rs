@@ -30,6 +30,8 @@ const START_EXTENSION: Duration = Duration::from_secs(60);
 
 /// How often the engine looks after what changes by itself: alerts, the space of pools.
 const LOOK_AFTER: Duration = Duration::from_secs(15);
+/// How often clients are told of what cannot be served: a client takes back its locks on the rest only then, and has twenty seconds for it.
+const TELL_OF_UNSERVED: Duration = Duration::from_secs(2);
 /// How often the logs of pools that fill are looked at: a fast client writes some hundred MiB meanwhile.
 const LOOK_AT_LOGS: Duration = Duration::from_secs(2);
 /// How often the disks are asked how they are, and how long after the start that begins.
@@ -124,6 +126,12 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
             outcome = start(&engine).await;
         }
         tokio::spawn(look_after(engine.clone(), LOOK_AFTER, Duration::ZERO, Engine::tick));
+        tokio::spawn(look_after(
+            engine.clone(),
+            TELL_OF_UNSERVED,
+            Duration::ZERO,
+            Engine::tell_of_unserved,
+        ));
         tokio::spawn(look_after(
             engine.clone(),
             LOOK_AT_LOGS,

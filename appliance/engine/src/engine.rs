@@ -78,6 +78,8 @@ pub(crate) struct Inner {
     pub(crate) devices: Mutex<Vec<BlockDevice>>,
     pub(crate) events: Events,
     pub(crate) alerts: Alerts,
+    /// When this engine was made.
+    pub(crate) begun: Instant,
     pub(crate) failures: Failures,
     pub(crate) left_out: Kept<LeftOut>,
     pub(crate) pools_had: Kept<PoolsHad>,
@@ -97,6 +99,8 @@ pub(crate) struct Inner {
     /// Held while exports are replaced; whether the last time failed.
     exports_stale: Mutex<bool>,
     pub(crate) started: AtomicBool,
+    /// Whether the NFS server is to start once disks have been waited for.
+    pub(crate) nfs_postponed: AtomicBool,
     /// Whether a command of LVM's was cut short, here or before the start, and nobody has looked what it left.
     pub(crate) maybe_suspended: AtomicBool,
     orphans: Mutex<HashSet<Orphan>>,
@@ -120,6 +124,7 @@ impl Engine {
         Engine(Arc::new(Inner {
             events: Events::new(host.records.clone()),
             alerts: Alerts::default(),
+            begun: Instant::now(),
             alerts_behind: Mutex::default(),
             levels: Mutex::default(),
             owned_logs: Mutex::default(),
@@ -141,6 +146,7 @@ impl Engine {
             pending: Mutex::default(),
             exports_stale: Mutex::new(true),
             started: AtomicBool::new(false),
+            nfs_postponed: AtomicBool::new(false),
             maybe_suspended: AtomicBool::new(true),
             orphans: Mutex::default(),
             read_at: Mutex::default(),

@@ -93,9 +93,16 @@ impl Engine {
         self.note_keeping(&kept);
     }
 
+    /// What the pools that are away exported when they were here, to be exported now.
+    pub(crate) fn exports_of_pools_away(&self) -> Vec<ExportEntry> {
+        let entries = self.exports_kept_of_pools_away();
+        self.0.exports_had.stand_in.store(!entries.is_empty(), Ordering::SeqCst);
+        entries
+    }
+
     /// What the pools that are away exported when they were here. Nothing, where that cannot be read: it is told, and keeps nothing else
     /// from being served.
-    pub(crate) fn exports_of_pools_away(&self) -> Vec<ExportEntry> {
+    pub(crate) fn exports_kept_of_pools_away(&self) -> Vec<ExportEntry> {
         let read = self.pools_away().and_then(|away| {
             if away.is_empty() {
                 return Ok(Vec::new());
@@ -104,12 +111,10 @@ impl Engine {
             let of_those = all.into_iter().filter(|(id, _)| away.contains(id));
             Ok(of_those.flat_map(|(_, had)| had).map(ExportEntry::from).collect())
         });
-        let entries: Vec<ExportEntry> = read.unwrap_or_else(|error| {
+        read.unwrap_or_else(|error| {
             self.note_keeping(&Err(error));
             Vec::new()
-        });
-        self.0.exports_had.stand_in.store(!entries.is_empty(), Ordering::SeqCst);
-        entries
+        })
     }
 
     /// Makes the exports what the pools say that have come, before anything of theirs is mounted.

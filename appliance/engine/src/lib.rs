@@ -133,6 +133,7 @@ mod tags;
 mod tick;
 mod topology;
 mod trash;
+mod unserved;
 mod view;
 mod volume_options;
 mod volume_steps;

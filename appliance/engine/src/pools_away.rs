@@ -127,7 +127,7 @@ impl Engine {
     }
 
     /// Whether its disks are here, and its key is not.
-    fn is_locked(&self, id: PoolId) -> bool {
+    pub(crate) fn is_locked(&self, id: PoolId) -> bool {
         let id = id.to_string();
         self.locked_pools().iter().any(|pool| pool.object == id)
     }

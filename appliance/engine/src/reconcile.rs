@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cistern_host::{Activation, Service, ThinMode};
+use cistern_host::{Activation, ThinMode};
 use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
@@ -101,13 +101,12 @@ impl Engine {
         self.publish()?;
         self.answer_those_who_wait()?;
         self.withdraw_trash(&mounted)?;
-        let nfs = self.0.host.services.ensure_started(Service::NfsServer);
+        let nfs = self.start_nfs();
         for (pool, id) in self.volumes_in(|stage| matches!(stage, Stage::Creating | Stage::Deleting)) {
             self.clear(pool, id)?;
         }
         self.clear_snapshots()?;
-        nfs.doing(|| "start the NFS server".to_owned())?;
-        Ok(())
+        nfs
     }
 
     pub(crate) fn volumes_in(&self, which: impl Fn(Stage) -> bool) -> Vec<(PoolId, VolumeId)> {

@@ -1,7 +1,7 @@
 //! Serving many volumes: a few at once, and none waits for one that does not come. Invariant: while a mount hangs in the
 //! kernel its volume's name is held, so nobody else touches it; when it returns, its outcome is noted as any other's.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -77,7 +77,7 @@ impl Engine {
 
     /// Clients that asked for what was not mounted then are answered now. Fails only if the machine is gone.
     pub(crate) fn answer_those_who_wait(&self) -> Result<(), EngineError> {
-        let asked = self.0.host.exports.answer_waiting();
+        let asked = self.0.host.exports.answer_waiting(&BTreeSet::new());
         match asked.doing(|| "answer clients that wait".to_owned()) {
             Err(error) if power_lost(&error) => Err(error),
             Err(error) => {

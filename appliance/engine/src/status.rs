@@ -113,12 +113,17 @@ impl Engine {
         if !self.is_started() {
             reasons.push("the supervisor has not yet looked at the disks".to_owned());
         }
-        match self.0.host.services.state(Service::NfsServer) {
-            Ok(ServiceState::Active) => {}
-            Ok(ServiceState::Changing | ServiceState::Inactive | ServiceState::Failed) => {
+        let awaited = self.disks_awaited();
+        match (self.0.host.services.state(Service::NfsServer), awaited) {
+            (Ok(ServiceState::Active), _) => {}
+            (Ok(ServiceState::Inactive), Some(left)) => reasons.push(format!(
+                "the NFS server waits for the disks that pools lack, at most {} s more",
+                left.as_secs().max(1)
+            )),
+            (Ok(ServiceState::Changing | ServiceState::Inactive | ServiceState::Failed), _) => {
                 reasons.push("the NFS server does not run".to_owned());
             }
-            Err(error) => reasons.push(format!("how the NFS server is cannot be asked: {error}")),
+            (Err(error), _) => reasons.push(format!("how the NFS server is cannot be asked: {error}")),
         }
         for pool in self.view().pools.values() {
             if pool.state() == PoolState::Incomplete {

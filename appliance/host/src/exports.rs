@@ -1,5 +1,6 @@
 //! What is exported over NFS, and to whom.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -90,10 +91,13 @@ pub trait Exports: Send + Sync {
     /// Fails if that takes too long.
     fn settle(&self, entry: &ExportEntry) -> Result<(), HostError>;
 
-    /// Answers clients that came while their export was not mounted, if it is by now: else they may wait for two minutes more. None of
-    /// them is told that there is no such thing. To be called when something was mounted below exports that were there before, and
-    /// before it is, so that it is known who was there. Does nothing if the server is stopped.
-    fn answer_waiting(&self) -> Result<(), HostError>;
+    /// Answers clients that came while their export was not mounted, if it is by now: else they may wait for two minutes more. To be
+    /// called when something was mounted below exports that were there before, and before it is, so that it is known who was there.
+    ///
+    /// A client that waits for one of the `unserved` exports, not mounted, and may use another that is mounted, is told that it is not
+    /// there, for two minutes or until it is answered here: what it had open there it loses. Nobody else is told so. To be called again
+    /// every few seconds while there are any. Does nothing if the server is stopped.
+    fn answer_waiting(&self, unserved: &BTreeSet<PathBuf>) -> Result<(), HostError>;
 
     /// Makes the server let go of a filesystem whose export was taken away, so that it can be unmounted: its cached
     /// entries expire, and opens and locks that clients hold on it are revoked. Does nothing if the server is stopped.

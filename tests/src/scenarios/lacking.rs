@@ -7,17 +7,20 @@ use cistern_model::{Alert, AlertKind, ErrorKind, Pool, PoolState, Volume};
 
 use super::failure::{fio_begins, fio_ends, fio_verifies, goes_on, rounds, until, until_pool, whole, writer_begins};
 use super::growth::{numbered, until_no_alert};
-use crate::lab::{Lab, PEER_ADDRESS};
+use super::serving;
+use crate::cli::binary;
+use crate::lab::{Lab, PEER_ADDRESS, Peer, SECOND_PEER_ADDRESS};
 
 /// How many wait for a volume that is not there.
 const READERS: usize = 6;
 
-/// A pool of one copy loses one of its two disks. It is not served, over a restart; its neighbour is, to a writer. When the disk is there
-/// again, so is the pool, with its volume and its bytes, for clients that had it mounted all the while.
+/// A pool of one copy loses one of its two disks. It is not served, over a restart; its neighbour is, to a writer and to who has a lock
+/// there, on a client that has files open in both. When the disk is there again, so is the pool, with its volume and its bytes, for clients
+/// that had it mounted all the while.
 pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 3)?;
-    let kept = two_pools(lab, &ids[0], &ids[1..])?;
+    let (kept, other) = two_pools(lab, &ids[0], &ids[1..])?;
     let lone = |what: &str, state: PoolState| until_pool(lab, "lone", what, |pool| pool.state == state);
 
     let pulled = lab.appliance.vm().unplug("pull2")?;
@@ -30,37 +33,35 @@ pub(super) fn a_pool_lacks_data_beside_another(lab: &Lab) -> Result<()> {
 
     // What lacks a pool is not healthy, and says so; the other pool's writer tells that it serves.
     lab.appliance.power_cut_and_start()?;
-    goes_on(lab)?;
     until_it_answers(lab)?;
+    goes_on(lab)?;
     lone("it to be incomplete", PoolState::Incomplete)?;
     let create = ["volumes", "create", "more", "--pool", "lone", "--size", "300MiB"];
     lab.cli.refused(ErrorKind::Unavailable, &create)?;
-    readers_wait(lab)?;
-    goes_on(lab)?;
+    readers_wait(&other)?;
+    neighbour_serves(lab)?;
     lone("it to be incomplete still", PoolState::Incomplete)?;
 
     lab.appliance.vm().plug(pulled)?;
     lone("it to be served", PoolState::Ready)?;
-    readers_end(lab)?;
-    unharmed(lab, &kept, READERS)?;
+    readers_end(&other)?;
+    unharmed(lab, &kept)?;
 
     // Once more, without a restart: what the kernel had of the filesystem is of no use then.
     let pulled = lab.appliance.vm().unplug("pull2")?;
     lone("it to be incomplete", PoolState::Incomplete)?;
     lab.appliance.vm().plug(pulled)?;
     lone("it to be served", PoolState::Ready)?;
-    lab.peer
-        .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a > /tmp/read-1 2>&1; echo $? > /tmp/read")?;
-    unharmed(lab, &kept, 1)?;
+    unharmed(lab, &kept)?;
     goes_on(lab)
 }
 
-/// A pool of one disk, which is not there when the appliance starts: nobody knows of its volumes then but by what was kept. Its clients wait,
-/// its neighbour is served; it comes, and they read what they had written.
+/// A pool of one disk, which is not there when the appliance starts: nobody knows of its volumes then but by what was kept. Its clients wait
+/// but those that use its neighbour too, which is served; it comes, and they read what they had written.
 pub(super) fn a_pool_of_one_disk_comes_late(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 2)?;
-    let kept = two_pools(lab, &ids[0], &ids[1..])?;
+    let (kept, other) = two_pools(lab, &ids[0], &ids[1..])?;
 
     let pulled = lab.appliance.vm().unplug("pull2")?;
     until_pool(lab, "lone", "it to be incomplete", |pool| {
@@ -69,18 +70,19 @@ pub(super) fn a_pool_of_one_disk_comes_late(lab: &Lab) -> Result<()> {
     lab.appliance.power_cut_and_start()?;
     until_it_answers(lab)?;
     lab.cli.refused(ErrorKind::Unavailable, &["pools", "show", "lone"])?;
-    readers_wait(lab)?;
-    goes_on(lab)?;
+    readers_wait(&other)?;
+    neighbour_serves(lab)?;
 
     lab.appliance.vm().plug(pulled)?;
-    readers_end(lab)?;
+    readers_end(&other)?;
     until_pool(lab, "lone", "it to be served", |pool| pool.state == PoolState::Ready)?;
-    unharmed(lab, &kept, READERS)?;
+    unharmed(lab, &kept)?;
     goes_on(lab)
 }
 
-/// Pools of one copy, `tank` with a volume that a writer writes to, and `lone` with one that keeps what was written: that one.
-fn two_pools(lab: &Lab, tank: &str, lone: &[String]) -> Result<Volume> {
+/// Pools of one copy, `tank` with a volume that a writer writes to, and `lone` with one that keeps what was written: that one. The client has
+/// something open in both; the other one, which is given back too, in `lone` alone.
+fn two_pools(lab: &Lab, tank: &str, lone: &[String]) -> Result<(Volume, Peer)> {
     for (pool, disks) in [("tank", &[tank.to_owned()][..]), ("lone", lone)] {
         let mut create = vec!["pools", "create", pool, "--layout", "single", "--trash", "0"];
         create.extend(disks.iter().flat_map(|id| ["--disk", id.as_str()]));
@@ -98,31 +100,63 @@ fn two_pools(lab: &Lab, tank: &str, lone: &[String]) -> Result<Volume> {
         "300MiB",
         "--client",
         PEER_ADDRESS,
+        "--client",
+        SECOND_PEER_ADDRESS,
     ];
     let kept: Volume = lab.cli.json(&create)?;
-    lab.mount(&kept, "/mnt/kept")?;
+    let other = lab.second_peer()?;
+    for (peer, name) in [(&lab.peer, "one"), (&other, "other")] {
+        peer.sh(&lab.mount_command(&kept, "/mnt/kept"))?;
+        peer.sh(&format!(
+            "nohup sh -c 'exec 9>>/mnt/kept/{name}; sleep 100000' >/dev/null 2>&1 & sleep 1; [ -e /mnt/kept/{name} ]"
+        ))?;
+    }
     lab.peer
         .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
+    other.sh("cp /mnt/kept/a /tmp/a")?;
+    lab.peer.put_programs(&[&binary("lock-holder")?])?;
+    serving::lock(&lab.peer, "photos", 0, "photos")?;
     writer_begins(lab)?;
-    Ok(kept)
+    Ok((kept, other))
+}
+
+/// The writer goes on, and so does who has a lock, on a client that has something open in what is not served too; what it asks for there it
+/// is told is not there.
+fn neighbour_serves(lab: &Lab) -> Result<()> {
+    goes_on(lab)?;
+    serving::goes_on(&lab.peer, "photos")?;
+    let read = lab
+        .peer
+        .try_sh("echo 3 > /proc/sys/vm/drop_caches; timeout 60 cmp /tmp/a /mnt/kept/a")?;
+    ensure!(
+        read.code != 0 && read.stderr.contains("Stale file handle"),
+        "a client that uses what is served too: {read:?}"
+    );
+    goes_on(lab)
 }
 
 /// Those who read what is not there wait, and get no error: neither now, nor when it comes, which finds some of them just asking.
-fn readers_wait(lab: &Lab) -> Result<()> {
-    lab.peer.sh(&format!(
+fn readers_wait(peer: &Peer) -> Result<()> {
+    peer.sh(&format!(
         ": > /tmp/read; echo 3 > /proc/sys/vm/drop_caches; for n in $(seq {READERS}); do \
          nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read-'$n' 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 & sleep 1; done"
     ))?;
     std::thread::sleep(Duration::from_secs(40));
-    let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
+    let read = peer.sh("cat /tmp/read /tmp/read-*")?;
     ensure!(read.is_empty(), "a reader of a pool that is not there got {read:?}");
     Ok(())
 }
 
-/// All of them have read.
-fn readers_end(lab: &Lab) -> Result<()> {
+/// All of them have read, and what they read was right.
+fn readers_end(peer: &Peer) -> Result<()> {
     let all = format!("[ $(wc -l < /tmp/read) = {READERS} ]");
-    lab.peer.wait(Duration::from_secs(180), "an end of reading", &all)
+    peer.wait(Duration::from_secs(180), "an end of reading", &all)?;
+    let read = peer.sh("cat /tmp/read /tmp/read-*")?;
+    ensure!(
+        read.lines().all(|line| line == "0") && read.lines().count() == READERS,
+        "the readers got {read:?}"
+    );
+    Ok(())
 }
 
 /// Waits until the API answers, healthy or not: it may do so later than the NFS server.
@@ -136,15 +170,12 @@ fn until_it_answers(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What the readers read was right, one can write, and the volume is what it was.
-fn unharmed(lab: &Lab, before: &Volume, readers: usize) -> Result<()> {
-    let read = lab.peer.sh("cat /tmp/read /tmp/read-*")?;
-    ensure!(
-        read.lines().all(|line| line == "0") && read.lines().count() == readers,
-        "the readers got {read:?}"
-    );
-    lab.peer
-        .sh("date >> /mnt/kept/b && sync /mnt/kept/b && cat /mnt/kept/b")?;
+/// One can read what was written, and write, without mounting anew; and the volume is what it was.
+fn unharmed(lab: &Lab, before: &Volume) -> Result<()> {
+    lab.peer.sh(
+        "echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/kept/a && date >> /mnt/kept/b && sync /mnt/kept/b && \
+         cat /mnt/kept/b",
+    )?;
     let mut after: Volume = lab.cli.json(&["volumes", "show", "kept"])?;
     (after.used, after.inodes) = (before.used, before.inodes);
     ensure!(after == *before, "before {before:?}\nafter {after:?}");

@@ -199,7 +199,7 @@ pub(super) fn fencing(lab: &Lab) -> Result<()> {
 }
 
 /// Starts a program that holds ten bytes of a file and writes there.
-fn lock(peer: &Peer, volume: &str, start: u32, log: &str) -> Result<()> {
+pub(super) fn lock(peer: &Peer, volume: &str, start: u32, log: &str) -> Result<()> {
     peer.sh(&format!(
         "nohup /tmp/lock-holder /mnt/{volume}/locked {start} 10 /tmp/{log}.log >/dev/null 2>&1 &"
     ))?;
@@ -212,7 +212,7 @@ fn lock(peer: &Peer, volume: &str, start: u32, log: &str) -> Result<()> {
 }
 
 /// That a program's writes have gone on without an error since its lock.
-fn goes_on(peer: &Peer, log: &str) -> Result<()> {
+pub(super) fn goes_on(peer: &Peer, log: &str) -> Result<()> {
     peer.sh(&format!("cp /tmp/{log}.log /tmp/mark; sleep 4"))?;
     peer.sh(&format!(
         "[ $(grep -c ok /tmp/{log}.log) -gt $(grep -c ok /tmp/mark) ] && ! grep -v -e ok -e locked /tmp/{log}.log"

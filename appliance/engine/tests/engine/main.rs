@@ -34,4 +34,5 @@ mod snapshots;
 mod status;
 mod support;
 mod trash;
+mod unserved;
 mod volumes;

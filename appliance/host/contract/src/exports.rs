@@ -1,5 +1,7 @@
 //! Exports, before the NFS server has started; what it does with them is seen by clients, in scenarios.
 
+use std::collections::BTreeSet;
+
 use cistern_host::{ExportEntry, ExportUsers};
 use cistern_model::{Client, Squash};
 use uuid::Uuid;
@@ -115,7 +117,9 @@ fn a_server_that_is_stopped_holds_nothing_and_lets_go_of_nothing(bench: &Bench<'
     let target = bench.mounted("v", cistern_model::Bytes::mib(300))?;
     same("sessions", exports.sessions().done("listing sessions")?, Vec::new())?;
     exports.expire("17").done("ending a session that is not there")?;
-    exports.answer_waiting().done("asking again")?;
+    exports
+        .answer_waiting(&BTreeSet::from([target.clone()]))
+        .done("answering those who wait")?;
     for path in [&target, &bench.target("w")] {
         exports.release(path).done("releasing")?;
         let gone = ExportEntry {

@@ -1,5 +1,6 @@
 //! Exports.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Running;
@@ -79,8 +80,9 @@ impl Exports for Running {
         self.look("exports.settle", &entry.path.display().to_string(), |_| Ok(()))
     }
 
-    fn answer_waiting(&self) -> Result<(), HostError> {
-        self.look("exports.answer_waiting", "", |_| Ok(()))
+    fn answer_waiting(&self, unserved: &BTreeSet<PathBuf>) -> Result<(), HostError> {
+        let paths: Vec<String> = unserved.iter().map(|path| path.display().to_string()).collect();
+        self.look("exports.answer_waiting", &paths.join(" "), |_| Ok(()))
     }
 
     fn release(&self, path: &Path) -> Result<(), HostError> {

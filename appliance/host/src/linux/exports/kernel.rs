@@ -4,7 +4,7 @@
 //! An answer with a time in the past is one that was never given. To flush a whole cache would make every client of every
 //! volume ask again; mountd needs half a second an answer where there are thousands.
 //!
-//! Invariant: nobody who waits for an answer is told no that way. A question that was not answered yet is answered by whatever is
+//! Invariant: nobody who waits for an answer is told no by accident. A question that was not answered yet is answered by whatever is
 //! written, its time notwithstanding: who waits for it looks only at yes or no (cache_check after cache_wait_req), and no is a stale
 //! handle. A cache's content shows the two alike, behind a `# `: what was answered with no, and what was not answered.
 
@@ -116,28 +116,41 @@ pub(super) fn handles(content: &str, stale: &Stale<'_>) -> Vec<String> {
         .collect()
 }
 
+/// What is answered about a handle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// It is of the export at this path.
+    Of(PathBuf),
+    /// There is no such thing.
+    NotThere,
+}
+
 /// An answer for the channel of `nfsd.fh`, and how it is taken back.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// What is exported there.
-    pub(super) path: PathBuf,
+    /// What it says.
+    pub(super) reply: Reply,
     /// The answer.
     pub(super) line: String,
     /// What makes it one that was never given. Nobody waits for it any more by then.
     pub(super) taken_back: String,
 }
 
-/// Answers to what `nfsd.fh` has no answer to, or says no to, and is open now: `open` tells which export has this fsid, if this domain
-/// may use it. They hold until `until`, in seconds of the wall clock; what may be done there mountd is asked for itself.
-pub(super) fn answers(content: &str, until: u64, open: impl Fn(Uuid, &str) -> Option<PathBuf>) -> Vec<Answer> {
+/// Answers to what `nfsd.fh` has no answer to, or says no to: `reply` tells what is said of the export with this fsid to this domain, if
+/// anything. They hold until `until`, in seconds of the wall clock; what may be done there mountd is asked for itself.
+pub(super) fn answers(content: &str, until: u64, reply: impl Fn(Uuid, &str) -> Option<Reply>) -> Vec<Answer> {
     let answer = |entry: HandleSaid<'_>| {
         let fsid = Uuid::from_slice(&entry.id).ok()?;
-        let path = open(fsid, entry.domain)?;
+        let reply = reply(fsid, entry.domain)?;
         let question = format!("{} {} {}", entry.domain, entry.kind, hex(&entry.id));
+        let path = match &reply {
+            Reply::Of(path) => format!(" {}", escape(path)),
+            Reply::NotThere => String::new(),
+        };
         Some(Answer {
-            line: format!("{question} {until} {}\n", escape(&path)),
+            line: format!("{question} {until}{path}\n"),
             taken_back: format!("{question} {PAST}\n"),
-            path,
+            reply,
         })
     };
     let entries = handle_entries(content).filter(|entry| entry.said == Said::NoOrNothing && entry.kind == WHOLE_UUID);
@@ -295,23 +308,25 @@ mod tests {
 
     /// As a server's caches looked (6.12) while a client waited for a volume whose pool was not there.
     #[test]
-    fn who_waits_is_answered_with_what_is_open_to_them_and_never_with_no() {
+    fn who_waits_is_answered_with_what_is_open_to_them() {
         let waiting = "#domain fsidtype fsid [path]\n# 10.77.0.2 6 0xa08966c14541644717dd92a8d04b04fd\n";
         let fsid = Uuid::from_u128(0xc166_89a0_4764_4145_a892_dd17_fd04_4bd0);
         let open = |asked: Uuid, domain: &str| {
             assert_eq!(domain, "10.77.0.2");
-            (asked == fsid).then(|| PathBuf::from("/volumes/a b"))
+            (asked == fsid).then(|| Reply::Of("/volumes/a b".into()))
         };
         let question = "10.77.0.2 6 \\xc16689a047644145a892dd17fd044bd0";
         assert_eq!(
             answers(waiting, 1000, open),
             [Answer {
-                path: "/volumes/a b".into(),
+                reply: Reply::Of("/volumes/a b".into()),
                 line: format!("{question} 1000 /volumes/a\\040b\n"),
                 taken_back: format!("{question} 1\n"),
             }]
         );
         assert_eq!(answers(waiting, 1000, |_, _| None), []);
+        let no = answers(waiting, 1000, |_, _| Some(Reply::NotThere));
+        assert_eq!(no[0].line, format!("{question} 1000\n"));
         assert_eq!(answers(&waiting.replace("# 10", "10"), 1000, open), []);
         // The top of all exports, by a number of its own.
         assert_eq!(answers("# 10.77.0.2 1 0x00000000\n", 1000, open), []);

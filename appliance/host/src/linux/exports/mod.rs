@@ -12,9 +12,10 @@ mod table;
 mod under_way;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -173,9 +174,9 @@ impl Exports for LinuxExports {
             .try_for_each(|client| under_way::wait(&operation, client))
     }
 
-    fn answer_waiting(&self) -> Result<(), HostError> {
+    fn answer_waiting(&self, unserved: &BTreeSet<PathBuf>) -> Result<(), HostError> {
         let operation = "answer clients that wait";
-        self.waiting.answer(operation, &read(operation)?)
+        self.waiting.answer(operation, &read(operation)?, unserved)
     }
 
     fn release(&self, path: &Path) -> Result<(), HostError> {
