@@ -82,9 +82,9 @@ impl csi::controller_server::Controller for Controller {
         let class = Class::read(&request.parameters.clone().into_iter().collect()).map_err(invalid)?;
         let mutable = Mutable::read(&request.mutable_parameters.clone().into_iter().collect()).map_err(invalid)?;
         let secrets = Secrets::read(&request.secrets)?;
-        let (this, on) = (self.clone(), format!("volume {}", request.name));
+        let (this, on, asked) = (self.clone(), format!("volume {}", request.name), request.clone());
         let work = async move { this.make(request, class, mutable, secrets).await };
-        self.in_flight.to_its_end(&on, ANSWER, work).await
+        self.in_flight.to_its_end(&on, ANSWER, asked, work).await
     }
 
     async fn delete_volume(
@@ -103,7 +103,8 @@ impl csi::controller_server::Controller for Controller {
         let secrets = Secrets::read(&request.secrets)?;
         let this = self.clone();
         let work = async move { this.unmake(&handle, &secrets).await };
-        self.in_flight.to_its_end(&format!("volume {id}"), ANSWER, work).await
+        let on = format!("volume {id}");
+        self.in_flight.to_its_end(&on, ANSWER, request.secrets, work).await
     }
 
     async fn controller_publish_volume(
@@ -121,9 +122,10 @@ impl csi::controller_server::Controller for Controller {
             .parse()
             .map_err(|_| Status::not_found(format!("there is no node {}", shown(&request.node_id))))?;
         let secrets = Secrets::read(&request.secrets)?;
-        let (this, on) = (self.clone(), format!("volume {} on node {node}", request.volume_id));
+        let on = format!("volume {} on node {node}", request.volume_id);
+        let (this, asked) = (self.clone(), request.clone());
         let work = async move { this.publish(&handle, &node, &access, request.readonly, &secrets).await };
-        self.in_flight.to_its_end(&on, ANSWER, work).await
+        self.in_flight.to_its_end(&on, ANSWER, asked, work).await
     }
 
     async fn controller_unpublish_volume(
@@ -139,9 +141,9 @@ impl csi::controller_server::Controller for Controller {
         };
         let secrets = Secrets::read(&request.secrets)?;
         let on = format!("volume {} on node {}", request.volume_id, request.node_id);
-        let this = self.clone();
+        let (this, asked) = (self.clone(), request.clone());
         let work = async move { this.unpublish(&handle, &request.node_id, &secrets).await };
-        self.in_flight.to_its_end(&on, ANSWER, work).await
+        self.in_flight.to_its_end(&on, ANSWER, asked, work).await
     }
 
     async fn validate_volume_capabilities(
@@ -230,9 +232,9 @@ impl csi::controller_server::Controller for Controller {
         }
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let secrets = Secrets::read(&request.secrets)?;
-        let (this, on) = (self.clone(), format!("volume {}", request.volume_id));
+        let (this, on, asked) = (self.clone(), format!("volume {}", request.volume_id), request.clone());
         let work = async move { this.grow(&handle, request.capacity_range.as_ref(), &secrets).await };
-        self.in_flight.to_its_end(&on, ANSWER, work).await
+        self.in_flight.to_its_end(&on, ANSWER, asked, work).await
     }
 
     async fn controller_modify_volume(
@@ -241,11 +243,11 @@ impl csi::controller_server::Controller for Controller {
     ) -> Result<Response<csi::ControllerModifyVolumeResponse>, Status> {
         let request = request.into_inner();
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
-        let mutable = Mutable::read(&request.mutable_parameters.into_iter().collect()).map_err(invalid)?;
+        let mutable = Mutable::read(&request.mutable_parameters.clone().into_iter().collect()).map_err(invalid)?;
         let secrets = Secrets::read(&request.secrets)?;
         let (this, on) = (self.clone(), format!("volume {}", request.volume_id));
         let work = async move { this.modify(&handle, mutable, &secrets).await };
-        self.in_flight.to_its_end(&on, ANSWER, work).await
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn get_capacity(

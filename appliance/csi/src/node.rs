@@ -261,9 +261,8 @@ impl csi::node_server::Node for Node {
             stage(&mounts, &server, &export, &target, &access.mount_options).await?;
             Ok(csi::NodeStageVolumeResponse {})
         };
-        self.in_flight
-            .to_its_end(&request.staging_target_path, ANSWER, work)
-            .await
+        let on = request.staging_target_path.clone();
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn node_unstage_volume(
@@ -280,9 +279,8 @@ impl csi::node_server::Node for Node {
             take_away(&mounts, &target).await?;
             Ok(csi::NodeUnstageVolumeResponse {})
         };
-        self.in_flight
-            .to_its_end(&request.staging_target_path, ANSWER, work)
-            .await
+        let on = request.staging_target_path.clone();
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn node_publish_volume(
@@ -303,9 +301,8 @@ impl csi::node_server::Node for Node {
             show(&mounts, &staging, &target, request.readonly, alone).await?;
             Ok(csi::NodePublishVolumeResponse {})
         };
-        self.in_flight
-            .to_its_end(&request.staging_target_path, ANSWER, work)
-            .await
+        let on = request.staging_target_path.clone();
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn node_unpublish_volume(
@@ -322,7 +319,8 @@ impl csi::node_server::Node for Node {
             take_away(&mounts, &target).await?;
             Ok(csi::NodeUnpublishVolumeResponse {})
         };
-        self.in_flight.to_its_end(&request.target_path, ANSWER, work).await
+        let on = request.target_path.clone();
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn node_get_volume_stats(

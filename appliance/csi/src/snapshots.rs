@@ -60,7 +60,7 @@ pub(crate) async fn create(
     let secrets = Secrets::read(&request.secrets)?;
     let (this, on) = (controller.clone(), format!("snapshot {}", request.name));
     let work = async move { make(&this, handle, name, &secrets).await };
-    controller.in_flight.to_its_end(&on, ANSWER, work).await
+    controller.in_flight.to_its_end(&on, ANSWER, request, work).await
 }
 
 async fn make(
@@ -104,14 +104,18 @@ pub(crate) async fn delete(controller: &Controller, id: String, secrets: Secrets
     let Ok(handle) = id.parse::<SnapshotHandle>() else {
         return Ok(());
     };
-    let this = controller.clone();
+    let (this, asked) = (controller.clone(), secrets.clone());
     let work = async move {
         let appliance = appliances::of_id(&this.registry, &handle.appliance, &secrets)?;
         let deleted = appliance.client.delete_snapshot(handle.object).await;
         appliances::gone(answered(Asked::Other, &appliance, deleted))
     };
     let on = format!("snapshot {id}");
-    controller.in_flight.to_its_end(&on, ANSWER, work).await.map(drop)
+    controller
+        .in_flight
+        .to_its_end(&on, ANSWER, asked, work)
+        .await
+        .map(drop)
 }
 
 pub(crate) async fn show(controller: &Controller, id: &str, secrets: &Secrets) -> Result<csi::Snapshot, Status> {
@@ -222,7 +226,7 @@ impl csi::group_controller_server::GroupController for Controller {
             })
         };
         let on = format!("group {}", request.name);
-        self.in_flight.to_its_end(&on, ANSWER, work).await
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn delete_volume_group_snapshot(
