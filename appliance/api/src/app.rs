@@ -24,6 +24,14 @@ pub const OPERATIONS: usize = 32;
 /// How long an operation waits for its turn.
 const TURN_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long one that makes a volume waits for its place: a hundred that were asked for at once take a minute.
+const PLACE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How many volumes are made at one time, by processors: more would not make them sooner, and the first as late as the last.
+fn places() -> usize {
+    std::thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 8))
+}
+
 /// What the handlers share.
 #[derive(Clone)]
 pub struct App {
@@ -34,6 +42,7 @@ pub struct App {
     /// Where cistern-gate answers root.
     pub gate_socket: PathBuf,
     turns: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -45,6 +54,7 @@ impl App {
             policy,
             gate_socket,
             turns: Arc::new(Semaphore::new(OPERATIONS)),
+            places: Arc::new(Semaphore::new(places())),
             stopping,
         }
     }
@@ -52,6 +62,24 @@ impl App {
     /// Becomes ready when the daemon stops.
     pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.clone()
+    }
+
+    /// Runs one operation that makes a volume, when those that came before have been made but for a few. As [`App::call`] otherwise.
+    pub(crate) async fn make<T, F>(&self, what: &str, operation: F) -> Result<T, Refusal>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
+    {
+        let Ok(Ok(place)) = timeout(PLACE_LIMIT, Arc::clone(&self.places).acquire_owned()).await else {
+            let detail = format!("{what}: others that came before are being made; ask again");
+            return Err(Refusal::new(ErrorKind::Unavailable, detail).retry_after(5));
+        };
+        self.call(what, move |engine| {
+            let outcome = operation(engine);
+            drop(place);
+            outcome
+        })
+        .await
     }
 
     /// Runs one operation of the engine. `what` says it, for the message if its limit passes.

@@ -280,6 +280,34 @@ async fn what_was_begun_ends_well_though_its_client_went_away() {
     panic!("{}", api.get("/v1/volumes").await.body);
 }
 
+/// A hundred claims come at once: the first is not to be as late as the last, and who asks for something else is not to wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_made_a_few_at_a_time_and_nobody_else_waits_for_them() {
+    const MOST: usize = 8;
+    let api = std::sync::Arc::new(Fixture::with_pool().await);
+    api.machine.block("filesystems.make_xfs");
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..cistern_api::OPERATIONS + 8 {
+        let api = api.clone();
+        let body = format!(r#"{{"name":"v{n}","pool":"tank","size":314572800}}"#);
+        all.spawn(async move { api.post("/v1/volumes", &body).await.status });
+    }
+    let begun = || {
+        let calls = api.machine.calls().split_off(0);
+        calls.iter().filter(|call| call.starts_with("lvm.create_thin ")).count()
+    };
+    let waits = |limit| api.machine.wait_until_blocked("filesystems.make_xfs", limit);
+    assert!(waits(Duration::from_secs(10)));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!((1..=MOST).contains(&begun()), "{} were begun", begun());
+    let asked = tokio::time::timeout(Duration::from_secs(5), api.get("/v1/pools")).await;
+    assert_eq!(asked.expect("it waits for the volumes").status, 200);
+    api.machine.unblock("filesystems.make_xfs");
+    for status in all.join_all().await {
+        assert_eq!(status, 201);
+    }
+}
+
 #[tokio::test]
 async fn a_fault_of_the_machine_is_an_internal_error_that_names_the_volume() {
     let api = Fixture::with_pool().await;

@@ -90,7 +90,7 @@ pub(crate) async fn create(
 ) -> Result<(StatusCode, Json<Volume>), Refusal> {
     let what = format!("making the volume {}", request.name);
     let made = app
-        .call(&what, move |engine| engine.create_volume(&by, &request))
+        .make(&what, move |engine| engine.create_volume(&by, &request))
         .await?;
     let status = if made.created {
         StatusCode::CREATED
