@@ -104,6 +104,7 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
         overcommit_percent: arguments.overcommit_percent,
         degraded_wait: Duration::from_secs(arguments.degraded_wait),
         mounts_at_once: MOUNTS_AT_ONCE,
+        fullness_holds: LOOK_AFTER + Duration::from_secs(5),
         look_at_raids_every: Some(Duration::from_secs(10)),
         ..Config::default()
     };

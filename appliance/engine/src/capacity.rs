@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use cistern_host::{ThinMode, ThinStatus};
 use cistern_model::{AlertKind, Bytes, EventKind, PoolId, Severity};
@@ -31,6 +32,12 @@ pub(crate) type Trims = HashMap<PoolId, Timestamp>;
 /// How many thresholds of its data and of its metadata a pool had passed when it was last looked at.
 pub(crate) type Levels = HashMap<PoolId, (usize, usize)>;
 
+/// What the kernel told last of each pool, and when.
+pub(crate) type Measured = HashMap<PoolId, (Instant, ThinStatus)>;
+
+/// A pool of which less than this many percent are used has room for the volumes of the next seconds, whatever its clients write.
+const MUCH_ROOM: f64 = 50.0;
+
 impl Engine {
     /// Looks at every pool that is served. One that cannot be looked at keeps none of the others from it.
     pub(crate) fn look_at_capacity(&self) {
@@ -47,6 +54,7 @@ impl Engine {
             }
         }
         locked(&self.0.levels).retain(|id, _| active.contains(id));
+        locked(&self.0.measured).retain(|id, _| active.contains(id));
         for kind in [
             AlertKind::PoolSpace,
             AlertKind::PoolMetadataSpace,
@@ -80,6 +88,7 @@ impl Engine {
         let vg = id.to_string();
         let asking = || format!("ask how full {vg} is");
         let status = self.0.host.thin.status(&vg, DATA).doing(asking)?;
+        locked(&self.0.measured).insert(id, (Instant::now(), status));
         let mapped = self.0.host.thin.mapped(&vg).doing(asking)?;
         self.change_view(|view| {
             let Some(pool) = view.pools.get_mut(&id) else { return };
@@ -240,6 +249,24 @@ impl Engine {
             (Severity::Warning, why.to_owned())
         });
         self.set_alert(AlertKind::PoolReserve, &subject, short);
+    }
+
+    /// Refuses a volume in a pool that is too full for one. Whoever asks the kernel holds the pool's lock for as long: so what it told
+    /// lately of a pool with much room is enough.
+    pub(crate) fn refuse_full_for_volume(&self, id: PoolId) -> Result<(), EngineError> {
+        let known = locked(&self.0.measured).get(&id).copied();
+        let has_room = |(at, status): (Instant, ThinStatus)| {
+            at.elapsed() < self.0.config.fullness_holds
+                && status.mode == ThinMode::Writable
+                && f64::from(status.data) < MUCH_ROOM
+                && f64::from(status.metadata) < MUCH_ROOM
+        };
+        if known.is_some_and(has_room) {
+            return Ok(());
+        }
+        let status = self.refuse_full_pool(id, "volumes")?;
+        locked(&self.0.measured).insert(id, (Instant::now(), status));
+        Ok(())
     }
 
     /// Refuses what would need new space in a pool's metadata or data while it is too full for that. Asks the kernel.

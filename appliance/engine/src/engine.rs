@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::EngineError;
 use crate::alerts::Alerts;
-use crate::capacity::{Levels, Trims};
+use crate::capacity::{Levels, Measured, Trims};
 use crate::care::Care;
 use crate::error::Doing as _;
 use crate::events::Events;
@@ -49,6 +49,8 @@ pub struct Config {
     pub mounts_at_once: usize,
     /// How long a mount is waited for before the others are served without it.
     pub mount_patience: Duration,
+    /// For how long what the kernel told of a pool with much room holds when a volume is to be made in it; zero: it is asked each time.
+    pub fullness_holds: Duration,
     /// How often the kernel is asked whether it still uses every image; none: never.
     pub look_at_raids_every: Option<Duration>,
 }
@@ -62,6 +64,7 @@ impl Default for Config {
             degraded_wait: Duration::ZERO,
             mounts_at_once: 1,
             mount_patience: Duration::from_secs(120),
+            fullness_holds: Duration::ZERO,
             look_at_raids_every: None,
         }
     }
@@ -88,6 +91,7 @@ pub(crate) struct Inner {
     /// Whether what is kept of the alerts is older than they are; none until it was read. Held while it is written.
     pub(crate) alerts_behind: Mutex<Option<bool>>,
     pub(crate) levels: Mutex<Levels>,
+    pub(crate) measured: Mutex<Measured>,
     pub(crate) owned_logs: Mutex<Owned>,
     pub(crate) trimmed_when_short: Mutex<Trims>,
     pub(crate) care: Mutex<Care>,
@@ -127,6 +131,7 @@ impl Engine {
             begun: Instant::now(),
             alerts_behind: Mutex::default(),
             levels: Mutex::default(),
+            measured: Mutex::default(),
             owned_logs: Mutex::default(),
             trimmed_when_short: Mutex::default(),
             care: Mutex::default(),

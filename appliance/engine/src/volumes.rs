@@ -269,7 +269,7 @@ impl Engine {
                 refuse_unready(pool)?;
                 self.refuse_beyond(pool, pool.taken_by(size))?;
             }
-            self.refuse_full_pool(pool, "volumes")?;
+            self.refuse_full_for_volume(pool)?;
             let vg = pool.to_string();
             let made: Result<(), HostError> = match &origin {
                 None => lvm.create_thin(&vg, DATA, &id.to_string(), size, &tags.write()),

@@ -1,5 +1,8 @@
 //! The space of pools: what is promised, what is refused, what grows and what is alerted.
 
+use std::time::Duration;
+
+use cistern_engine::{Config, Engine};
 use cistern_host::memory::MemoryHost;
 use cistern_model::{
     AlertKind, Bytes, ErrorKind, Layout, Overcommit, Percent, Pool, PoolChange, Reserve, Severity, VolumeChange,
@@ -409,4 +412,38 @@ fn the_logs_of_a_pool_that_fills_are_looked_at_between_two_rounds() {
     assert_eq!(owned(), 0, "there is room");
     fill(Bytes::mib(200));
     assert_eq!((owned(), owned()), (1, 0));
+}
+
+#[test]
+fn how_full_a_pool_with_much_room_is_is_not_asked_for_each_volume() {
+    let mut rig = Rig::with_pool();
+    let config = Config {
+        fullness_holds: Duration::from_secs(3600),
+        ..Config::default()
+    };
+    rig.engine = Engine::new(rig.machine.host(), config);
+    rig.engine.start().unwrap();
+    let mut number = 0;
+    let mut asked = |rig: &Rig| {
+        number += 1;
+        let called = rig.machine.calls().len();
+        let made = rig
+            .engine
+            .create_volume(&by(), &volume_request(&format!("v{number}"), Bytes::mib(300)));
+        let calls = rig.machine.calls().split_off(called);
+        (made.is_ok(), calls.iter().any(|call| call.starts_with("thin.status")))
+    };
+    assert_eq!(asked(&rig), (true, true), "nothing is known yet");
+    assert_eq!(asked(&rig), (true, false));
+    // Half full: the next moment may be another.
+    let size = rig.engine.pool(&by(), "tank").unwrap().size.get();
+    let big = rig.make_volume("big", Bytes::new(size / 10 * 7));
+    rig.machine
+        .write_file(&path(big.id), "file", Bytes::new(size / 10 * 6))
+        .unwrap();
+    rig.engine.tick();
+    assert_eq!(asked(&rig), (true, true));
+    assert_eq!(asked(&rig), (true, true));
+    rig.machine.set_metadata_percent(Percent::from(90.0));
+    assert_eq!(asked(&rig), (false, true));
 }

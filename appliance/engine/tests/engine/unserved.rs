@@ -112,7 +112,7 @@ fn who_waits_for_what_cannot_be_served_is_told_of_it_and_of_nothing_else() {
         assert_eq!(told(&rig), Vec::<String>::new());
         restart_without(&mut rig, disks, Duration::ZERO);
         let of_far = format!("exports.answer_waiting {}", path(far).display());
-        assert_eq!(told(&rig), [of_far.clone()], "without {disks:?}");
+        assert_eq!(told(&rig), std::slice::from_ref(&of_far), "without {disks:?}");
         // For as long as that is so.
         assert_eq!(told(&rig), [of_far], "without {disks:?}");
         disks.iter().for_each(|disk| rig.machine.attach(&serial(disk)));

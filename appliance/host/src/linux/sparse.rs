@@ -18,8 +18,8 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 
+use super::file;
 use super::run::close;
-use super::{file, signatures};
 use crate::HostError;
 
 /// What is looked at as one: a block of XFS.
@@ -61,13 +61,15 @@ pub(super) fn make(
 ) -> Result<(), HostError> {
     let failed = |source| file::io(operation, node, source);
     // mkfs.xfs would see to both.
-    if !signatures::read(node)?.is_empty() {
-        return Err(failed(io::Error::other("something is on the device")));
-    }
-    let room = File::open(node).and_then(|mut device| device.seek(io::SeekFrom::End(0)));
-    if room.map_err(failed)? < size.get() {
+    let mut device = File::open(node).map_err(failed)?;
+    let room = device.seek(io::SeekFrom::End(0)).map_err(failed)?;
+    if room < size.get() {
         return Err(failed(io::Error::other("the device is smaller than that")));
     }
+    if !is_blank(&device, room).map_err(failed)? {
+        return Err(failed(io::Error::other("something is on the device")));
+    }
+    drop(device);
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let memory = memory(size).map_err(failed)?;
     // As a name that another program can open, for as long as this file is open.
@@ -83,6 +85,21 @@ pub(super) fn make(
     // It is mounted next.
     close(device);
     copied.map_err(failed)
+}
+
+/// Whether a device reads as zeroes where signatures are: libblkid knows of none that is not within these of its ends.
+fn is_blank(device: &File, size: u64) -> io::Result<bool> {
+    let mut piece = vec![0; PIECE];
+    for at in [0, PIECE as u64, size.saturating_sub(PIECE as u64)] {
+        let length = piece
+            .len()
+            .min(usize::try_from(size.saturating_sub(at)).unwrap_or(usize::MAX));
+        device.read_exact_at(&mut piece[..length], at)?;
+        if !runs(&piece[..length]).is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn memory(size: Bytes) -> io::Result<File> {
@@ -202,6 +219,22 @@ mod tests {
         });
         assert!(failed.is_err());
         assert!(std::fs::read(&node).unwrap().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_has_something_on_it_is_left_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = directory.path().join("device");
+        let size = Bytes::mib(300);
+        // A filesystem's, VMFS', and what ZFS and MD keep at the end.
+        for at in [0, 65536, 1 << 20, size.get() - (512 << 10), size.get() - 512] {
+            let device = File::create(&node).unwrap();
+            device.set_len(size.get()).unwrap();
+            device.write_all_at(b"mark", at).unwrap();
+            let made = make("test", &node, size, |_| panic!("it was to be refused"));
+            let told = format!("{:?}", made.unwrap_err());
+            assert!(told.contains("something is on the device"), "{at}: {told}");
+        }
     }
 
     #[test]
