@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cistern_engine::{Engine, EngineError};
 use cistern_model::ErrorKind;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::peer::PeerPolicy;
@@ -70,10 +70,8 @@ impl App {
         T: Send + 'static,
         F: FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
     {
-        let Ok(Ok(place)) = timeout(PLACE_LIMIT, Arc::clone(&self.places).acquire_owned()).await else {
-            let detail = format!("{what}: others that came before are being made; ask again");
-            return Err(Refusal::new(ErrorKind::Unavailable, detail).retry_after(5));
-        };
+        let others = || format!("{what}: others that came before are being made; ask again");
+        let place = wait_for(&self.places, PLACE_LIMIT, others).await?;
         self.call(what, move |engine| {
             let outcome = operation(engine);
             drop(place);
@@ -88,10 +86,8 @@ impl App {
         T: Send + 'static,
         F: FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
     {
-        let Ok(Ok(turn)) = timeout(TURN_LIMIT, Arc::clone(&self.turns).acquire_owned()).await else {
-            let detail = format!("{what}: {OPERATIONS} operations are under way; ask again");
-            return Err(Refusal::new(ErrorKind::Unavailable, detail).retry_after(5));
-        };
+        let others = || format!("{what}: {OPERATIONS} operations are under way; ask again");
+        let turn = wait_for(&self.turns, TURN_LIMIT, others).await?;
         let engine = self.engine.clone();
         let running = tokio::task::spawn_blocking(move || {
             let outcome = operation(&engine);
@@ -121,6 +117,18 @@ impl App {
                 Err(Refusal::new(ErrorKind::TimedOut, detail))
             }
         }
+    }
+}
+
+/// Waits for one's turn, those who came before first; or tells why it has not come.
+async fn wait_for(
+    turns: &Arc<Semaphore>,
+    limit: Duration,
+    others: impl FnOnce() -> String,
+) -> Result<OwnedSemaphorePermit, Refusal> {
+    match timeout(limit, Arc::clone(turns).acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => Err(Refusal::new(ErrorKind::Unavailable, others()).retry_after(5)),
     }
 }
 

@@ -86,10 +86,9 @@ impl Engine {
     /// Asks the kernel how full a pool is, and notes it.
     pub(crate) fn measure(&self, id: PoolId) -> Result<ThinStatus, EngineError> {
         let vg = id.to_string();
-        let asking = || format!("ask how full {vg} is");
-        let status = self.0.host.thin.status(&vg, DATA).doing(asking)?;
-        locked(&self.0.measured).insert(id, (Instant::now(), status));
-        let mapped = self.0.host.thin.mapped(&vg).doing(asking)?;
+        let status = self.ask_how_full(id)?;
+        let mapped = self.0.host.thin.mapped(&vg);
+        let mapped = mapped.doing(|| format!("ask what the volumes of {vg} map"))?;
         self.change_view(|view| {
             let Some(pool) = view.pools.get_mut(&id) else { return };
             let volumes = pool.volumes.keys().filter_map(|volume| mapped.get(&volume.to_string()));
@@ -97,6 +96,13 @@ impl Engine {
             (pool.data, pool.metadata) = (status.data, status.metadata);
             pool.beside = fill::beside(pool.size, &status, volumes);
         });
+        Ok(status)
+    }
+
+    fn ask_how_full(&self, id: PoolId) -> Result<ThinStatus, EngineError> {
+        let status = self.0.host.thin.status(&id.to_string(), DATA);
+        let status = status.doing(|| format!("ask how full {id} is"))?;
+        locked(&self.0.measured).insert(id, (Instant::now(), status));
         Ok(status)
     }
 
@@ -264,17 +270,14 @@ impl Engine {
         if known.is_some_and(has_room) {
             return Ok(());
         }
-        let status = self.refuse_full_pool(id, "volumes")?;
-        locked(&self.0.measured).insert(id, (Instant::now(), status));
-        Ok(())
+        self.refuse_full_pool(id, "volumes").map(drop)
     }
 
     /// Refuses what would need new space in a pool's metadata or data while it is too full for that. Asks the kernel.
     pub(crate) fn refuse_full_pool(&self, id: PoolId, what: &str) -> Result<ThinStatus, EngineError> {
         let pool = self.named(id)?;
         let name = &pool.tags.name;
-        let status = self.0.host.thin.status(&pool.vg(), DATA);
-        let status = status.doing(|| format!("ask how full pool {name} is"))?;
+        let status = self.ask_how_full(id)?;
         let full = |why: String| Err(EngineError::NoSpace(format!("pool {name} takes no more {what}: {why}")));
         let overcommitted = pool.overcommit(self.0.config.overcommit_percent) > 100;
         match status.mode {

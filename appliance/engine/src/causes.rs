@@ -2,7 +2,6 @@
 //! be looked at as often as one likes; what another alert explains has none of its own.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use cistern_host::Service;
 use cistern_model::{AlertKind, DiskId, PoolState, ServiceState, Severity, VolumeState};
@@ -102,7 +101,7 @@ impl Engine {
         let trouble = match self.0.host.services.state(Service::NfsServer) {
             Ok(ServiceState::Active) => None,
             Ok(ServiceState::Changing) => return,
-            Ok(ServiceState::Inactive) if self.0.nfs_postponed.load(Ordering::SeqCst) => return,
+            Ok(ServiceState::Inactive) if self.nfs_is_to_start() => return,
             Ok(ServiceState::Inactive) => Some("the NFS server does not run".to_owned()),
             Ok(ServiceState::Failed) => Some("the NFS server has failed".to_owned()),
             Err(error) => Some(format!("how the NFS server is cannot be asked: {error}")),

@@ -103,8 +103,8 @@ pub(crate) struct Inner {
     /// Held while exports are replaced; whether the last time failed.
     exports_stale: Mutex<bool>,
     pub(crate) started: AtomicBool,
-    /// Whether the NFS server is to start once disks have been waited for.
-    pub(crate) nfs_postponed: AtomicBool,
+    /// When the NFS server is to start, if disks are waited for.
+    pub(crate) nfs_due: Mutex<Option<Instant>>,
     /// Whether a command of LVM's was cut short, here or before the start, and nobody has looked what it left.
     pub(crate) maybe_suspended: AtomicBool,
     orphans: Mutex<HashSet<Orphan>>,
@@ -151,7 +151,7 @@ impl Engine {
             pending: Mutex::default(),
             exports_stale: Mutex::new(true),
             started: AtomicBool::new(false),
-            nfs_postponed: AtomicBool::new(false),
+            nfs_due: Mutex::default(),
             maybe_suspended: AtomicBool::new(true),
             orphans: Mutex::default(),
             read_at: Mutex::default(),

@@ -18,6 +18,7 @@ impl Engine {
         let _operation = self.0.operations.begin(Duration::from_secs(1200));
         self.resume_suspended(Duration::ZERO);
         self.activate_again();
+        self.start_nfs_if_due();
         self.reconcile_owed();
         self.look_at_clock();
         self.look_at_checksums();

@@ -8,19 +8,21 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cistern_host::Service;
 use cistern_model::{PoolState, ServiceState};
 
 use crate::EngineError;
-use crate::engine::Engine;
+use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::reconcile::RECONCILING;
 use crate::tags::Stage;
 use crate::view::PoolView;
 use crate::volumes::bare;
+
+/// How long after its time the NFS server may take to start.
+const LATE: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Starts the NFS server, if it does not run, or has it started once the disks have been waited for: a client takes back its files and
@@ -35,13 +37,29 @@ impl Engine {
         {
             let seconds = left.as_secs().max(1);
             tracing::info!("the NFS server starts in {seconds} s, or when the disks that lack are there");
-            self.0.nfs_postponed.store(true, Ordering::SeqCst);
+            *locked(&self.0.nfs_due) = Some(Instant::now() + left);
             self.reconcile_in(left);
             return Ok(());
         }
         let started = self.0.host.services.ensure_started(nfs);
-        self.0.nfs_postponed.store(false, Ordering::SeqCst);
+        *locked(&self.0.nfs_due) = None;
         started.doing(|| "start the NFS server".to_owned()).map(drop)
+    }
+
+    /// Whether it has not started because disks were waited for, and is not late with that.
+    pub(crate) fn nfs_is_to_start(&self) -> bool {
+        locked(&self.0.nfs_due).is_some_and(|due| Instant::now() < due + LATE)
+    }
+
+    /// Starts the NFS server if its time has come and it has not: the reconciling that was to do it may have failed.
+    pub(crate) fn start_nfs_if_due(&self) {
+        let due = locked(&self.0.nfs_due).is_some_and(|due| due <= Instant::now());
+        if due && let Err(error) = self.reconcile() {
+            tracing::error!(
+                error = error.problem().detail,
+                "the NFS server could not be started; it is tried again"
+            );
+        }
     }
 
     /// How long disks of pools are still waited for; none, if all are there or have been waited for.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use cistern_engine::{Config, Engine};
 use cistern_host::Service;
+use cistern_host::memory::MemoryHost;
 use cistern_model::{AlertKind, Bytes, Layout, ServiceState, VolumeId, VolumeState};
 
 use crate::support::{Rig, by, path, serial, volume_request};
@@ -87,6 +88,20 @@ fn the_nfs_server_starts_as_soon_as_the_disks_are_there() {
     assert_eq!(nfs(&rig), ServiceState::Active);
     rig.check_exports_before_nfs();
     assert_eq!(rig.engine.volume(&by(), far).unwrap().state, VolumeState::Ready);
+}
+
+/// What was to start it at its time does so once, and may fail.
+#[test]
+fn the_nfs_server_is_started_by_the_clock_if_it_could_not_be_at_its_time() {
+    let (mut rig, _) = two_pools();
+    restart_without(&mut rig, &["c"], Duration::from_millis(1500));
+    assert_eq!(nfs(&rig), ServiceState::Inactive);
+    rig.machine.fail_next("lvm.state", MemoryHost::failure("lvm.state"));
+    std::thread::sleep(Duration::from_millis(3000));
+    assert_eq!(nfs(&rig), ServiceState::Inactive, "it was to fail");
+    rig.engine.tick();
+    assert_eq!(nfs(&rig), ServiceState::Active);
+    rig.check_exports_before_nfs();
 }
 
 #[test]
