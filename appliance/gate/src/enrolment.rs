@@ -153,7 +153,7 @@ mod tests {
         let enroller = setup.start();
         assert_eq!(setup.code(), Some(code.clone()));
         let made = enroller.enrol(&request(&code.to_lowercase()), &setup.tokens).unwrap();
-        assert_eq!(setup.tokens.principal(&made.secret).unwrap().role, Role::Admin);
+        assert_eq!(setup.tokens.holder(&made.secret).unwrap().1.role, Role::Admin);
         assert_eq!(setup.code(), None);
         let again = enroller.enrol(&request(&code), &setup.tokens).unwrap_err();
         assert_eq!(again.kind(), ErrorKind::Conflict);

@@ -12,14 +12,15 @@ use axum::body::{Body, Bytes};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use cistern_api::forward::forward;
+use cistern_api::forward::{forward, strip_hop_by_hop};
 use cistern_api::peer::{self, PRINCIPAL_HEADER};
 use cistern_api::problem::Refusal;
 use cistern_api::table::{self, Access, Lookup, Route, Server};
-use cistern_model::{ErrorKind, Principal};
+use cistern_model::{ErrorKind, Principal, TokenId};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::enrolment::Enroller;
+use crate::lent;
 use crate::limits::{Limiter, Rate};
 use crate::tokens::Tokens;
 
@@ -29,8 +30,8 @@ pub const BODY_LIMIT: usize = 64 << 10;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// How long cisternd may take to begin its answer: longer than the limit that it has itself.
-const ANSWER_TIME: Duration = Duration::from_secs(90);
+/// How long cisternd may take to begin its answer: longer than all that it lets a request wait and take, which is 100 s for a new volume.
+const ANSWER_TIME: Duration = Duration::from_secs(110);
 
 /// Wrong tokens: quick enough for a client with a stale one, slow for one that guesses.
 const TOKEN_RATE: Rate = Rate {
@@ -74,6 +75,8 @@ pub(crate) struct Admitted {
     pub(crate) route: &'static Route,
     pub(crate) path: String,
     pub(crate) principal: Option<Principal>,
+    /// Whose principal it is; root has none.
+    pub(crate) token: Option<TokenId>,
     pub(crate) origin: Origin,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -94,23 +97,27 @@ impl Gate {
 
     /// Answers a request.
     pub async fn handle(self: Arc<Self>, origin: Origin, request: Request<Body>) -> Response<Body> {
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let (method, path) = (request.method().clone(), table::shown(request.uri().path()));
         let by = Arc::new(std::sync::OnceLock::new());
         let response = match self.admit_and_answer(origin, request, &by).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
         let status = response.status().as_u16();
-        let by = by.get().map_or("nobody", String::as_str);
+        let by = by.get().map(String::as_str);
         let from = match origin {
             Origin::Network(address) => address.to_canonical().to_string(),
             Origin::Root => "the console".to_owned(),
         };
-        // Paths come from clients: `?` escapes what would break a line.
-        if method == Method::GET || method == Method::HEAD {
-            tracing::debug!(by, from, status, "{method} {path:?}");
-        } else {
-            tracing::info!(by, from, status, "{method} {path:?}");
+        // Paths come from clients: `?` escapes what would break a line. Who has no token cannot wash the journal away.
+        match by {
+            Some(by) if method != Method::GET && method != Method::HEAD => {
+                tracing::info!(by, from, status, "{method} {path:?}");
+            }
+            Some(_) | None => {
+                let by = by.unwrap_or("nobody");
+                tracing::debug!(by, from, status, "{method} {path:?}");
+            }
         }
         response
     }
@@ -125,9 +132,9 @@ impl Gate {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
         let lookup = table::find(&method, &path);
         let open = matches!(&lookup, Lookup::Found(route) if route.access == Access::Open);
-        let principal = match self.authenticate(origin, request.headers()) {
-            Ok(principal) => Some(principal),
-            Err(_) if open => None,
+        let (principal, token) = match self.authenticate(origin, request.headers()) {
+            Ok((principal, token)) => (Some(principal), token),
+            Err(_) if open => (None, None),
             Err(refusal) => return Err(refusal),
         };
         if let Some(principal) = &principal {
@@ -151,6 +158,7 @@ impl Gate {
             route,
             path,
             principal,
+            token,
             origin,
             headers: parts.headers.clone(),
             body: body.clone(),
@@ -164,15 +172,16 @@ impl Gate {
         }
     }
 
-    /// Whose request it is. Failures are counted; a valid token is let in whatever others at its address did.
-    fn authenticate(&self, origin: Origin, headers: &HeaderMap) -> Result<Principal, Refusal> {
+    /// Whose request it is, and by which token. Failures are counted; a valid token is let in whatever others at its
+    /// address did.
+    fn authenticate(&self, origin: Origin, headers: &HeaderMap) -> Result<(Principal, Option<TokenId>), Refusal> {
         let address = match origin {
-            Origin::Root => return Ok(Principal::local()),
+            Origin::Root => return Ok((Principal::local(), None)),
             Origin::Network(address) => address,
         };
         let given = headers.get(AUTHORIZATION);
-        if let Some(principal) = given.and_then(bearer).and_then(|secret| self.tokens.principal(secret)) {
-            return Ok(principal);
+        if let Some((token, principal)) = given.and_then(bearer).and_then(|secret| self.tokens.holder(secret)) {
+            return Ok((principal, Some(token)));
         }
         let now = Instant::now();
         if let Err(wait) = self.failures.check(address, now) {
@@ -217,6 +226,8 @@ impl Gate {
             return Err(Refusal::new(ErrorKind::NoRoute, detail));
         }
         request.headers_mut().remove(AUTHORIZATION);
+        // Before the principal is put in, which a client could name in its `Connection`, too.
+        strip_hop_by_hop(request.headers_mut());
         if let Some(principal) = &admitted.principal {
             let header = peer::encode(principal)
                 .ok_or_else(|| Refusal::new(ErrorKind::Internal, "the token cannot be passed on"))?;
@@ -226,7 +237,10 @@ impl Gate {
         if admitted.route.path == "/healthz" && admitted.principal.is_none() {
             return Ok(bare_health(answer.is_ok_and(|r| r.status() == StatusCode::OK)));
         }
-        answer
+        match admitted.token {
+            Some(token) => answer.map(|answer| answer.map(|body| lent::until(self.tokens.deleted(token), body))),
+            None => answer,
+        }
     }
 }
 

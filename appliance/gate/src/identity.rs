@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use jiff::{Span, Timestamp, tz::TimeZone};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -76,32 +75,53 @@ impl Identity {
     }
 }
 
-/// A new certificate and its key, in PEM: self-signed, ECDSA P-256, valid for ten years from a day ago (clocks of
-/// appliances without a battery are late). Clients know it by its fingerprint, so it names no address.
+/// A new certificate and its key, in PEM: self-signed, ECDSA P-256. Clients know it by its fingerprint, so it names no
+/// address. It is made once, at a start whose clock may be years off, and some clients compare dates (`curl --cacert`,
+/// Prometheus): so it is valid from long ago, and without an end, for which RFC 5280 (section 4.1.2.5) has the end of 9999.
 fn make() -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::new(["cistern".to_owned(), "localhost".to_owned()])?;
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, "Cistern appliance");
     params.distinguished_name = name;
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
-    let day = |span: Span| {
-        let date = today.saturating_add(span);
-        rcgen::date_time_ymd(
-            date.year().into(),
-            date.month().unsigned_abs(),
-            date.day().unsigned_abs(),
-        )
-    };
-    params.not_before = day(Span::new().days(-1));
-    params.not_after = day(Span::new().years(10));
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(9999, 12, 31);
     let certificate = params.self_signed(&key)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::{ServerName, UnixTime};
+
     use super::*;
+
+    /// As `curl --cacert` and Prometheus look at it.
+    #[test]
+    fn a_client_that_is_given_the_certificate_takes_it_whatever_the_clock_says() {
+        let (certificate, _) = make().unwrap();
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let in_year = |year: u64| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_556_952));
+            verifier.verify_server_cert(&certificate, &[], &name, &[], now)
+        };
+        for year in [2001, 2020, 2037, 2039, 2106, 2500, 9998] {
+            assert!(in_year(year).is_ok(), "{year}: {:?}", in_year(year));
+        }
+        assert!(in_year(1998).is_err(), "nothing was compared");
+    }
 
     #[test]
     fn the_certificate_stays_the_same_over_restarts() {

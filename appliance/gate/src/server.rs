@@ -1,5 +1,5 @@
 //! Listening: TLS for the network, a Unix socket for root. Invariant: no client can hold memory or a connection for longer
-//! than the limits here allow, whatever it sends or does not send.
+//! than the limits here allow, whatever it sends and reads, or does not.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,11 +19,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::gate::{Gate, Origin};
 use crate::limits::source_of;
+use crate::pace::Paced;
 
 /// What a connection may take. Each costs about 60 KiB.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,10 @@ pub struct Limits {
     pub handshake: Duration,
     /// For the head of a request, and between two requests.
     pub head: Duration,
+    /// For an answer of which nothing is read.
+    pub unread: Duration,
+    /// So many bytes a second are read of an answer at least, in the long run.
+    pub reading_rate: u32,
 }
 
 impl Default for Limits {
@@ -45,6 +50,8 @@ impl Default for Limits {
             per_source: 64,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(20),
+            unread: Duration::from_secs(30),
+            reading_rate: 1 << 10,
         }
     }
 }
@@ -54,6 +61,9 @@ const HEAD_BYTES: usize = 64 << 10;
 
 /// How long an answer to an unread body is kept from being cut off by the reset that closing would cause.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How often it is told that connections are refused, of which anybody can make any number.
+const TELL_OF_REFUSED: Duration = Duration::from_secs(60);
 
 /// Serves the network until `stop` is set; then lets requests end.
 pub async fn serve_tls(
@@ -65,6 +75,7 @@ pub async fn serve_tls(
 ) {
     let all = Arc::new(Semaphore::new(limits.connections));
     let sources = Arc::new(Sources::default());
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -79,18 +90,25 @@ pub async fn serve_tls(
                 continue;
             }
         };
+        let mut refuse = |why: String| {
+            if told.is_none_or(|told| told.elapsed() >= TELL_OF_REFUSED) {
+                told = Some(Instant::now());
+                tracing::warn!(%address, "refused: {why}; this is told once a minute");
+            }
+        };
         let Ok(permit) = Arc::clone(&all).try_acquire_owned() else {
-            tracing::warn!(%address, "refused: {} connections are open", limits.connections);
+            refuse(format!("{} connections are open", limits.connections));
             continue;
         };
         let Some(held) = sources.enter(address.ip(), limits.per_source) else {
-            tracing::warn!(%address, "refused: {} connections of it are open", limits.per_source);
+            refuse(format!("{} connections of it are open", limits.per_source));
             continue;
         };
         let (gate, tls, stop) = (Arc::clone(&gate), tls.clone(), stop.clone());
         tokio::spawn(async move {
             let _kept = (permit, held);
             let _ = stream.set_nodelay(true);
+            let stream = Paced::new(stream, limits.unread, limits.reading_rate);
             match timeout(limits.handshake, tls.accept(stream)).await {
                 Ok(Ok(stream)) => serve_one(gate, Origin::Network(address.ip()), stream, limits, stop).await,
                 Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS"),
@@ -123,6 +141,7 @@ pub async fn serve_root(
         };
         match stream.peer_cred() {
             Ok(peer) if users.contains(&peer.uid()) => {
+                let stream = Paced::new(stream, limits.unread, limits.reading_rate);
                 tokio::spawn(serve_one(Arc::clone(&gate), Origin::Root, stream, limits, stop.clone()));
             }
             Ok(peer) => tracing::warn!(uid = peer.uid(), "refused at the root socket"),

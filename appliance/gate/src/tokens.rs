@@ -1,12 +1,13 @@
 //! The tokens. Invariant: what is on disk is what is in force, and no secret is in either, only its hash.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cistern_model::{ErrorKind, Principal, Problem, Role, Token, TokenCreated, TokenId, TokenName, TokenRequest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::sync::watch;
 use uuid::Builder;
 
 use crate::secret::{self, NoRandomness, SecretHash};
@@ -78,7 +79,8 @@ struct Entry {
 /// The tokens of the appliance.
 pub struct Tokens {
     path: PathBuf,
-    entries: RwLock<Vec<Entry>>,
+    /// Watched by what is passed on for a token, so that it ends with it.
+    entries: watch::Sender<Vec<Entry>>,
     /// Held while the file is written, so that requests go on being checked against the list before.
     changing: Mutex<()>,
 }
@@ -107,35 +109,46 @@ impl Tokens {
         }
         Ok(Tokens {
             path,
-            entries: RwLock::new(entries),
+            entries: watch::Sender::new(entries),
             changing: Mutex::new(()),
         })
     }
 
-    /// Whose secret this is. Compares with every hash to the end, so that the time tells nothing.
-    pub fn principal(&self, secret: &str) -> Option<Principal> {
+    /// Whose secret this is, and of which token. Compares with every hash to the end, so that the time tells nothing.
+    pub fn holder(&self, secret: &str) -> Option<(TokenId, Principal)> {
         if !secret::looks_like_secret(secret) {
             return None;
         }
         let hash = SecretHash::of(secret);
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.borrow();
         let mut found = None;
         for entry in entries.iter() {
             if bool::from(entry.hash.ct_eq(&hash)) {
                 found = Some(&entry.token);
             }
         }
-        found.map(|token| Principal {
-            owner: token.name.clone().into(),
-            role: token.role,
-            pools: token.pools.clone(),
+        found.map(|token| {
+            let principal = Principal {
+                owner: token.name.clone().into(),
+                role: token.role,
+                pools: token.pools.clone(),
+            };
+            (token.id, principal)
         })
+    }
+
+    /// Ends as soon as there is no such token.
+    pub fn deleted(&self, id: TokenId) -> impl Future<Output = ()> + Send + use<> {
+        let mut entries = self.entries.subscribe();
+        async move {
+            // An error is the end of all tokens.
+            let _ = entries.wait_for(|all| all.iter().all(|e| e.token.id != id)).await;
+        }
     }
 
     /// All, in the order in which they were made.
     pub fn list(&self) -> Vec<Token> {
-        let entries = self.entries.read().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().map(|e| e.token.clone()).collect()
+        self.entries.borrow().iter().map(|e| e.token.clone()).collect()
     }
 
     /// Whether there is one that may do everything.
@@ -202,7 +215,7 @@ impl Tokens {
     }
 
     fn snapshot(&self) -> Vec<Entry> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.entries.borrow().clone()
     }
 
     fn commit(&self, entries: Vec<Entry>) -> Result<(), TokenError> {
@@ -219,7 +232,7 @@ impl Tokens {
             source: Some(e),
         })?;
         store::replace(&self.path, &content, 0o600)?;
-        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        self.entries.send_replace(entries);
         Ok(())
     }
 }
@@ -259,14 +272,15 @@ mod tests {
         let tokens = Tokens::open(dir.path()).unwrap();
         let made = tokens.create(&request("ci", Role::Provisioner, &["tank"])).unwrap();
         let reopened = Tokens::open(dir.path()).unwrap();
-        let principal = reopened.principal(&made.secret).unwrap();
+        let (id, principal) = reopened.holder(&made.secret).unwrap();
+        assert_eq!(id, made.token.id);
         assert_eq!((principal.owner.as_str(), principal.role), ("ci", Role::Provisioner));
         let content = std::fs::read_to_string(dir.path().join("tokens.json")).unwrap();
         assert!(!content.contains(&made.secret["cistern_".len()..]));
         let mut other = made.secret.clone();
         let last = if other.pop() == Some('A') { 'B' } else { 'A' };
         other.push(last);
-        assert!(reopened.principal(&other).is_none());
+        assert!(reopened.holder(&other).is_none());
     }
 
     #[test]
@@ -295,6 +309,20 @@ mod tests {
         tokens.delete(first).unwrap();
         assert_eq!(tokens.delete(first).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(Tokens::open(dir.path()).unwrap().has_admin());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_token_to_be_deleted_is_told_of_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(dir.path()).unwrap();
+        let [one, two] = ["one", "two"].map(|name| tokens.create(&request(name, Role::Viewer, &[])).unwrap().token.id);
+        let deleted = tokens.deleted(one);
+        tokio::pin!(deleted);
+        tokens.delete(two).unwrap();
+        assert!(futures::poll!(&mut deleted).is_pending());
+        tokens.delete(one).unwrap();
+        deleted.await;
+        tokens.deleted(one).await;
     }
 
     #[test]

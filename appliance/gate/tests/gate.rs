@@ -95,7 +95,7 @@ async fn only_the_gate_says_for_whom_it_asks() {
         .header("host", "cistern")
         .header("authorization", format!("Bearer {token}"))
         .header("x-cistern-principal", forged)
-        .header("connection", "keep-alive, x-hop")
+        .header("connection", "keep-alive, x-hop, x-cistern-principal")
         .header("x-hop", "1")
         .body(Body::empty())
         .unwrap();
@@ -229,6 +229,51 @@ async fn events_stream_through_as_they_happen() {
 }
 
 #[tokio::test]
+async fn a_stream_ends_with_its_token_and_no_other_does() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let viewer = gate.token(&admin, "eyes", Role::Viewer).await;
+    let follow = |token: &str| {
+        let request = Request::get("/v1/events")
+            .header("host", "cistern")
+            .header("accept", "text/event-stream")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Body::empty());
+        gate.stream(request.unwrap())
+    };
+    let mut streams = [follow(&admin).await, follow(&viewer).await];
+    for stream in &mut streams {
+        assert!(stream.body_mut().frame().await.unwrap().is_ok());
+    }
+    let list = gate.ask("GET", "/v1/tokens", Some(&admin), "").await.json();
+    let path = format!("/v1/tokens/{}", list[1]["id"].as_str().unwrap());
+    assert_eq!(gate.ask("DELETE", &path, Some(&admin), "").await.status, 204);
+    let [kept, ended] = &mut streams;
+    let end = tokio::time::timeout(Duration::from_secs(5), ended.body_mut().frame()).await;
+    assert!(end.unwrap().is_none_or(|frame| frame.is_err()));
+    let next = tokio::time::timeout(Duration::from_millis(200), kept.body_mut().frame()).await;
+    assert!(next.is_err(), "the other token's stream ended too");
+}
+
+#[tokio::test]
+async fn who_has_no_token_writes_nothing_into_the_journal_and_nobody_much() {
+    let (_guard, log) = support::logged();
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let path = format!("/v1/volumes/{}", "a".repeat(5000));
+    let text = || String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let before = text();
+    for path in [path.as_str(), "/v1/openapi.json", "/healthz", "/nowhere"] {
+        assert!(gate.ask("DELETE", path, None, "").await.status >= 400);
+    }
+    assert_eq!(text(), before);
+    assert_eq!(gate.ask("DELETE", &path, Some(&admin), "").await.status, 200);
+    let told = text().split_off(before.len());
+    assert!(told.contains("laptop") && told.contains("/v1/volumes/aaa"), "{told}");
+    assert!(told.len() < 400, "{told}");
+}
+
+#[tokio::test]
 async fn without_cisternd_health_is_false_and_the_rest_is_unavailable() {
     let gate = Fixture::start().await;
     let admin = gate.enrol().await;
@@ -307,6 +352,49 @@ async fn who_sends_nothing_or_drips_is_cut_off() {
     }
     assert!(cut, "a dripping client was kept");
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+}
+
+/// More than the kernel takes on its own.
+const LARGE: usize = 32 << 20;
+
+#[tokio::test]
+async fn who_reads_nothing_or_drips_is_cut_off_and_a_quiet_stream_is_not() {
+    let limits = Limits {
+        unread: Duration::from_secs(1),
+        reading_rate: 10 << 20,
+        ..Limits::default()
+    };
+    let gate = Fixture::with(limits).await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let events = Request::get("/v1/events")
+        .header("host", "cistern")
+        .header("accept", "text/event-stream")
+        .header("authorization", format!("Bearer {admin}"))
+        .body(Body::empty());
+    let mut events = gate.stream(events.unwrap()).await;
+    assert!(events.body_mut().frame().await.unwrap().is_ok());
+
+    let ask = format!("GET /v1/openapi.json HTTP/1.1\r\nhost: cistern\r\nx-bytes: {LARGE}\r\n\r\n");
+    let (mut silent, mut dripping) = (gate.connect().await, gate.connect().await);
+    for client in [&mut silent, &mut dripping] {
+        client.write_all(ask.as_bytes()).await.unwrap();
+    }
+    // A third of the rate, in pieces that come often enough.
+    let (mut dripped, mut piece, began) = (0, vec![0; 64 << 10], Instant::now());
+    while began.elapsed() < Duration::from_secs(3) && dripping.read_exact(&mut piece).await.is_ok() {
+        dripped += piece.len();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (mut client, before) in [(dripping, dripped), (silent, 0)] {
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest).await;
+        assert!(
+            before + rest.len() < LARGE,
+            "who had read {before} bytes in 3 s was kept"
+        );
+    }
+    let next = tokio::time::timeout(Duration::from_millis(200), events.body_mut().frame()).await;
+    assert!(next.is_err(), "a stream on which nothing happened ended");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -214,6 +214,11 @@ async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: axum::body::By
         let never = futures::stream::pending();
         return Sse::new(futures::StreamExt::chain(first, never)).into_response();
     }
+    // As large as is asked for.
+    let bytes: Option<usize> = headers.get("x-bytes").and_then(|v| v.to_str().ok()?.parse().ok());
+    if let Some(bytes) = bytes {
+        return Body::from(vec![b'x'; bytes]).into_response();
+    }
     let headers: serde_json::Map<String, serde_json::Value> = headers
         .iter()
         .map(|(k, v)| (k.to_string(), v.to_str().unwrap_or("?").into()))
@@ -225,6 +230,31 @@ async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: axum::body::By
         "body": String::from_utf8_lossy(&body),
     });
     ([("content-type", "application/json")], seen.to_string()).into_response()
+}
+
+/// What is logged from now on by the gate, all of which runs on the test's own thread.
+pub(crate) fn logged() -> (tracing::subscriber::DefaultGuard, Arc<Mutex<Vec<u8>>>) {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let kept = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_ansi(false)
+        .with_writer(move || Log(kept.clone()))
+        .finish();
+    (tracing::subscriber::set_default(subscriber), log)
+}
+
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
