@@ -9,6 +9,7 @@ check_tree() { # TREE
     check_packages "$tree"
     check_board "$tree"
     check_users "$tree"
+    check_units "$tree"
     check_fragments "$tree"
 }
 
@@ -111,6 +112,16 @@ check_users() {
         verdict "user $user that a unit runs as is in ${table#"$tree"/}" grep -q "^$user " "$table"
     done < <(sed -n 's/^User=//p' "$tree"/board/cistern/rootfs-overlay/usr/lib/systemd/system/*.service | sort -u)
     verdict "${table#"$tree"/}: each line has nine fields" awk '!/^#/ && NF && NF < 9 { bad = 1 } END { exit bad }' "$table"
+}
+
+# What is started again and again is never given up: systemd's own limit would make a fault of seconds one for good.
+check_units() {
+    local tree=$1 units file
+    units=$tree/board/cistern/rootfs-overlay/usr/lib/systemd/system
+    # What a path starts is started as often as that changes.
+    for file in $(grep -l '^Restart=' "$units"/*.service) "$units"/*.path $(printf '%s\n' "$units"/*.path | sed 's/path$/service/'); do
+        verdict "${file##*/} is started as often as it takes" grep -qx StartLimitIntervalSec=0 "$file"
+    done
 }
 
 check_fragments() {
