@@ -101,8 +101,8 @@ pub struct Client {
     shown: String,
     token: Option<String>,
     timeouts: Timeouts,
-    /// How many requests may be under way; none: any number.
-    turns: Option<Arc<Semaphore>>,
+    /// How many requests may be under way: the narrowest lane first, which is this client's own, and the one that is for all last.
+    turns: Vec<Arc<Semaphore>>,
 }
 
 /// How long a connection is kept for the next request. The gate closes one that has been idle for 20 s (`gate/src/server.rs`), and
@@ -151,7 +151,7 @@ impl Client {
             shown: endpoint.to_string(),
             token,
             timeouts,
-            turns: None,
+            turns: Vec::new(),
         })
     }
 
@@ -174,9 +174,10 @@ impl Client {
     }
 
     /// The same, of which and of whose clones so many requests are under way at once; others wait for their turn, in their order, and
-    /// that is no part of their time.
+    /// that is no part of their time. Of one that is limited already it is a lane of its own: what waits there keeps nobody waiting who
+    /// goes by another, and what is under way counts for both limits.
     pub fn at_most(mut self, requests: usize) -> Self {
-        self.turns = Some(Arc::new(Semaphore::new(requests)));
+        self.turns.insert(0, Arc::new(Semaphore::new(requests)));
         self
     }
 
@@ -194,11 +195,12 @@ impl Client {
         request: reqwest::RequestBuilder,
     ) -> Result<(StatusCode, bytes::Bytes), ClientError> {
         let failed = |error| ClientError::transport(&self.shown, error);
-        let _turn = match &self.turns {
+        // Who waits for his own lane holds no place in the one that is for all.
+        let mut turns = Vec::with_capacity(self.turns.len());
+        for lane in &self.turns {
             // Nobody closes it.
-            Some(turns) => turns.acquire().await.ok(),
-            None => None,
-        };
+            turns.extend(lane.acquire().await.ok());
+        }
         let answer = request.timeout(self.timeouts.request).send().await.map_err(failed)?;
         let status = answer.status();
         let body = answer.bytes().await.map_err(failed)?;

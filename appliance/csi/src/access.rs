@@ -51,8 +51,23 @@ impl Access {
             .access_mode
             .as_ref()
             .map_or(Mode::Unknown, |mode| mode.mode());
-        if mode == Mode::Unknown {
-            return Err(invalid("the access mode is missing, or one of a later version of CSI"));
+        match mode {
+            Mode::Unknown => {
+                return Err(invalid("the access mode is missing, or one of a later version of CSI"));
+            }
+            // Who of several nodes is the writer nobody says, and so nobody could hold.
+            Mode::MultiNodeSingleWriter => {
+                return Err(invalid(
+                    "access mode MULTI_NODE_SINGLE_WRITER is asked for, and an appliance cannot tell which of the nodes is to write; ask for \
+                     one node that writes (ReadWriteOnce), or let all of them write (ReadWriteMany)",
+                ));
+            }
+            Mode::SingleNodeWriter
+            | Mode::SingleNodeReaderOnly
+            | Mode::SingleNodeSingleWriter
+            | Mode::SingleNodeMultiWriter
+            | Mode::MultiNodeReaderOnly
+            | Mode::MultiNodeMultiWriter => {}
         }
         Ok(Access {
             mode,
@@ -80,7 +95,9 @@ impl Access {
             Mode::SingleNodeReaderOnly => (true, true),
             Mode::SingleNodeWriter | Mode::SingleNodeSingleWriter | Mode::SingleNodeMultiWriter => (false, true),
             Mode::MultiNodeReaderOnly => (true, false),
-            Mode::MultiNodeSingleWriter | Mode::MultiNodeMultiWriter | Mode::Unknown => (false, false),
+            Mode::MultiNodeMultiWriter => (false, false),
+            // Neither is read as an access; who made one all the same gets the least.
+            Mode::MultiNodeSingleWriter | Mode::Unknown => (true, true),
         };
         NodeAccess {
             addresses,
@@ -139,6 +156,7 @@ mod tests {
             (block, "volumeMode"),
             (ext4, "fsType"),
             (capability(Mode::Unknown, &[]), "access mode"),
+            (capability(Mode::MultiNodeSingleWriter, &[]), "ReadWriteMany"),
             (capability(Mode::SingleNodeWriter, &["vers=3"]), "vers=3"),
         ] {
             let told = Access::read(Some(&wrong)).unwrap_err();

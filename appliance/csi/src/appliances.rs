@@ -117,11 +117,13 @@ pub fn of_class(registry: &Registry, endpoint: Option<&str>, secrets: &Secrets) 
     }
 }
 
-/// Whether an appliance is in one of these segments. One without a zone is everywhere.
+/// Whether an appliance is near to what is in these segments. One without a zone is near to all; nodes without one are near to none that
+/// has one.
 pub fn is_in(appliance: &Appliance, segments: &BTreeMap<String, String>) -> bool {
     match (&appliance.zone, segments.get(ZONE)) {
         (Some(zone), Some(wanted)) => zone == wanted,
-        (None, _) | (_, None) => true,
+        (Some(_), None) => false,
+        (None, _) => true,
     }
 }
 
@@ -218,6 +220,20 @@ mod tests {
             told.message().contains("endpoint") && told.message().contains("a, c"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn an_appliance_in_a_zone_is_near_to_that_zone_s_nodes_and_one_without_to_all() {
+        let (folder, registry) = registry(&[("a.toml", "https://a:1")]);
+        let near = |zone: Option<&str>| {
+            let segments = zone.map(|zone| (ZONE.to_owned(), zone.to_owned()));
+            is_in(&all(&registry).unwrap()[0], &segments.into_iter().collect())
+        };
+        assert_eq!([near(Some("a")), near(Some("b")), near(None)], [true, true, true]);
+        let file = folder.path().join("a.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, format!("{text}zone = \"a\"\n")).unwrap();
+        assert_eq!([near(Some("a")), near(Some("b")), near(None)], [true, false, false]);
     }
 
     #[test]

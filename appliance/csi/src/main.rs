@@ -76,7 +76,7 @@ fn named(text: &str) -> std::result::Result<(NodeName, Vec<IpAddr>), String> {
 /// goes on. A connection to an appliance that is gone ends by itself after 30 s.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(5),
-    request: Duration::from_secs(90),
+    request: Duration::from_secs(120),
 };
 /// How long the plugin may take to say that it is there.
 const PROBE: Duration = Duration::from_secs(5);
@@ -86,6 +86,9 @@ const LARGEST_MESSAGE: usize = 16 << 20;
 /// The socket by which a kubelet gets to know the plugin. A kubelet writes the socket's path, escaped, where HTTP/2 has the host
 /// (`:authority`), and a host with `%` is refused; `%` before an `@` is a user's name, and taken.
 const REGISTRATION: &str = "csi.cistern.storage@registration.sock";
+
+/// How soon it is tried again where that socket could not be made.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long calls that are under way may take when the plugin is to end; threads that wait for a server that is gone never end.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -128,19 +131,24 @@ async fn run() -> Result<()> {
             .add_service(server.max_encoding_message_size(LARGEST_MESSAGE))
             .add_service(csi::group_controller_server::GroupControllerServer::new(controller));
     }
-    if let Some(name) = &arguments.node {
-        let patience = arguments.give_up_after.map(|minutes| Duration::from_secs(60) * minutes);
-        let node = Node::new(name.clone(), zone(&arguments).await?, patience);
-        routes = routes.add_service(csi::node_server::NodeServer::new(node));
+    let node = match &arguments.node {
+        Some(name) => {
+            let patience = arguments.give_up_after.map(|minutes| Duration::from_secs(60) * minutes);
+            Some(Node::new(name.clone(), zone(&arguments).await?, patience))
+        }
+        None => None,
+    };
+    if let Some(node) = &node {
+        routes = routes.add_service(csi::node_server::NodeServer::new(node.clone()));
     }
     let endpoint = PathBuf::from(arguments.endpoint.trim_start_matches("unix://"));
     let listener = listen(&endpoint)?;
-    if let Some(folder) = &arguments.register_in {
+    if let (Some(folder), Some(node)) = (&arguments.register_in, node) {
         let as_seen = arguments
             .endpoint_for_kubelet
             .as_ref()
             .map_or(endpoint.as_path(), Path::new);
-        register(folder, as_seen)?;
+        register(folder, as_seen, node)?;
     }
     tracing::info!(endpoint = %endpoint.display(), "{DRIVER} {}", env!("CARGO_PKG_VERSION"));
     routes
@@ -186,7 +194,7 @@ async fn zone(arguments: &Arguments) -> Result<Zone> {
             let client = kube::Client::try_default().await;
             let client =
                 client.context("there is no cluster to ask for the node's zone; outside of one give --zone")?;
-            Ok(Zone::OfNode(client))
+            Ok(Zone::of_node(client))
         }
         None => Ok(Zone::Everywhere),
     }
@@ -217,18 +225,35 @@ fn asked_to_end() -> Result<impl Future<Output = ()>> {
     })
 }
 
-/// Answers a kubelet that finds the socket in its folder of plugins.
-fn register(folder: &Path, endpoint: &Path) -> Result<()> {
-    let listener = listen(&folder.join(REGISTRATION))?;
+/// Answers a kubelet that finds the socket in its folder of plugins. When the node is found to be in a zone of which that was not told, there
+/// is another socket in place of it: the kubelet takes that for a new plugin, and asks.
+fn register(folder: &Path, endpoint: &Path, node: Node) -> Result<()> {
+    let path = folder.join(REGISTRATION);
+    let mut listener = listen(&path)?;
     let server = registration_server::RegistrationServer::new(Registration {
         endpoint: endpoint.display().to_string(),
     });
     tokio::spawn(async move {
-        let served = Server::builder()
-            .add_service(server)
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        if let Err(error) = served.await {
-            tracing::error!(%error, "kubelet is no longer answered");
+        loop {
+            let answering = Server::builder()
+                .add_service(server.clone())
+                .serve_with_incoming(UnixListenerStream::new(listener));
+            tokio::select! {
+                ended = answering => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "kubelet is no longer answered");
+                    }
+                    return;
+                }
+                () = node.zone.appears(&node.name) => {}
+            }
+            listener = loop {
+                match listen(&path) {
+                    Ok(listener) => break listener,
+                    Err(error) => tracing::error!("kubelet cannot be made to ask for the zone: {error:#}"),
+                }
+                tokio::time::sleep(LISTEN_AGAIN).await;
+            };
         }
     });
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Invariant: no call here lasts longer than its limit, whatever a server does. No path that may be an NFS mount is looked at (stat,
 //! open, read): with its server gone each such look hangs; what is mounted is read from /proc/self/mountinfo. What mounts and takes
-//! away is done by processes of their own, that can be killed or left behind.
+//! away, and what looks how full a volume is, are processes of their own, that can be killed or left behind.
 //!
 //! What is taken away last of a volume waits until all that was written there is on the appliance. While the appliance does not
 //! answer, nothing is begun that would hang: the volume stays staged, and is taken away when it is asked for again and the appliance is
@@ -12,6 +12,7 @@
 
 mod child;
 mod kernel;
+mod room;
 mod server;
 mod table;
 
@@ -29,6 +30,7 @@ use nix::mount::{MntFlags, MsFlags};
 use child::{Call, Running};
 
 pub use child::as_child;
+pub use room::{Amount, Room};
 pub use table::Mounted;
 
 /// How soon something is tried again.
@@ -221,6 +223,23 @@ impl Mounts {
                 Err(Failure::Hangs { what, within })
             }
         }
+    }
+
+    /// How much room there is in what is mounted at a path. What has not looked within this time is ended, and this comes back when that
+    /// has ended.
+    ///
+    /// # Errors
+    /// The kernel refuses, or the look was ended: `TimedOut`.
+    pub async fn room(&self, target: &Path, within: Duration) -> io::Result<Room> {
+        let call = Call::Look { target: target.into() };
+        let mut running = Running::begin(&self.program, &call).await?;
+        let Some(ended) = running.within(within).await else {
+            running.end().await;
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        ended?;
+        let told = running.told().await?;
+        Room::read(&told).ok_or_else(|| io::Error::other(format!("what looked told {told:?}")))
     }
 
     /// Takes all away that is mounted at a path. No error if there is nothing.

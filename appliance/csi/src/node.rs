@@ -18,7 +18,7 @@ use crate::csi::volume_capability::access_mode::Mode;
 use crate::handle::{VolumeHandle, shown};
 use crate::inflight::InFlight;
 use crate::looks::Looks;
-use crate::mount::{Failure, Mounted, Mounts};
+use crate::mount::{Amount, Failure, Mounted, Mounts, Room};
 use crate::refusal::invalid;
 use crate::zone::Zone;
 
@@ -243,6 +243,39 @@ async fn take_away(mounts: &Mounts, target: &Path) -> Result<(), Status> {
     }
 }
 
+/// How a volume is that cannot be looked into.
+fn unwell(why: &str) -> csi::NodeGetVolumeStatsResponse {
+    csi::NodeGetVolumeStatsResponse {
+        volume_condition: Some(csi::VolumeCondition {
+            abnormal: true,
+            message: why.to_owned(),
+        }),
+        ..csi::NodeGetVolumeStatsResponse::default()
+    }
+}
+
+/// How full a volume is.
+fn stats(room: &Room) -> csi::NodeGetVolumeStatsResponse {
+    use csi::volume_usage::Unit;
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let usage = |unit: Unit, of: Amount, each: u64| csi::VolumeUsage {
+        unit: unit.into(),
+        total: number(of.all.saturating_mul(each)),
+        used: number(of.all.saturating_sub(of.free).saturating_mul(each)),
+        available: number(of.available.saturating_mul(each)),
+    };
+    csi::NodeGetVolumeStatsResponse {
+        usage: vec![
+            usage(Unit::Bytes, room.blocks, room.block),
+            usage(Unit::Inodes, room.inodes, 1),
+        ],
+        volume_condition: Some(csi::VolumeCondition {
+            abnormal: false,
+            message: "it answers".to_owned(),
+        }),
+    }
+}
+
 #[tonic::async_trait]
 impl csi::node_server::Node for Node {
     async fn node_stage_volume(
@@ -342,50 +375,10 @@ impl csi::node_server::Node for Node {
             .at(&target)
             .map_err(|error| failed("look for", &target, &error))?;
         let there = there.ok_or_else(|| Status::not_found(format!("nothing is mounted at {}", target.display())))?;
-        let gone = |why: &str| csi::NodeGetVolumeStatsResponse {
-            volume_condition: Some(csi::VolumeCondition {
-                abnormal: true,
-                message: why.to_owned(),
-            }),
-            ..csi::NodeGetVolumeStatsResponse::default()
-        };
-        let answer = match self.looks.at(&there.device, target, LOOK).await {
-            None => gone("the appliance does not answer; what is written waits until it does"),
-            Some(Err(errno)) => gone(&format!("it cannot be looked into: {errno}")),
-            Some(Ok(found)) => {
-                let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-                let size = found.fragment_size();
-                let usage =
-                    |unit: csi::volume_usage::Unit, all: u64, free: u64, available: u64, each: u64| csi::VolumeUsage {
-                        unit: unit.into(),
-                        total: number(all.saturating_mul(each)),
-                        used: number(all.saturating_sub(free).saturating_mul(each)),
-                        available: number(available.saturating_mul(each)),
-                    };
-                use csi::volume_usage::Unit;
-                csi::NodeGetVolumeStatsResponse {
-                    usage: vec![
-                        usage(
-                            Unit::Bytes,
-                            found.blocks(),
-                            found.blocks_free(),
-                            found.blocks_available(),
-                            size,
-                        ),
-                        usage(
-                            Unit::Inodes,
-                            found.files(),
-                            found.files_free(),
-                            found.files_available(),
-                            1,
-                        ),
-                    ],
-                    volume_condition: Some(csi::VolumeCondition {
-                        abnormal: false,
-                        message: "it answers".to_owned(),
-                    }),
-                }
-            }
+        let answer = match self.looks.at(&self.mounts, &there, LOOK).await {
+            None => unwell("the appliance does not answer; what is written waits until it does"),
+            Some(Err(error)) => unwell(&format!("it cannot be looked into: {error}")),
+            Some(Ok(room)) => stats(&room),
         };
         Ok(Response::new(answer))
     }

@@ -43,13 +43,25 @@ const KNOWN: &[&str] = &[
 ];
 const MUTABLE: &[&str] = &["squash", "anonymousUid", "anonymousGid", "readOnly", "snapshots"];
 /// With what the parameters of a class begin that are for the sidecars.
-const SIDECARS: &str = "csi.storage.k8s.io/";
+pub(crate) const SIDECARS: &str = "csi.storage.k8s.io/";
 /// What the provisioner adds with `--extra-create-metadata`, and the labels that come of it.
 const METADATA: &[(&str, &str)] = &[
     ("csi.storage.k8s.io/pvc/name", "kubernetes.io/claim"),
     ("csi.storage.k8s.io/pvc/namespace", "kubernetes.io/namespace"),
     ("csi.storage.k8s.io/pv/name", "kubernetes.io/volume"),
 ];
+
+/// How much of a name a label holds, in bytes: as the model has it (`model/src/label.rs`). A claim's name may be longer.
+const LONGEST_LABEL: usize = 128;
+
+/// As much of a text as a label holds.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_LABEL);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
 
 impl Class {
     /// Reads the parameters of a StorageClass.
@@ -60,7 +72,7 @@ impl Class {
         let mut class = Class::default();
         for (key, value) in parameters {
             if let Some((_, label)) = METADATA.iter().find(|(known, _)| known == key) {
-                class.labels.set(Label::new(label, value)?)?;
+                class.labels.set(Label::new(label, cut(value))?)?;
                 continue;
             }
             // The sidecars' own: they take it out where a volume is made, and not where it is asked how much room there is.
@@ -178,6 +190,20 @@ mod tests {
             class.labels.iter().next().unwrap().to_string(),
             "kubernetes.io/claim=data-db-0"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_longer_than_a_label_is_cut_and_its_claim_is_a_claim_all_the_same() {
+        for (name, label) in [
+            ("x".repeat(253), "x".repeat(128)),
+            ("x".repeat(128), "x".repeat(128)),
+            (format!("{}\u{e9}", "x".repeat(127)), "x".repeat(127)),
+        ] {
+            let metadata: Vec<(&str, &str)> = METADATA.iter().map(|(key, _)| (*key, name.as_str())).collect();
+            let labels = read(&metadata).unwrap().labels;
+            assert_eq!(labels.iter().count(), METADATA.len());
+            assert!(labels.iter().all(|is| is.value() == label), "{labels:?}");
+        }
     }
 
     #[test]

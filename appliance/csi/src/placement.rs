@@ -10,6 +10,7 @@ use crate::access::Access;
 use crate::appliances::{self, answered};
 use crate::controller::Controller;
 use crate::csi;
+use crate::handle::ApplianceId;
 use crate::models::signed;
 use crate::parameters::Class;
 use crate::refusal::{Asked, invalid};
@@ -25,6 +26,7 @@ impl Controller {
         secrets: &Secrets,
     ) -> Result<Vec<Appliance>, Status> {
         let all = appliances::of_class(&self.registry, class.endpoint.as_deref(), secrets)?;
+        let all: Vec<Appliance> = all.into_iter().map(Appliance::for_making).collect();
         let Some(wanted) = wanted.filter(|_| self.zones) else {
             return Ok(all);
         };
@@ -51,6 +53,25 @@ impl Controller {
             ));
         }
         Ok(near)
+    }
+
+    /// Why a copy cannot be made on the appliance that its source lies on, which is none of the candidates. In another zone that is no fault
+    /// of the request's: the pod is to go elsewhere (`RESOURCE_EXHAUSTED`).
+    pub(crate) fn why_not_there(&self, class: &Class, source: &ApplianceId, secrets: &Secrets) -> Status {
+        let of_class = match appliances::of_class(&self.registry, class.endpoint.as_deref(), secrets) {
+            Ok(all) => all,
+            Err(status) => return status,
+        };
+        match of_class.iter().find(|appliance| appliance.id == *source) {
+            Some(there) => Status::resource_exhausted(format!(
+                "what it is to be made of lies on appliance {source} in zone {}, where the claim's pod cannot run; a copy lies where its \
+                 source does",
+                there.zone.as_deref().unwrap_or_default()
+            )),
+            None => invalid(format!(
+                "what it is to be made of lies on appliance {source}, which is not this class's; use a class of that appliance"
+            )),
+        }
     }
 
     /// The pool that a class means. Whether there is one of the name that it gives is found by what is made there: to ask first would take
@@ -136,6 +157,7 @@ impl Controller {
         let class = Class::read(&request.parameters.into_iter().collect()).map_err(invalid)?;
         let segments: Option<BTreeMap<String, String>> = request
             .accessible_topology
+            .filter(|_| self.zones)
             .map(|topology| topology.segments.into_iter().collect());
         let mut all = match class.endpoint.as_deref() {
             Some(endpoint) => appliances::of_class(&self.registry, Some(endpoint), &Secrets::default())?,

@@ -36,6 +36,10 @@ pub struct Entry {
 /// How many requests an appliance is asked at once: the provisioner alone has 100 workers, and a gate takes 64 connections from one
 /// address, from which other plugins may come too.
 const AT_ONCE: usize = 24;
+/// How many of these may be for what makes volumes and snapshots, or lets them grow, and how many for what deletes them. An appliance
+/// takes its time for either, and hundreds may be asked for at once: letting nodes in and cutting them off does not wait behind them.
+const MAKING: usize = 10;
+const DELETING: usize = 6;
 
 /// An appliance that can be asked.
 #[derive(Debug, Clone)]
@@ -44,6 +48,9 @@ pub struct Appliance {
     pub id: ApplianceId,
     /// How to ask it.
     pub client: Client,
+    /// The same in the lane of what is made, and of what is deleted.
+    making: Client,
+    deleting: Client,
     /// Where nodes mount from.
     pub nfs: String,
     /// In which zone it is.
@@ -55,9 +62,23 @@ impl Appliance {
     pub fn by(&self, secrets: &Secrets) -> Self {
         let mut own = self.clone();
         if let Some(token) = secrets.token() {
-            own.client = own.client.with_token(token.to_owned());
+            for client in [&mut own.client, &mut own.making, &mut own.deleting] {
+                *client = client.with_token(token.to_owned());
+            }
         }
         own
+    }
+
+    /// The same, to be asked to make something or to let it grow.
+    pub(crate) fn for_making(mut self) -> Self {
+        self.client = self.making.clone();
+        self
+    }
+
+    /// The same, to be asked to delete something.
+    pub(crate) fn for_deleting(mut self) -> Self {
+        self.client = self.deleting.clone();
+        self
     }
 }
 
@@ -178,9 +199,12 @@ impl Registry {
             (None, Endpoint::Unix(_)) => String::new(),
         };
         let client = Client::with_timeouts(&endpoint, Some(entry.token.trim().to_owned()), self.timeouts);
+        let client = client.map_err(|e| refuse(e.to_string()))?.at_most(AT_ONCE);
         Ok(Appliance {
             id,
-            client: client.map_err(|e| refuse(e.to_string()))?.at_most(AT_ONCE),
+            making: client.clone().at_most(MAKING),
+            deleting: client.clone().at_most(DELETING),
+            client,
             nfs: nfs.trim_matches(['[', ']']).to_owned(),
             zone: entry.zone,
         })

@@ -1,6 +1,6 @@
 //! Snapshots, single ones and groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::SystemTime;
 
 use cistern_client::SnapshotQuery;
@@ -14,6 +14,7 @@ use crate::handle::{ApplianceId, SnapshotHandle, VolumeHandle, shown};
 use crate::inflight::in_time;
 use crate::lists::Page;
 use crate::models::signed;
+use crate::parameters::SIDECARS;
 use crate::refusal::{Asked, invalid};
 use crate::registry::Appliance;
 use crate::secrets::Secrets;
@@ -41,6 +42,17 @@ pub(crate) fn model(appliance: &ApplianceId, snapshot: &Snapshot) -> csi::Snapsh
     }
 }
 
+/// Refuses what a snapshot class says besides what is the sidecars': a parameter that does nothing would be taken for one that does.
+fn no_parameters(parameters: &HashMap<String, String>) -> Result<(), Status> {
+    match parameters.keys().filter(|key| !key.starts_with(SIDECARS)).min() {
+        Some(key) => Err(invalid(format!(
+            "parameter {}: a class of snapshots has no parameters",
+            shown(key)
+        ))),
+        None => Ok(()),
+    }
+}
+
 pub(crate) async fn create(
     controller: &Controller,
     request: csi::CreateSnapshotRequest,
@@ -48,13 +60,7 @@ pub(crate) async fn create(
     if request.name.is_empty() {
         return Err(invalid("the snapshot's name is missing"));
     }
-    if let Some(key) = request
-        .parameters
-        .keys()
-        .find(|key| !key.starts_with("csi.storage.k8s.io/"))
-    {
-        return Err(invalid(format!("parameter {key}: a snapshot class has no parameters")));
-    }
+    no_parameters(&request.parameters)?;
     let handle: VolumeHandle = appliances::handle("volume", &request.source_volume_id)?;
     let name: SnapshotName = request.name.parse().map_err(invalid)?;
     let secrets = Secrets::read(&request.secrets)?;
@@ -69,7 +75,7 @@ async fn make(
     name: SnapshotName,
     secrets: &Secrets,
 ) -> Result<csi::CreateSnapshotResponse, Status> {
-    let appliance = appliances::of_id(&controller.registry, &handle.appliance, secrets)?;
+    let appliance = appliances::of_id(&controller.registry, &handle.appliance, secrets)?.for_making();
     // A snapshot's name is unique among its volume's here, and in the whole driver for CSI.
     let query = SnapshotQuery {
         name: Some(name.to_string()),
@@ -106,7 +112,7 @@ pub(crate) async fn delete(controller: &Controller, id: String, secrets: Secrets
     };
     let (this, asked) = (controller.clone(), secrets.clone());
     let work = async move {
-        let appliance = appliances::of_id(&this.registry, &handle.appliance, &secrets)?;
+        let appliance = appliances::of_id(&this.registry, &handle.appliance, &secrets)?.for_deleting();
         let deleted = appliance.client.delete_snapshot(handle.object).await;
         appliances::gone(answered(Asked::Other, &appliance, deleted))
     };
@@ -199,6 +205,7 @@ impl csi::group_controller_server::GroupController for Controller {
         if request.name.is_empty() || request.source_volume_ids.is_empty() {
             return Err(invalid("the group's name or its volumes are missing"));
         }
+        no_parameters(&request.parameters)?;
         let handles = request
             .source_volume_ids
             .iter()
@@ -218,7 +225,7 @@ impl csi::group_controller_server::GroupController for Controller {
         };
         let this = self.clone();
         let work = async move {
-            let appliance = appliances::of_id(&this.registry, &first, &secrets)?;
+            let appliance = appliances::of_id(&this.registry, &first, &secrets)?.for_making();
             let made = appliance.client.create_group_snapshot(&wanted).await;
             let made = answered(Asked::Snapshot, &appliance, made)?;
             Ok(csi::CreateVolumeGroupSnapshotResponse {

@@ -51,9 +51,7 @@ impl Controller {
         if let Some((from, source)) = &source {
             candidates.retain(|appliance| appliance.id == *from);
             let [appliance] = candidates.as_slice() else {
-                return Err(invalid(format!(
-                    "what it is to be made of lies on appliance {from}, which is not this class's; use a class of that appliance"
-                )));
+                return Err(self.why_not_there(&class, from, &secrets));
             };
             let (size, pool) = match source {
                 VolumeSource::Snapshot(id) => {
@@ -143,7 +141,7 @@ impl Controller {
         handle: &VolumeHandle,
         secrets: &Secrets,
     ) -> Result<csi::DeleteVolumeResponse, Status> {
-        let appliance = appliances::of_id(&self.registry, &handle.appliance, secrets)?;
+        let appliance = appliances::of_id(&self.registry, &handle.appliance, secrets)?.for_deleting();
         let deleted = appliance.client.delete_volume(handle.object).await;
         appliances::gone(answered(Asked::Other, &appliance, deleted))?;
         Ok(csi::DeleteVolumeResponse {})
@@ -157,7 +155,7 @@ impl Controller {
         secrets: &Secrets,
     ) -> Result<csi::ControllerExpandVolumeResponse, Status> {
         let (wanted, limit) = size(range, USUAL_SIZE)?;
-        let appliance = appliances::of_id(&self.registry, &handle.appliance, secrets)?;
+        let appliance = appliances::of_id(&self.registry, &handle.appliance, secrets)?.for_making();
         let mut volume = answered(Asked::Grow, &appliance, appliance.client.volume(handle.object).await)?;
         if let Some(limit) = limit.filter(|limit| volume.size > *limit) {
             return Err(Status::out_of_range(format!(

@@ -26,11 +26,19 @@ const OF_APPLIANCE: &[(&str, &str)] = &[
     ("${endpoint}", "{{ $id }}"),
     ("${zone}", "{{ $appliance.zone }}"),
     ("${pool}", "{{ $pool }}"),
+    // Not by how many appliances there are: a class that was named otherwise with each new one would be deleted and made anew.
     (
         "${name}",
-        "cistern-{{ if gt (len $.Values.appliances) 1 }}{{ $id }}-{{ end }}{{ $pool }}",
+        "{{ $appliance.classes | default (printf \"cistern-%s\" $id) }}-{{ $pool }}",
     ),
 ];
+
+/// What Helm says when it has installed the chart. Its namespace is made by it or by its user, without the label that the other ways give it.
+const NOTES: &str = "\
+The node's part mounts for pods, and so is privileged. Where the cluster holds pods to Pod Security, let this namespace have such:
+
+    kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
+";
 
 const IF_ZONE: &str = "{{- if $appliance.zone }}\n";
 
@@ -102,6 +110,7 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
     let mut files: Chart = templates
         .map(|(name, text)| (format!("templates/{name}"), text))
         .collect();
+    files.push(("templates/NOTES.txt".to_owned(), NOTES.to_owned()));
     files.push((
         "Chart.yaml".to_owned(),
         format!(
@@ -136,21 +145,23 @@ fn values_text(installation: &Installation) -> String {
     let mut text = format!(
         "# A dashboard for Grafana and rules for Prometheus, for kube-prometheus-stack of this release.\n\
          monitoring:\n  enabled: {}\n  release: {:?}\n\
-         # The image of cistern-csi, and from where the sidecars' images come.\nimage: {image}\nsidecars: {sidecars}\n\
-         # The kubelet's folder on each node.\nkubelet: {kubelet}\n\
-         # The appliances, by the names that classes and volumes know them by; each of their pools becomes a class.\nappliances:\n",
+         # The image of cistern-csi, and from where the sidecars' images come.\nimage: {image:?}\nsidecars: {sidecars:?}\n\
+         # The kubelet's folder on each node.\nkubelet: {kubelet:?}\n\
+         # The appliances, by the names that classes and volumes know them by. Each of their pools becomes a class: its name begins with\n\
+         # `classes`, or with cistern- and the appliance's name where that is not said. Neither may change as long as claims name a class.\n\
+         appliances:\n",
         installation.monitoring.is_some(),
         installation.monitoring.as_deref().unwrap_or(RELEASE),
     );
     for appliance in &installation.appliances {
         let pools: Vec<&str> = appliance.pools.iter().map(|pool| pool.as_str()).collect();
         text.push_str(&format!(
-            "  {}:\n    url: {:?}\n    token: {:?}\n    fingerprint: {:?}\n    pools: [{}]\n",
+            "  {:?}:\n    url: {:?}\n    token: {:?}\n    fingerprint: {:?}\n    pools: {pools:?}\n    classes: {:?}\n",
             appliance.id,
             appliance.url,
             appliance.token,
             appliance.fingerprint,
-            pools.join(", ")
+            installation.class_prefix(appliance)
         ));
         if let Some(nfs) = &appliance.nfs {
             text.push_str(&format!("    nfs: {nfs:?}\n"));
@@ -202,10 +213,40 @@ mod tests {
         let of = |name: &str| &files.iter().find(|(file, _)| file == name).unwrap().1;
         assert!(of("templates/controller.yaml").contains("image: {{ .Values.image }}"));
         assert!(!of("templates/secret.yaml").contains("cistern_secret"));
+        assert!(of("templates/NOTES.txt").contains("pod-security.kubernetes.io/enforce=privileged"));
         let values: serde_json::Value = serde_saphyr::from_str(of("values.yaml")).unwrap();
         assert_eq!(values["appliances"]["rack-2"]["nfs"], "10.0.0.5");
         assert_eq!(values["appliances"]["rack-2"]["zone"], "b");
         assert_eq!(values["appliances"]["rack-1"]["pools"][1], "fast");
+    }
+
+    #[test]
+    fn a_second_appliance_leaves_the_first_one_s_classes_their_names() {
+        let mut one = installation();
+        one.appliances.truncate(1);
+        let files = chart(&one, "1.2.3").unwrap();
+        let of = |name: &str| &files.iter().find(|(file, _)| file == name).unwrap().1;
+        let values: serde_json::Value = serde_saphyr::from_str(of("values.yaml")).unwrap();
+        assert_eq!(values["appliances"]["rack-1"]["classes"], "cistern");
+        let classes = of("templates/classes.yaml");
+        assert!(!classes.contains("len "), "{classes}");
+        let both: serde_json::Value = serde_saphyr::from_str(&values_text(&installation())).unwrap();
+        assert_eq!(both["appliances"]["rack-2"]["classes"], "cistern-rack-2");
+    }
+
+    #[test]
+    fn a_word_that_looks_like_something_else_stays_text() {
+        let mut odd = installation();
+        odd.namespace = "1e3".to_owned();
+        odd.appliances[0].id = "007".to_owned();
+        odd.appliances[0].pools = ["123", "null"].map(|name| name.parse().unwrap()).into();
+        let values: serde_json::Value = serde_saphyr::from_str(&values_text(&odd)).unwrap();
+        assert_eq!(values["appliances"]["007"]["pools"], serde_json::json!(["123", "null"]));
+        for text in odd.text().unwrap().split("\n---\n") {
+            let object: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+            let namespace = &object["metadata"]["namespace"];
+            assert!(namespace.is_null() || namespace == "1e3", "{text}");
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub const SIDECARS: &[(&str, &str, &[&str])] = &[
             "--capacity-ownerref-level=2",
         ],
     ),
-    ("csi-attacher", "v4.13.0", &[]),
+    // Each minute it asks for all volumes: page by page, since no message holds the list of many thousands.
+    ("csi-attacher", "v4.13.0", &["--max-entries=1000"]),
     ("csi-resizer", "v2.3.0", &["--handle-volume-inuse-error=false"]),
     ("csi-snapshotter", "v8.7.0", &["--extra-create-metadata"]),
 ];
@@ -159,13 +160,19 @@ impl Installation {
         .fold(template.to_owned(), |text, (place, word)| text.replace(place, word))
     }
 
-    /// A class for each pool: of the pool's name where there is one appliance, and of both names else.
+    /// With what the names of an appliance's classes begin: where there are several, its own name is in it.
+    pub(crate) fn class_prefix(&self, appliance: &Appliance) -> String {
+        match self.appliances.len() {
+            1 => "cistern".to_owned(),
+            _ => format!("cistern-{}", appliance.id),
+        }
+    }
+
+    /// A class for each pool.
     fn classes(&self, appliance: &Appliance) -> Vec<String> {
+        let prefix = self.class_prefix(appliance);
         let class = |pool: &PoolName| {
-            let name = match self.appliances.len() {
-                1 => format!("cistern-{pool}"),
-                _ => format!("cistern-{}-{pool}", appliance.id),
-            };
+            let name = format!("{prefix}-{pool}");
             let binding = match self.zone(appliance) {
                 Some(zone) => BINDING_ZONE.replace("${zone}", zone),
                 None => BINDING_ANYWHERE.to_owned(),
@@ -301,6 +308,8 @@ pub(crate) mod tests {
         );
         assert_eq!(images.len(), 1 + SIDECARS.len());
         assert!(containers[4]["args"].as_array().unwrap().contains(&Value::from(GROUPS)));
+        let attacher = containers[2]["args"].as_array().unwrap();
+        assert!(attacher.contains(&Value::from("--max-entries=1000")), "{attacher:?}");
         let entry = objects[8]["stringData"]["rack-2.toml"].as_str().unwrap();
         assert!(
             entry.contains("nfs = \"10.0.0.5\"") && entry.contains("token = \"cistern_secret\""),
@@ -318,7 +327,7 @@ pub(crate) mod tests {
     fn one_appliance_gives_its_classes_no_name_of_its_own() {
         let mut one = installation();
         one.appliances.truncate(1);
-        assert!(one.text().unwrap().contains("\n  name: cistern-tank\n"));
+        assert!(one.text().unwrap().contains("\n  name: \"cistern-tank\"\n"));
     }
 
     #[test]

@@ -102,7 +102,9 @@ async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Resul
             let chart = cistern_kube::chart(&installation, env!("CARGO_PKG_VERSION")).map_err(unfit)?;
             write(folder, &chart)?;
             output.note(&format!(
-                "A Helm chart is in {0}: helm install cistern-csi {0} --namespace {1} --create-namespace",
+                "A Helm chart is in {0}: helm install cistern-csi {0} --namespace {1} --create-namespace\n\
+                 Its pods on the nodes are privileged. Where the cluster enforces Pod Security: \
+                 kubectl label namespace {1} pod-security.kubernetes.io/enforce=privileged",
                 folder.display(),
                 installation.namespace
             ));

@@ -1,19 +1,24 @@
-//! Calls of mount(2) and umount(2), each in a process of its own: such a call may wait for a server that is gone, and a process
-//! can be killed, or left to itself, where a thread of the plugin would be lost.
+//! Calls of mount(2), umount(2) and statfs(2), each in a process of its own: such a call may wait for a server that is gone, and a
+//! process can be killed, or left to itself, where a thread of the plugin would be lost.
 //!
-//! Invariant: the process does that one call and ends; its exit code is the call's errno, 0 if it succeeded.
+//! Invariant: the process does that one call and ends; its exit code is the call's errno, 0 if it succeeded. What a look saw is one line
+//! of its output.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::statvfs;
+use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
+
+use super::room::Room;
 
 /// As what the plugin's program is started to be such a process: its first argument.
 const NAME: &str = "mount-helper";
@@ -41,6 +46,8 @@ pub(super) enum Call {
     },
     /// Takes a mount away.
     Unmount { target: OsString, flags: MntFlags },
+    /// Looks how much room there is in what is mounted.
+    Look { target: OsString },
 }
 
 impl Call {
@@ -66,6 +73,7 @@ impl Call {
             Call::Unmount { target, flags } => {
                 vec![word("unmount"), target, number(flags.bits().unsigned_abs().into())]
             }
+            Call::Look { target } => vec![word("look"), target],
         }
     }
 
@@ -93,11 +101,13 @@ impl Call {
                 target: target.clone(),
                 flags: MntFlags::from_bits(i32::try_from(bits(flags)?).ok()?)?,
             }),
+            ("look", [target]) => Some(Call::Look { target: target.clone() }),
             _ => None,
         }
     }
 
-    fn make(&self) -> Result<(), Errno> {
+    /// Makes it, and gives what it is to tell.
+    fn make(&self) -> Result<String, Errno> {
         let none: Option<&str> = None;
         match self {
             Call::Nfs {
@@ -111,7 +121,7 @@ impl Call {
                 Some("nfs"),
                 *flags,
                 Some(data.as_str()),
-            ),
+            )?,
             Call::Bind {
                 source,
                 target,
@@ -119,13 +129,16 @@ impl Call {
             } => {
                 let (source, target) = (source.as_os_str(), target.as_os_str());
                 mount(Some(source), target, none, MsFlags::MS_BIND, none)?;
-                let Some(flags) = read_only else { return Ok(()) };
-                // All that is not said here is taken from it.
-                let flags = *flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-                mount(none, target, none, flags, none)
+                if let Some(flags) = read_only {
+                    // All that is not said here is taken from it.
+                    let flags = *flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+                    mount(none, target, none, flags, none)?;
+                }
             }
-            Call::Unmount { target, flags } => umount2(target.as_os_str(), *flags),
+            Call::Unmount { target, flags } => umount2(target.as_os_str(), *flags)?,
+            Call::Look { target } => return Ok(format!("{}\n", Room::of(&statvfs(target.as_os_str())?))),
         }
+        Ok(String::new())
     }
 }
 
@@ -137,14 +150,25 @@ pub fn as_child(arguments: impl IntoIterator<Item = OsString>) -> Option<i32> {
         return None;
     }
     Some(match Call::of_arguments(rest).map(|call| call.make()) {
-        Some(Ok(())) => 0,
+        Some(Ok(told)) => match tell(&told) {
+            Ok(()) => 0,
+            Err(_) => Errno::EIO as i32,
+        },
         Some(Err(errno)) => errno as i32,
         None => MISTOLD,
     })
 }
 
+fn tell(text: &str) -> io::Result<()> {
+    let mut output = io::stdout();
+    output.write_all(text.as_bytes())?;
+    output.flush()
+}
+
 /// How many begin at one time: where all pods of a node are deleted at once, that leaves it time for all else.
 static BEGINNING: Semaphore = Semaphore::const_new(4);
+/// The same for looks: a kubelet asks for them all the time, and no pod is to wait behind them.
+static LOOKING: Semaphore = Semaphore::const_new(4);
 /// After how long a call is no beginner any more: who waits for a server keeps nobody from beginning.
 const BEGUN: Duration = Duration::from_secs(1);
 
@@ -158,14 +182,18 @@ pub(super) struct Running {
 impl Running {
     /// Begins a call, by this program.
     pub(super) async fn begin(program: &Path, call: &Call) -> io::Result<Self> {
+        let (turns, output) = match call {
+            Call::Look { .. } => (&LOOKING, Stdio::piped()),
+            Call::Nfs { .. } | Call::Bind { .. } | Call::Unmount { .. } => (&BEGINNING, Stdio::null()),
+        };
         let mut command = Command::new(program);
         command
             .arg(OsStr::new(NAME))
             .args(call.arguments())
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdout(output);
         // Nobody closes it.
-        let beginning = BEGINNING.acquire().await.ok();
+        let beginning = turns.acquire().await.ok();
         Ok(Running {
             child: command.spawn()?,
             beginning,
@@ -188,6 +216,23 @@ impl Running {
         if let Err(error) = self.child.start_kill() {
             tracing::warn!(%error, "a process that mounts could not be killed");
         }
+    }
+
+    /// Ends it, and comes back when it has ended: where the kernel does not let it end that is when the server is back.
+    pub(super) async fn end(&mut self) {
+        self.kill();
+        if let Err(error) = self.child.wait().await {
+            tracing::warn!(%error, "whether a process that looks has ended is not known");
+        }
+    }
+
+    /// What one told that has ended.
+    pub(super) async fn told(&mut self) -> io::Result<String> {
+        let mut text = String::new();
+        if let Some(output) = &mut self.child.stdout {
+            output.read_to_string(&mut text).await?;
+        }
+        Ok(text)
     }
 }
 
@@ -229,6 +274,7 @@ mod tests {
                 target: "/b".into(),
                 flags: MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
             },
+            Call::Look { target: "/a b".into() },
         ];
         for call in calls {
             assert_eq!(Call::of_arguments(&call.arguments()), Some(call));

@@ -214,6 +214,22 @@ async fn what_uses_a_volume_that_was_given_up_keeps_it_without_a_name() {
     assert!(lab.mounts.all().unwrap().is_empty());
 }
 
+#[tokio::test]
+async fn a_look_that_hangs_is_ended_and_what_one_saw_is_told() {
+    async fn look(script: &str) -> io::Result<Room> {
+        let lab = Lab::new(script);
+        lab.mounts.room(Path::new("/staged"), Duration::from_millis(500)).await
+    }
+    let seen = look("echo 4096 100 50 40 10 5 3").await.unwrap();
+    assert_eq!((seen.block, seen.blocks.all, seen.inodes.available), (4096, 100, 3));
+    let began = Instant::now();
+    let hung = look("exec sleep 1000").await.unwrap_err();
+    assert_eq!(hung.kind(), io::ErrorKind::TimedOut);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(is(&look("exit 116").await.unwrap_err(), Errno::ESTALE));
+    assert!(look("echo nothing").await.is_err());
+}
+
 #[test]
 fn words_become_flags_or_go_to_the_kernel() {
     let server = "fd00::5".parse().unwrap();

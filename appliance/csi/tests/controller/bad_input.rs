@@ -99,6 +99,12 @@ async fn a_volume_that_cannot_be_made_is_refused_by_what_is_wrong_with_it() {
             "access mode",
         ),
         (
+            "one writer on several nodes",
+            with(&|r| r.volume_capabilities = of(mount("", "hard"), Mode::MultiNodeSingleWriter)),
+            InvalidArgument,
+            "MULTI_NODE_SINGLE_WRITER",
+        ),
+        (
             "ext4",
             with(&|r| r.volume_capabilities = of(mount("ext4", "hard"), Mode::SingleNodeWriter)),
             InvalidArgument,
@@ -388,6 +394,35 @@ async fn what_is_asked_of_a_volume_is_refused_by_what_is_wrong_with_it() {
         answer.map(drop),
         InvalidArgument,
         "rack-2",
+    ));
+    // What the sidecars add is passed over; the class itself says nothing.
+    let parameters = [("csi.storage.k8s.io/volumesnapshot/name", "a"), ("colour", "blue")];
+    let parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let request = csi::CreateSnapshotRequest {
+        source_volume_id: id.clone(),
+        name: "s".to_owned(),
+        parameters: parameters.clone().into(),
+        ..csi::CreateSnapshotRequest::default()
+    };
+    let answer = it.create_snapshot(Request::new(request)).await;
+    cases.push((
+        "a snapshot with a parameter",
+        answer.map(drop),
+        InvalidArgument,
+        "\"colour\"",
+    ));
+    let request = csi::CreateVolumeGroupSnapshotRequest {
+        name: "g".to_owned(),
+        source_volume_ids: vec![id.clone()],
+        parameters: parameters.into(),
+        ..csi::CreateVolumeGroupSnapshotRequest::default()
+    };
+    let answer = it.create_volume_group_snapshot(Request::new(request)).await;
+    cases.push((
+        "a group with a parameter",
+        answer.map(drop),
+        InvalidArgument,
+        "\"colour\"",
     ));
     for (what, max_entries, starting_token, code, says) in [
         (

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -10,7 +9,6 @@ use axum::response::IntoResponse as _;
 use cistern_csi::csi;
 use cistern_csi::csi::controller_server::Controller as _;
 use cistern_model::{ErrorKind, Principal, Problem};
-use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 
 use crate::support::{Appliance, NOBODY, Plugin, capability, object, wanted};
@@ -230,33 +228,6 @@ async fn an_appliance_of_another_version_is_understood_or_told_so() {
             Some(code) => told(answer, code, &["rack-1", says]),
         }
     }
-}
-
-#[tokio::test]
-async fn an_appliance_is_asked_no_more_at_once_than_its_gate_takes() {
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (counted, seen) = (now.clone(), most.clone());
-    let router = Router::new().fallback(move || {
-        let (now, most) = (counted.clone(), seen.clone());
-        async move {
-            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            now.fetch_sub(1, Ordering::SeqCst);
-            (StatusCode::NO_CONTENT, "")
-        }
-    });
-    let appliance = Appliance::answering(router).await;
-    let plugin = Plugin::new(&[("rack-1", appliance.entry())]);
-    let mut all = JoinSet::new();
-    for n in 0..100 {
-        let it = plugin.controller.clone();
-        let id = format!("rack-1:vol-{n:032x}");
-        all.spawn(async move { it.delete_volume(delete(&id)).await.map(drop) });
-    }
-    for done in all.join_all().await {
-        done.unwrap();
-    }
-    assert_eq!(most.load(Ordering::SeqCst), 24);
 }
 
 /// What it asks for costs the appliance time, and so does each claim of a hundred that come at once.

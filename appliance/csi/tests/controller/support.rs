@@ -173,6 +173,15 @@ pub(crate) struct Plugin {
 impl Plugin {
     /// One that knows these appliances.
     pub(crate) fn new(entries: &[(&str, String)]) -> Self {
+        Plugin::made(entries, false)
+    }
+
+    /// The same where appliances are near to their zone's nodes only.
+    pub(crate) fn with_zones(entries: &[(&str, String)]) -> Self {
+        Plugin::made(entries, true)
+    }
+
+    fn made(entries: &[(&str, String)], zones: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::new(
             folder.path().to_owned(),
@@ -185,7 +194,7 @@ impl Plugin {
         let nodes = Named([node].into());
         let plugin = Plugin {
             folder,
-            controller: Controller::new(registry, Arc::new(nodes), false),
+            controller: Controller::new(registry, Arc::new(nodes), zones),
         };
         for (name, text) in entries {
             plugin.put(name, text);

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::DRIVER;
+use super::{DRIVER, ZONE};
 
 /// What of a cluster was seen.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,8 @@ pub struct Cluster {
     pub(super) classes: Option<Vec<Class>>,
     pub(super) snapshots: Option<Vec<Snapshot>>,
     pub(super) contents: Option<Vec<Content>>,
+    pub(super) groups: Option<Vec<Group>>,
+    pub(super) group_contents: Option<Vec<GroupContent>>,
     pub(super) pods: Option<Vec<Pod>>,
     pub(super) events: Option<Vec<Event>>,
     pub(super) leases: Option<Vec<Lease>>,
@@ -44,6 +46,8 @@ pub enum Kind {
     StorageClass,
     VolumeSnapshot,
     VolumeSnapshotContent,
+    VolumeGroupSnapshot,
+    VolumeGroupSnapshotContent,
     Pod,
     Event,
     Lease,
@@ -51,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 14] = [
         Kind::PersistentVolume,
         Kind::PersistentVolumeClaim,
         Kind::VolumeAttachment,
@@ -61,6 +65,8 @@ impl Kind {
         Kind::StorageClass,
         Kind::VolumeSnapshot,
         Kind::VolumeSnapshotContent,
+        Kind::VolumeGroupSnapshot,
+        Kind::VolumeGroupSnapshotContent,
         Kind::Pod,
         Kind::Event,
         Kind::Lease,
@@ -78,6 +84,8 @@ impl Kind {
             Kind::StorageClass => "storageclasses.storage.k8s.io",
             Kind::VolumeSnapshot => "volumesnapshots.snapshot.storage.k8s.io",
             Kind::VolumeSnapshotContent => "volumesnapshotcontents.snapshot.storage.k8s.io",
+            Kind::VolumeGroupSnapshot => "volumegroupsnapshots.groupsnapshot.storage.k8s.io",
+            Kind::VolumeGroupSnapshotContent => "volumegroupsnapshotcontents.groupsnapshot.storage.k8s.io",
             Kind::Pod => "pods",
             Kind::Event => "events",
             Kind::Lease => "leases.coordination.k8s.io",
@@ -90,6 +98,11 @@ impl Kind {
             self,
             Kind::PersistentVolume | Kind::PersistentVolumeClaim | Kind::VolumeAttachment
         )
+    }
+
+    /// Whether a cluster may well have no such kind, and lacks nothing.
+    pub const fn is_extra(self) -> bool {
+        matches!(self, Kind::VolumeGroupSnapshot | Kind::VolumeGroupSnapshotContent)
     }
 }
 
@@ -109,6 +122,8 @@ impl Cluster {
             Kind::StorageClass => drop(self.classes.get_or_insert_default()),
             Kind::VolumeSnapshot => drop(self.snapshots.get_or_insert_default()),
             Kind::VolumeSnapshotContent => drop(self.contents.get_or_insert_default()),
+            Kind::VolumeGroupSnapshot => drop(self.groups.get_or_insert_default()),
+            Kind::VolumeGroupSnapshotContent => drop(self.group_contents.get_or_insert_default()),
             Kind::Pod => drop(self.pods.get_or_insert_default()),
             Kind::Event => drop(self.events.get_or_insert_default()),
             Kind::Lease => drop(self.leases.get_or_insert_default()),
@@ -137,6 +152,8 @@ impl Cluster {
                 "StorageClass" => keep(&mut self.classes, item)?,
                 "VolumeSnapshot" => keep(&mut self.snapshots, item)?,
                 "VolumeSnapshotContent" => keep(&mut self.contents, item)?,
+                "VolumeGroupSnapshot" => keep(&mut self.groups, item)?,
+                "VolumeGroupSnapshotContent" => keep(&mut self.group_contents, item)?,
                 "Pod" => keep(&mut self.pods, item)?,
                 "Event" => keep(&mut self.events, item)?,
                 "Lease" => keep(&mut self.leases, item)?,
@@ -257,7 +274,8 @@ objects! {
 
     CsiNode { metadata: Meta, spec: CsiNodeSpec, }
     CsiNodeSpec { drivers: Vec<CsiNodeDriver>, }
-    CsiNodeDriver { name: String, }
+    // Without keys it is null, which is not as if it were not there.
+    CsiNodeDriver { name: String, topology_keys: Option<Vec<String>>, }
 
     Driver { metadata: Meta, spec: DriverSpec, }
     DriverSpec {
@@ -268,7 +286,15 @@ objects! {
         volume_lifecycle_modes: Vec<String>,
     }
 
-    Class { metadata: Meta, provisioner: String, parameters: BTreeMap<String, String>, volume_binding_mode: String, }
+    Class {
+        metadata: Meta,
+        provisioner: String,
+        parameters: BTreeMap<String, String>,
+        volume_binding_mode: String,
+        allowed_topologies: Vec<Topology>,
+    }
+    Topology { match_label_expressions: Vec<TopologyExpression>, }
+    TopologyExpression { key: String, }
 
     Snapshot { metadata: Meta, spec: SnapshotSpec, status: SnapshotStatus, }
     SnapshotSpec { source: SnapshotSource, }
@@ -279,6 +305,20 @@ objects! {
     ContentSpec { driver: String, deletion_policy: String, source: ContentSource, volume_snapshot_ref: Reference, }
     ContentSource { snapshot_handle: Option<String>, }
     ContentStatus { snapshot_handle: Option<String>, ready_to_use: Option<bool>, error: Option<Failure>, }
+
+    Group { metadata: Meta, spec: GroupSpec, status: GroupStatus, }
+    GroupSpec { source: GroupSource, }
+    GroupSource { selector: Option<Selector>, }
+    Selector { match_labels: BTreeMap<String, String>, }
+    GroupStatus {
+        bound_volume_group_snapshot_content_name: String,
+        ready_to_use: Option<bool>,
+        error: Option<Failure>,
+    }
+
+    GroupContent { metadata: Meta, spec: GroupContentSpec, status: GroupContentStatus, }
+    GroupContentSpec { driver: String, volume_group_snapshot_ref: Reference, }
+    GroupContentStatus { ready_to_use: Option<bool>, error: Option<Failure>, }
 
     Pod { metadata: Meta, spec: PodSpec, status: PodStatus, }
     PodSpec { node_name: String, volumes: Vec<PodVolume>, }
@@ -326,6 +366,17 @@ impl Event {
     /// When it was last given.
     pub(super) fn at(&self) -> Option<Timestamp> {
         self.last_timestamp.max(self.event_time)
+    }
+}
+
+impl Class {
+    /// Whether its volumes are for the nodes of certain zones.
+    pub(super) fn has_zones(&self) -> bool {
+        let mut expressions = self
+            .allowed_topologies
+            .iter()
+            .flat_map(|one| &one.match_label_expressions);
+        expressions.any(|expression| expression.key == ZONE)
     }
 }
 

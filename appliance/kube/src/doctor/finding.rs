@@ -75,6 +75,9 @@ codes! {
     /// A node without the plugin.
     NodeWithoutPlugin, "node-without-plugin", Warning, Unavailable,
         "Pods with volumes of this driver are not started on that node.";
+    /// A node's kubelet was not told of its zone.
+    NodeZoneUnknown, "node-zone-unknown", Warning, Unavailable,
+        "Pods are put on that node whose volumes are to be made in its zone, and are not: such claims stay pending.";
     /// The Secret names no such appliance.
     ApplianceUnregistered, "appliance-unregistered", Error, NotFound,
         "The plugin cannot reach the appliance: its volumes are neither attached nor deleted.";

@@ -10,6 +10,7 @@ mod attachments;
 mod claims;
 mod cluster;
 mod finding;
+mod groups;
 mod quantity;
 mod served;
 mod setup;
@@ -34,6 +35,8 @@ use cluster::{Meta, PersistentVolume};
 pub(crate) const DRIVER: &str = "csi.cistern.storage";
 /// The annotation of a Node that names its addresses in the storage network; as the plugin has it (`csi/src/nodes.rs`).
 const ADDRESS: &str = "csi.cistern.storage/address";
+/// The label of nodes by which appliances are near or far; as the plugin has it (`csi/src/appliances.rs`).
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// What is being deleted for longer than this is stuck.
 const STUCK: SignedDuration = SignedDuration::from_secs(60);
 
@@ -58,6 +61,7 @@ pub fn examine(seen: &Seen) -> Vec<Finding> {
     claims::look(&looked, &mut findings);
     attachments::look(&looked, &mut findings);
     snapshots::look(&looked, &mut findings);
+    groups::look(&looked, &mut findings);
     findings.sort_by(|a, b| {
         let key = |f: &Finding| (std::cmp::Reverse(f.severity), f.code, f.object.clone());
         key(a).cmp(&key(b))

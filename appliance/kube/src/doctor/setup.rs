@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use super::cluster::{Class, Driver, Lease};
 use super::finding::{Code, Finding};
-use super::{Appliance, DRIVER, Looked, Token};
+use super::{Appliance, DRIVER, Looked, Token, ZONE};
 
 /// How old a lease may be: a leader renews it each few seconds, and clocks differ a little.
 const SILENT: SignedDuration = SignedDuration::from_mins(2);
@@ -201,6 +201,10 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
     let (Some(nodes), Some(csi_nodes)) = (&looked.cluster().nodes, &looked.cluster().csi_nodes) else {
         return;
     };
+    let classes = looked.cluster().classes.iter().flatten();
+    let has_zones = classes
+        .filter(|class| class.provisioner == DRIVER)
+        .any(Class::has_zones);
     for node in nodes {
         let label = |key: &str| node.metadata.labels.get(key).map(String::as_str);
         // No DaemonSet of Linux' runs there.
@@ -209,8 +213,8 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
         }
         let name = &node.metadata.name;
         let csi_node = csi_nodes.iter().find(|csi_node| csi_node.metadata.name == *name);
-        let has = csi_node.is_some_and(|csi_node| csi_node.spec.drivers.iter().any(|driver| driver.name == DRIVER));
-        if !has {
+        let driver = csi_node.and_then(|csi_node| csi_node.spec.drivers.iter().find(|driver| driver.name == DRIVER));
+        let Some(driver) = driver else {
             findings.push(
                 Finding::new(
                     Code::NodeWithoutPlugin,
@@ -220,6 +224,24 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                 )
                 .run(format!(
                     "kubectl get pods -A -l app.kubernetes.io/component=node --field-selector spec.nodeName={name} -o wide"
+                )),
+            );
+            continue;
+        };
+        let zone = label(ZONE).filter(|zone| has_zones && !zone.is_empty());
+        let is_told = driver.topology_keys.iter().flatten().any(|key| key == ZONE);
+        if let Some(zone) = zone.filter(|_| !is_told) {
+            findings.push(
+                Finding::new(
+                    Code::NodeZoneUnknown,
+                    format!("node {name}"),
+                    format!("it is labelled as of zone {zone}, and its kubelet was not told so when it got to know the plugin"),
+                    "A plugin that was started with --zones sees to that within a minute of the label. If it does not, delete its pod \
+                     there: it is started anew, and the kubelet asks.",
+                )
+                .run(format!(
+                    "kubectl delete pods -A -l app.kubernetes.io/name=cistern-csi,app.kubernetes.io/component=node \
+                     --field-selector spec.nodeName={name}"
                 )),
             );
         }

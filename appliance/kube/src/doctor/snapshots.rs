@@ -6,8 +6,9 @@ use super::cluster::Content;
 use super::finding::{Code, Finding};
 use super::{Appliance, DRIVER, Looked, shown};
 
-/// With what the names begin that csi-snapshotter gives, before the uid.
-const PREFIXES: &[&str] = &["snapshot-", "groupsnapshot-"];
+/// With what the names begin that csi-snapshotter gives, before the uid: to a snapshot, and to those of a group.
+const SINGLE: &str = "snapshot-";
+const GROUP: &str = "groupsnapshot-";
 
 pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
     // Without the contents nothing can be said of either side.
@@ -101,20 +102,27 @@ fn content_finding(looked: &Looked<'_>, content: &Content) -> Option<Finding> {
     (content.status.ready_to_use != Some(true) && said.is_some()).then(|| not_ready(object, said, describe))
 }
 
-fn not_ready(object: String, error: Option<&str>, describe: String) -> Finding {
+pub(super) fn not_ready(object: String, error: Option<&str>, describe: String) -> Finding {
     let cure = "See to what is said there; it is tried again by itself.";
     let message = format!("it is not made: {}", error.unwrap_or("nobody has said why"));
     Finding::new(Code::SnapshotNotReady, object, message, cure).run(describe)
 }
 
-fn terminating(object: String, finalizers: &[String], error: Option<&str>, describe: String) -> Finding {
+pub(super) fn terminating(object: String, finalizers: &[String], error: Option<&str>, describe: String) -> Finding {
     let why = |finalizer: &String| match finalizer.as_str() {
         "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection"
         | "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection" => {
             format!("{finalizer}: a claim is being made of it")
         }
-        "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection" => {
+        "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"
+        | "groupsnapshot.storage.kubernetes.io/volumegroupsnapshot-bound-protection" => {
             format!("{finalizer}: its content is to go first")
+        }
+        "snapshot.storage.kubernetes.io/volumesnapshot-in-group-protection" => {
+            format!("{finalizer}: the VolumeGroupSnapshot that it is of is to go first")
+        }
+        "groupsnapshot.storage.kubernetes.io/volumegroupsnapshotcontent-bound-protection" => {
+            format!("{finalizer}: its VolumeGroupSnapshot, or the snapshots on the appliance, are to go first")
         }
         "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection" => {
             format!("{finalizer}: its VolumeSnapshot, or the snapshot on the appliance, is to go first")
@@ -129,6 +137,15 @@ fn terminating(object: String, finalizers: &[String], error: Option<&str>, descr
     Finding::new(Code::SnapshotTerminating, object, message, cure).run(describe)
 }
 
+/// Whether the content of a group of this uid is there, or was not looked for.
+fn may_have_group(looked: &Looked<'_>, uid: &str) -> bool {
+    let contents = looked.cluster().group_contents.as_ref();
+    contents.is_none_or(|all| {
+        all.iter()
+            .any(|content| content.spec.volume_group_snapshot_ref.uid == uid)
+    })
+}
+
 /// A snapshot that csi-snapshotter made and no content names.
 fn left_over(
     looked: &Looked<'_>,
@@ -137,8 +154,13 @@ fn left_over(
     contents: &[&Content],
 ) -> Option<Finding> {
     let name = snapshot.name.as_str();
-    let uid = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    let of_group = name.strip_prefix(GROUP);
+    let uid = of_group.or_else(|| name.strip_prefix(SINGLE))?;
     let uid = uid.parse::<uuid::Uuid>().ok()?;
+    // The contents of its snapshots are made after a group's own.
+    if of_group.is_some() && may_have_group(looked, &uid.to_string()) {
+        return None;
+    }
     if snapshot.state != SnapshotState::Ready || !looked.owners.contains(&snapshot.owner) {
         return None;
     }

@@ -39,6 +39,8 @@ pub(super) async fn read(wanted: &Doctor) -> Result<Read, CliError> {
             | Kind::StorageClass
             | Kind::VolumeSnapshot
             | Kind::VolumeSnapshotContent
+            | Kind::VolumeGroupSnapshot
+            | Kind::VolumeGroupSnapshotContent
             | Kind::Pod => arguments.push("-A"),
         }
         get(wanted, arguments)
@@ -47,7 +49,13 @@ pub(super) async fn read(wanted: &Doctor) -> Result<Read, CliError> {
     let (lists, secret) = futures::join!(join_all(lists), secret);
     for (kind, list) in Kind::ALL.into_iter().zip(lists) {
         let resource = kind.resource();
-        match list? {
+        let list = list?;
+        if list.is_err() && kind.is_extra() && !is_defined(wanted, kind).await? {
+            // Of a kind that there is not there are no objects.
+            read.cluster.asked(kind);
+            continue;
+        }
+        match list {
             Ok(text) => {
                 read.cluster.asked(kind);
                 let added = read.cluster.add(&text);
@@ -76,6 +84,13 @@ pub(super) async fn read(wanted: &Doctor) -> Result<Read, CliError> {
         }),
     }
     Ok(read)
+}
+
+/// Whether a cluster has a kind that is to be defined in it first. One that does not say so may have it.
+async fn is_defined(wanted: &Doctor, kind: Kind) -> Result<bool, CliError> {
+    let definitions = "customresourcedefinitions.apiextensions.k8s.io";
+    let found = get(wanted, vec![definitions, kind.resource(), "--ignore-not-found"]).await?;
+    Ok(!found.is_ok_and(|text| text.trim().is_empty()))
 }
 
 /// What `kubectl get ... -o json` printed, or what it said when it failed.

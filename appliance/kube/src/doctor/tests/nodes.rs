@@ -1,9 +1,9 @@
 //! Nodes, clients and snapshots.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::hold;
-use super::world::{BEFORE, OTHER, VOLUME, live, snapshot, volume};
+use super::world::{BEFORE, OTHER, VOLUME, World, live, snapshot, volume};
 use crate::doctor::Code;
 
 #[test]
@@ -150,6 +150,88 @@ fn snapshots_that_one_side_lacks() {
                 let meta = &mut w.the("VolumeSnapshotContent")["metadata"];
                 meta["deletionTimestamp"] = json!(BEFORE);
                 meta["finalizers"] = json!(["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"]);
+            },
+            &[Code::SnapshotTerminating],
+        ),
+    ]);
+}
+
+const GROUP: &str = "00000000-0000-4000-8000-00000000beef";
+
+/// A group's content that says this of how it is.
+fn group_content(status: Value) -> Value {
+    json!({
+        "kind": "VolumeGroupSnapshotContent", "metadata": {"name": "groupcontent-1"},
+        "spec": {"driver": "csi.cistern.storage", "deletionPolicy": "Delete",
+            "volumeGroupSnapshotRef": {"namespace": "default", "name": "evening", "uid": GROUP}},
+        "status": status
+    })
+}
+
+/// A group of the claims with a label, that says this of how it is.
+fn group(status: Value) -> Value {
+    json!({
+        "kind": "VolumeGroupSnapshot", "metadata": {"name": "evening", "namespace": "default", "uid": GROUP},
+        "spec": {"source": {"selector": {"matchLabels": {"app": "db"}}}}, "status": status
+    })
+}
+
+/// The appliance has a snapshot of that group.
+fn has_one_of_the_group(world: &mut World) {
+    let one = snapshot(
+        "snap-7c9e6679742540de944be07fc1f90ae7",
+        &format!("groupsnapshot-{GROUP}"),
+    );
+    world.holdings().snapshots.push(one);
+}
+
+#[test]
+fn groups_that_are_not_made_or_do_not_go() {
+    hold(&[
+        (
+            "one that is being made",
+            |w| {
+                has_one_of_the_group(w);
+                w.add(group_content(json!({"readyToUse": false})));
+                w.add(group(
+                    json!({"boundVolumeGroupSnapshotContentName": "groupcontent-1", "readyToUse": false}),
+                ));
+            },
+            &[],
+        ),
+        ("what is left of one", has_one_of_the_group, &[Code::SnapshotLeftOver]),
+        (
+            "one that is not made",
+            |w| {
+                let error = json!({"readyToUse": false, "error": {"message": "no room"}});
+                w.add(group_content(error));
+                w.add(group(json!({
+                    "boundVolumeGroupSnapshotContentName": "groupcontent-1", "readyToUse": false, "error": {"message": "no room"}
+                })));
+            },
+            &[Code::SnapshotNotReady],
+        ),
+        (
+            "one that is not begun",
+            |w| {
+                w.the("PersistentVolumeClaim")["metadata"]["labels"] = json!({"app": "db"});
+                w.add(group(json!({"readyToUse": false, "error": {"message": "no class"}})));
+            },
+            &[Code::SnapshotNotReady],
+        ),
+        (
+            "one of another driver's",
+            |w| w.add(group(json!({"readyToUse": false, "error": {"message": "no class"}}))),
+            &[],
+        ),
+        (
+            "one that does not go",
+            |w| {
+                let finalizer = "groupsnapshot.storage.kubernetes.io/volumegroupsnapshotcontent-bound-protection";
+                let mut content = group_content(json!({"readyToUse": true}));
+                content["metadata"]["deletionTimestamp"] = json!(BEFORE);
+                content["metadata"]["finalizers"] = json!([finalizer]);
+                w.add(content);
             },
             &[Code::SnapshotTerminating],
         ),

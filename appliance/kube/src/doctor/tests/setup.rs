@@ -4,8 +4,15 @@ use cistern_model::{Bytes, PoolState, VolumeState};
 use serde_json::json;
 
 use super::hold;
-use super::world::BEFORE;
+use super::world::{BEFORE, World};
 use crate::doctor::{Code, Token};
+
+/// Its class is for one zone, and its node's plugin has told of none.
+fn zones(world: &mut World) {
+    world.the("StorageClass")["allowedTopologies"] =
+        json!([{"matchLabelExpressions": [{"key": "topology.kubernetes.io/zone", "values": ["a"]}]}]);
+    world.the("CSINode")["spec"]["drivers"][0]["topologyKeys"] = json!(null);
+}
 
 #[test]
 fn an_installation_that_is_not_as_it_was_printed() {
@@ -50,6 +57,29 @@ fn an_installation_that_is_not_as_it_was_printed() {
                 w.add(json!({"kind": "Node", "metadata": {"name": "n2"}}));
             },
             &[Code::NodeWithoutPlugin],
+        ),
+        (
+            "a node whose zone came late",
+            |w| {
+                zones(w);
+                w.the("Node")["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "a"});
+            },
+            &[Code::NodeZoneUnknown],
+        ),
+        (
+            "a node whose kubelet knows its zone",
+            |w| {
+                zones(w);
+                w.the("Node")["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "a"});
+                w.the("CSINode")["spec"]["drivers"][0]["topologyKeys"] = json!(["topology.kubernetes.io/zone"]);
+            },
+            &[],
+        ),
+        ("a node in no zone", zones, &[]),
+        (
+            "a node in a zone, where no class asks for that",
+            |w| w.the("Node")["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "a"}),
+            &[],
         ),
         (
             "an appliance that the Secret does not name",
