@@ -126,6 +126,66 @@ fn a_disk_is_replaced_only_when_that_was_confirmed_and_the_pool_is_shown_then() 
 }
 
 #[test]
+fn what_is_in_the_trash_goes_by_a_shorter_time_only_when_that_was_confirmed() {
+    let trashed = r#"[{"id":"vol-0f8fad5bd9cb469fa16570867728950e","name":"photos",
+        "pool":"pool-0f8fad5bd9cb469fa16570867728950e","pool_name":"tank","size":314572800,"owner":"local","labels":{},
+        "created":"2026-01-02T03:04:05Z","deleted":"2026-01-02T03:04:05Z","purged":"2026-01-03T03:04:05Z"}]"#;
+    let answers = |trash: &str| {
+        let pool = POOL.replace("\"volumes\":0", "\"volumes\":0,\"trash_seconds\":86400");
+        vec![
+            ("GET /v1/pools/tank", 200, pool.clone()),
+            ("GET /v1/trash", 200, trash.to_owned()),
+            ("PATCH /v1/pools/tank", 200, pool),
+        ]
+    };
+    let set = |time: &str, trash: &str| run(&["pools", "set", "tank", "--trash", time], answers(trash));
+    let unasked = set("0", trashed);
+    assert_eq!(unasked.status.code(), Some(3), "{unasked:?}");
+    assert!(text(&unasked.stderr).contains("photos"), "{unasked:?}");
+    assert!(text(&unasked.stderr).contains("--yes"), "{unasked:?}");
+    for harmless in [set("0", "[]"), set("1d", trashed), set("7d", trashed)] {
+        assert!(harmless.status.success(), "{harmless:?}");
+    }
+    let confirmed = run(&["pools", "set", "tank", "--trash", "0", "--yes"], answers(trashed));
+    assert!(confirmed.status.success(), "{confirmed:?}");
+}
+
+#[test]
+fn snapshots_go_by_a_schedule_only_when_that_was_confirmed() {
+    let snapshot = |number: u32| {
+        format!(
+            r#"{{"id":"snap-{number:032x}","name":"s{number}","pool":"pool-0f8fad5bd9cb469fa16570867728950e","pool_name":"tank",
+            "volume":"vol-0f8fad5bd9cb469fa16570867728950e","volume_name":"small","volume_exists":true,"size":314572800,
+            "state":"ready","reason":null,"owner":"local","created":"2026-01-02T0{number}:04:05Z","scheduled":["hourly"],
+            "group":null,"clients":[],"export":null,"referenced":null,"exclusive":null}}"#
+        )
+    };
+    let all = [snapshot(1), snapshot(2), snapshot(3)].join(",");
+    let answers = vec![
+        ("GET /v1/volumes?name=small", 200, format!(r#"{{"items":[{VOLUME}]}}"#)),
+        (
+            "GET /v1/snapshots?volume=vol-0f8fad5bd9cb469fa16570867728950e",
+            200,
+            format!(r#"{{"items":[{all}]}}"#),
+        ),
+        (
+            "PATCH /v1/volumes/vol-0f8fad5bd9cb469fa16570867728950e",
+            200,
+            VOLUME.to_owned(),
+        ),
+    ];
+    let args = ["volumes", "schedule", "small", "hourly=1"];
+    let unasked = run(&args, answers.clone());
+    assert_eq!(unasked.status.code(), Some(3), "{unasked:?}");
+    assert!(text(&unasked.stderr).contains("keep 2 of its snapshots"), "{unasked:?}");
+    assert!(run(&[&args[..], &["--yes"]].concat(), answers.clone()).status.success());
+    for kept in ["none", "hourly=3"] {
+        let output = run(&["volumes", "schedule", "small", kept], answers.clone());
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+#[test]
 fn what_is_free_of_the_boot_disk_is_shown_and_is_none_of_all_blank_disks() {
     let disk = |id: &str, state: &str| {
         format!(

@@ -106,12 +106,16 @@ pub(crate) enum Pools {
         /// How much is kept for snapshots and trash, in percent of the pool
         #[arg(long, value_name = "PERCENT")]
         reserve: Option<String>,
-        /// How long deleted volumes stay in the trash: 7d, 12h, 30m, 90s; 0: they are gone at once
+        /// How long deleted volumes stay in the trash: 7d, 12h, 30m, 90s; 0: they are gone at once. That is so for those
+        /// that are in it already, too
         #[arg(long, value_name = "TIME")]
         trash: Option<String>,
         /// How often its copies are compared by themselves: none, weekly, monthly
         #[arg(long, value_name = "HOW-OFTEN")]
         scrub: Option<String>,
+        /// Do not ask before what is in the trash goes by this
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Print the key of an encrypted pool, to be kept elsewhere: without it the pool is lost when the appliance is
     Key {

@@ -69,8 +69,12 @@ pub(crate) enum Volumes {
     Schedule {
         /// Its id, its name, or POOL/NAME
         volume: String,
-        /// How many are kept of each period: hourly=24,daily=7,weekly=4; or none
+        /// How many are kept of each period: hourly=24,daily=7,weekly=4; the others are deleted. Or none: no more are
+        /// made, and none is deleted
         schedule: String,
+        /// Do not ask before snapshots go by this
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Make one again what one of its snapshots is; its clients are cut off for the moment
     Rollback {

@@ -3,6 +3,7 @@
 mod alerts;
 mod doctor;
 mod enrol;
+mod going;
 mod growth;
 mod kube;
 mod orphans;

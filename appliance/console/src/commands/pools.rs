@@ -6,7 +6,7 @@ use cistern_model::{
     ReplaceRequest, ScrubRequest, SpareRequest, TopologyPlan, TopologyRequest,
 };
 
-use super::{Context, growth};
+use super::{Context, going, growth};
 use crate::cli::{NewPool, Pools};
 use crate::error::CliError;
 use crate::{ask, progress, tables};
@@ -117,6 +117,7 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
             reserve,
             trash,
             scrub,
+            yes,
         } => {
             let change = PoolChange {
                 overcommit_percent: overcommit.map(|text| text.parse()).transpose()?,
@@ -124,6 +125,9 @@ pub(crate) async fn run(context: &Context, command: Pools) -> Result<(), CliErro
                 trash_seconds: trash.as_deref().map(seconds).transpose()?,
                 scrub: scrub.map(|text| text.parse()).transpose()?,
             };
+            if let Some(seconds) = change.trash_seconds.filter(|_| !yes) {
+                going::from_the_trash(client, &pool, seconds).await?;
+            }
             one(client.change_pool(&pool, &change).await?)
         }
         Pools::Delete { pool, yes, no_wait } => {

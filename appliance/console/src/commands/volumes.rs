@@ -7,7 +7,7 @@ use cistern_model::{
     VolumeChange, VolumeOptionsChange, VolumeRequest, VolumeSource,
 };
 
-use super::{Context, snapshots};
+use super::{Context, going, snapshots};
 use crate::cli::{Clients, Nodes, Serving, Volumes};
 use crate::error::CliError;
 use crate::{ask, output::Rows, tables};
@@ -103,13 +103,17 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
             };
             change_and_show(context, &volume, &change).await
         }
-        Volumes::Schedule { volume, schedule } => {
-            let schedule = Some(schedule.parse()?);
+        Volumes::Schedule { volume, schedule, yes } => {
+            let schedule = schedule.parse()?;
+            let volume = client.find_volume(&volume).await?;
+            if !yes {
+                going::from_the_snapshots(client, &volume, schedule).await?;
+            }
             let change = VolumeChange {
-                schedule,
+                schedule: Some(schedule),
                 ..VolumeChange::default()
             };
-            change_and_show(context, &volume, &change).await
+            show(context, client.change_volume(volume.id, &change).await?).await
         }
         Volumes::Rollback {
             volume,
