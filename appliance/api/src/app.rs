@@ -3,8 +3,9 @@
 //! Invariant: every call of the engine runs off the async threads and has a limit; a client that goes away, or a limit
 //! that passes, does not stop a call that has begun.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cistern_engine::{Engine, EngineError};
@@ -24,12 +25,26 @@ pub const OPERATIONS: usize = 32;
 /// How long an operation waits for its turn.
 const TURN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long one that makes a volume waits for its place: a hundred that were asked for at once take a minute.
-const PLACE_LIMIT: Duration = Duration::from_secs(60);
+/// How long one that makes a volume waits for its place: as many as a plugin asks for at once take less.
+const PLACE_LIMIT: Duration = Duration::from_secs(30);
 
-/// How many volumes are made at one time, by processors: more would not make them sooner, and the first as late as the last.
+/// How many volumes are made in a pool at one time, by processors: more would not make them sooner, and the first as late as the last.
 fn places() -> usize {
     std::thread::available_parallelism().map_or(2, |processors| processors.get().clamp(2, 8))
+}
+
+/// Where volumes are made, by the pool that was named: what holds one pool up keeps no other's volumes waiting.
+#[derive(Clone, Default)]
+struct Places(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+
+impl Places {
+    fn of(&self, pool: &str) -> Arc<Semaphore> {
+        let mut of = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where nobody is, or waits, nothing is to be known; and anything may have been named.
+        of.retain(|_, places| Arc::strong_count(places) > 1);
+        let here = of.entry(pool.to_owned());
+        Arc::clone(here.or_insert_with(|| Arc::new(Semaphore::new(places()))))
+    }
 }
 
 /// What the handlers share.
@@ -42,7 +57,7 @@ pub struct App {
     /// Where cistern-gate answers root.
     pub gate_socket: PathBuf,
     turns: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    places: Places,
     stopping: watch::Receiver<bool>,
 }
 
@@ -54,7 +69,7 @@ impl App {
             policy,
             gate_socket,
             turns: Arc::new(Semaphore::new(OPERATIONS)),
-            places: Arc::new(Semaphore::new(places())),
+            places: Places::default(),
             stopping,
         }
     }
@@ -64,14 +79,15 @@ impl App {
         self.stopping.clone()
     }
 
-    /// Runs one operation that makes a volume, when those that came before have been made but for a few. As [`App::call`] otherwise.
-    pub(crate) async fn make<T, F>(&self, what: &str, operation: F) -> Result<T, Refusal>
+    /// Runs one operation that makes a volume in a pool, when those that came before have been made there but for a few. As
+    /// [`App::call`] otherwise.
+    pub(crate) async fn make<T, F>(&self, what: &str, pool: &str, operation: F) -> Result<T, Refusal>
     where
         T: Send + 'static,
         F: FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
     {
         let others = || format!("{what}: others that came before are being made; ask again");
-        let place = wait_for(&self.places, PLACE_LIMIT, others).await?;
+        let place = wait_for(&self.places.of(pool), PLACE_LIMIT, others).await?;
         self.call(what, move |engine| {
             let outcome = operation(engine);
             drop(place);

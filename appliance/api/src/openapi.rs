@@ -1,5 +1,7 @@
 //! The OpenAPI document, made from the handlers' attributes and checked in as docs/openapi.json.
 
+use std::sync::LazyLock;
+
 use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -55,4 +57,13 @@ pub fn document() -> Document {
     let mut document = Api::openapi();
     document.info.license = Some(utoipa::openapi::License::new("Apache-2.0"));
     document
+}
+
+/// The document's JSON, made once: anybody may ask for it, as often as they like.
+pub(crate) fn text() -> Result<&'static str, &'static serde_json::Error> {
+    static TEXT: LazyLock<Result<String, serde_json::Error>> = LazyLock::new(|| serde_json::to_string(&document()));
+    match &*TEXT {
+        Ok(text) => Ok(text),
+        Err(error) => Err(error),
+    }
 }

@@ -137,7 +137,7 @@ async fn admit(
         request.extensions_mut().insert(By(principal));
     }
     let response = next.run(request).await;
-    let status = response.status().as_u16();
+    let (status, path) = (response.status().as_u16(), table::shown(&path));
     if method.is_safe() {
         tracing::debug!(by = name, status, "{method} {path:?}");
     } else {

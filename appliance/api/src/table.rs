@@ -165,9 +165,23 @@ pub fn find(method: &str, path: &str) -> Lookup {
     }
 }
 
+/// A path as it is shown and logged: its first 200 characters. Clients choose it, and it may be as long as a head may be.
+pub fn shown(path: &str) -> String {
+    path.chars().take(200).collect()
+}
+
+/// Whether what is called so could not be reached at `{parent}/{name}`, since a route has that very segment there.
+pub fn is_segment(parent: &str, name: &str) -> bool {
+    let first = |route: &Route| -> Option<&'static str> {
+        let rest = route.path.strip_prefix(parent)?.strip_prefix('/')?;
+        rest.split('/').next()
+    };
+    ROUTES.iter().any(|route| first(route) == Some(name))
+}
+
 /// The problem that a request to no route is answered with.
 pub fn missing(method: &str, path: &str, lookup: &Lookup) -> Option<Problem> {
-    let path: String = path.chars().take(200).collect();
+    let path = shown(path);
     match lookup {
         Lookup::Found(_) => None,
         Lookup::OtherMethods(others) => {
@@ -255,6 +269,47 @@ mod tests {
             find("PUT", "/v1/volumes/x"),
             Lookup::OtherMethods(vec!["GET", "PATCH", "DELETE"])
         );
+    }
+
+    #[test]
+    fn a_long_path_is_cut_between_characters() {
+        assert_eq!(shown("/v1/volumes"), "/v1/volumes");
+        assert_eq!(shown(&"ü".repeat(5000)), "ü".repeat(200));
+    }
+
+    /// Who puts a literal segment beside what people name has names to refuse, as the routes of pools do.
+    #[test]
+    fn only_beside_pools_names_are_literal_segments() {
+        let mut beside = Vec::new();
+        for (route, at) in ROUTES
+            .iter()
+            .flat_map(|r| r.path.match_indices("/{").map(move |(at, _)| (r, at)))
+        {
+            let parent = &route.path[..at];
+            let segments = ROUTES
+                .iter()
+                .filter_map(|r| r.path.strip_prefix(parent)?.strip_prefix('/')?.split('/').next());
+            beside.extend(
+                segments
+                    .filter(|s| !s.starts_with('{'))
+                    .map(|s| format!("{parent}/{s}")),
+            );
+        }
+        beside.sort();
+        beside.dedup();
+        assert_eq!(
+            beside,
+            ["/v1/pools/import", "/v1/pools/plan", "/v1/pools/plan-topology"]
+        );
+        for (name, taken) in [
+            ("plan", true),
+            ("import", true),
+            ("plan-topology", true),
+            ("planning", false),
+            ("scrub", false),
+        ] {
+            assert_eq!(is_segment("/v1/pools", name), taken, "{name}");
+        }
     }
 
     /// The table once more, by role, written by hand: who may, of viewer, provisioner, operator, admin.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use axum::body::Body;
 use cistern_api::peer::PeerListener;
 use cistern_api::table::{Access, ROUTES, Server};
+use cistern_engine::PoolCreation;
 use cistern_host::memory::MemoryHost;
-use cistern_model::{ErrorKind, Event, EventKind, Role, Severity};
-use http_body_util::BodyExt;
+use cistern_model::{ErrorKind, Event, EventKind, PoolRequest, Principal, Role};
 use support::{Fixture, GATE, ROOT, request, token};
 
 #[tokio::test]
@@ -153,6 +153,55 @@ async fn a_provisioner_sees_its_own_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_document_is_served_as_it_is_each_time() {
+    let api = Fixture::start().await;
+    let document = serde_json::to_value(cistern_api::document()).unwrap();
+    for _ in 0..2 {
+        let answer = api.get("/v1/openapi.json").await;
+        assert_eq!(answer.headers["content-type"], "application/json");
+        assert_eq!(answer.json(), document);
+    }
+}
+
+#[tokio::test]
+async fn no_pool_gets_a_name_by_which_it_could_not_be_asked_for() {
+    let api = Fixture::start().await;
+    let before = api.everything().await;
+    let pool = |name: &str| serde_json::json!({"name": name, "layout": "mirror", "disks": api.disks}).to_string();
+    for name in ["plan", "import", "plan-topology"] {
+        let import = serde_json::json!({"pool": format!("pool-{}", "0".repeat(32)), "name": name});
+        let topology = serde_json::json!({"name": name, "layout": "mirror", "topology": {"clusters": []}});
+        for (path, body) in [
+            ("/v1/pools", pool(name)),
+            ("/v1/pools/plan", pool(name)),
+            ("/v1/pools/import", import.to_string()),
+            ("/v1/pools/plan-topology", topology.to_string()),
+        ] {
+            let refused = api.post(path, &body).await.problem();
+            assert_eq!(refused.kind, ErrorKind::Invalid, "{path} {name}");
+            assert!(refused.detail.contains(&format!("called {name},")), "{refused:?}");
+        }
+    }
+    assert_eq!(api.everything().await, before);
+
+    // One that an earlier version made has to be given another when it is imported.
+    let request: PoolRequest = serde_json::from_str(&pool("plan")).unwrap();
+    let engine = api.engine.clone();
+    let made = tokio::task::spawn_blocking(move || engine.create_pool(&Principal::local(), &request));
+    let PoolCreation::Started(job) = made.await.unwrap().unwrap() else {
+        panic!("there is such a pool");
+    };
+    api.done(&job.id.to_string()).await;
+    let id = api.get("/v1/pools").await.json()[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(api.post(&format!("/v1/pools/{id}/release"), "").await.status, 200);
+    let refused = api.post("/v1/pools/import", &format!(r#"{{"pool":"{id}"}}"#)).await;
+    assert!(refused.problem().detail.contains("called plan,"), "{}", refused.body);
+    let import = format!(r#"{{"pool":"{id}","name":"planned"}}"#);
+    assert_eq!(api.post("/v1/pools/import", &import).await.status, 200);
+    assert_eq!(api.get("/v1/pools/planned").await.json()["id"], id.as_str());
+}
+
+#[tokio::test]
 async fn health_keeps_its_reasons_from_those_without_a_token() {
     let api = Fixture::start().await;
     let bare = api
@@ -190,51 +239,6 @@ async fn metrics_are_in_the_text_form_of_prometheus() {
         "{}",
         answer.body
     );
-}
-
-#[tokio::test]
-async fn a_stream_of_events_goes_on_where_the_client_was() {
-    let api = Fixture::start().await;
-    let say = |n: u32| {
-        let message = format!("number {n}\nwith a second line");
-        api.engine
-            .record(EventKind::DiskAdded, Severity::Info, None, None, message);
-    };
-    say(1);
-    let known: Vec<Event> = serde_json::from_str(&api.get("/v1/events").await.body).unwrap();
-    let last = known.last().unwrap().seq;
-    let resumed = request("GET", "/v1/events?after=0")
-        .header("accept", "text/event-stream")
-        .header("last-event-id", last - 1)
-        .body(Body::empty());
-    let mut stream = api.stream(ROOT, resumed.unwrap()).await.into_body();
-    say(2);
-    say(3);
-    let mut text = String::new();
-    while text.matches("\n\n").count() < 3 {
-        let frame = tokio::time::timeout(Duration::from_secs(5), stream.frame())
-            .await
-            .unwrap();
-        text.push_str(std::str::from_utf8(&frame.unwrap().unwrap().into_data().unwrap()).unwrap());
-    }
-    let ids: Vec<u64> = text
-        .lines()
-        .filter_map(|l| l.strip_prefix("id: ")?.parse().ok())
-        .collect();
-    assert_eq!(ids, [last, last + 1, last + 2], "{text}");
-    api.stop.send_replace(true);
-    let end = tokio::time::timeout(Duration::from_secs(5), stream.frame())
-        .await
-        .unwrap();
-    assert!(end.is_none(), "the daemon's stop ends the stream");
-
-    // Numbers begin anew when the daemon does.
-    let beyond = request("GET", "/v1/events")
-        .header("accept", "text/event-stream")
-        .header("last-event-id", last + 1000)
-        .body(Body::empty());
-    let answer = api.send(ROOT, beyond.unwrap()).await;
-    assert_eq!(answer.body.matches("id: ").count() as u64, last + 2);
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ const MOST: usize = 1000;
 /// A comment is sent this often, so that a dead connection is noticed and a middlebox keeps a live one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// Off the async threads too: while an event is written to the state partition, who asks for others waits.
+const LISTING: &str = "listing the events";
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -64,21 +67,24 @@ pub(crate) async fn list(
         .filter_map(|v| v.to_str().ok())
         .any(|v| v.contains("text/event-stream"));
     if !streams {
-        let events = match (query.after, query.before) {
-            (Some(_), Some(_)) => {
-                let detail = "the query: give after or before, not both";
-                return Err(Refusal::new(ErrorKind::Invalid, detail));
-            }
-            (Some(after), None) => app.engine.events(after, limit),
-            (None, before) => app.engine.events_before(before.unwrap_or(u64::MAX), limit),
-        };
-        return Ok(Json(events).into_response());
+        let (after, before) = (query.after, query.before);
+        if after.is_some() && before.is_some() {
+            let detail = "the query: give after or before, not both";
+            return Err(Refusal::new(ErrorKind::Invalid, detail));
+        }
+        let events = app.call(LISTING, move |engine| {
+            Ok(match after {
+                Some(after) => engine.events(after, limit),
+                None => engine.events_before(before.unwrap_or(u64::MAX), limit),
+            })
+        });
+        return Ok(Json(events.await?).into_response());
     }
     let last: Option<u64> = headers
         .get(LAST_EVENT_ID)
         .and_then(|v| v.to_str().ok()?.trim().parse().ok());
     let after = last.or(query.after);
-    Ok(Sse::new(follow(app, after))
+    Ok(Sse::new(follow(app, after).await?)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
         .into_response())
 }
@@ -93,16 +99,19 @@ struct Follower {
 }
 
 /// Without `after`, from the last [`MOST`] on.
-fn follow(app: App, after: Option<u64>) -> impl Stream<Item = Result<Sent, Infallible>> + Send {
+async fn follow(app: App, after: Option<u64>) -> Result<impl Stream<Item = Result<Sent, Infallible>> + Send, Refusal> {
     // First the receiver, then the ring: what happens in between is in both, and its number tells.
     let receiver = app.engine.subscribe();
-    let last = app.engine.events_before(u64::MAX, MOST);
-    let newest = last.last().map_or(0, |event| event.seq);
-    // Without a state partition numbers begin anew: who has seen a larger one has seen none of these.
-    let (after, ready) = match after.filter(|after| *after <= newest) {
-        Some(after) => (after, app.engine.events(after, usize::MAX)),
-        None => (0, last),
-    };
+    let listed = app.call(LISTING, move |engine| {
+        let last = engine.events_before(u64::MAX, MOST);
+        let newest = last.last().map_or(0, |event| event.seq);
+        // Without a state partition numbers begin anew: who has seen a larger one has seen none of these.
+        Ok(match after.filter(|after| *after <= newest) {
+            Some(after) => (after, engine.events(after, usize::MAX)),
+            None => (0, last),
+        })
+    });
+    let (after, ready) = listed.await?;
     let follower = Follower {
         stopping: app.stopping(),
         ready: ready.into_iter(),
@@ -110,13 +119,13 @@ fn follow(app: App, after: Option<u64>) -> impl Stream<Item = Result<Sent, Infal
         last: after,
         app,
     };
-    futures::stream::unfold(follower, |mut follower| async move {
+    Ok(futures::stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         let sent = Sent::default().id(event.seq.to_string());
         // An event is plain data: its JSON cannot fail.
         let sent = sent.json_data(&event).unwrap_or_default();
         Some((Ok(sent), follower))
-    })
+    }))
 }
 
 impl Follower {
@@ -136,7 +145,14 @@ impl Follower {
                     return Some(event);
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => self.ready = self.app.engine.events(self.last, usize::MAX).into_iter(),
+                Err(RecvError::Lagged(_)) => {
+                    let last = self.last;
+                    let missed = self
+                        .app
+                        .call(LISTING, move |engine| Ok(engine.events(last, usize::MAX)));
+                    // A stream that ends is asked for anew, from the last event on.
+                    self.ready = missed.await.ok()?.into_iter();
+                }
                 Err(RecvError::Closed) => return None,
             }
         }

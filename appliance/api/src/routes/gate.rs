@@ -51,7 +51,10 @@ async fn to_gate(app: &App, By(by): By, request: Request) -> Result<Response<Bod
 }
 
 /// Records what became of a token. Not documented: only cistern-gate may call it.
-pub(crate) async fn token_changed(State(app): State<App>, Json(change): Json<TokenChange>) -> StatusCode {
+pub(crate) async fn token_changed(
+    State(app): State<App>,
+    Json(change): Json<TokenChange>,
+) -> Result<StatusCode, Refusal> {
     let message = format!(
         "the token {} ({}) was {} by {}",
         change.token.name,
@@ -65,7 +68,10 @@ pub(crate) async fn token_changed(State(app): State<App>, Json(change): Json<Tok
         pools: Vec::new(),
     });
     let object = Some(change.token.id.to_string());
-    app.engine
-        .record(EventKind::TokenChanged, Severity::Info, object, by.as_ref(), message);
-    StatusCode::NO_CONTENT
+    app.call("recording a token's change", move |engine| {
+        engine.record(EventKind::TokenChanged, Severity::Info, object, by.as_ref(), message);
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
 }

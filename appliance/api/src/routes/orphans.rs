@@ -8,6 +8,7 @@ use cistern_model::{
 };
 
 use super::Answer;
+use super::pools::refuse_segment;
 use crate::app::App;
 use crate::extract::{By, Json as Body, Segment};
 use crate::problem::Refusal;
@@ -55,6 +56,15 @@ pub(crate) async fn remove(
 #[utoipa::path(post, path = "/v1/pools/import", tag = "pools", operation_id = "importPool", request_body = ImportRequest,
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn import(State(app): State<App>, By(by): By, Body(request): Body<ImportRequest>) -> Answer<Pool> {
+    match &request.name {
+        Some(name) => refuse_segment(name.as_str())?,
+        None => {
+            let group = request.pool.to_string();
+            let orphans = app.call("listing the orphans", |engine| engine.orphans()).await?;
+            let pool = orphans.into_iter().find(|orphan| orphan.object == group);
+            refuse_segment(&pool.and_then(|pool| pool.name).unwrap_or_default())?;
+        }
+    }
     app.call("importing a pool", move |engine| engine.import_pool(&by, &request))
         .await
         .map(Json)
@@ -78,6 +88,7 @@ pub(crate) async fn plan_topology(
     State(app): State<App>,
     Body(request): Body<TopologyRequest>,
 ) -> Answer<TopologyPlan> {
+    refuse_segment(request.name.as_str())?;
     app.call("planning a pool", move |engine| engine.plan_topology(&request))
         .await
         .map(Json)

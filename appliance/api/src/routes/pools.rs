@@ -7,7 +7,8 @@ use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use cistern_engine::PoolCreation;
 use cistern_model::{
-    DiskId, Job, Pool, PoolChange, PoolPlan, PoolRequest, Problem, ReplaceRequest, ScrubRequest, SpareRequest,
+    DiskId, ErrorKind, Job, Pool, PoolChange, PoolPlan, PoolRequest, Problem, ReplaceRequest, ScrubRequest,
+    SpareRequest,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -16,6 +17,16 @@ use super::Answer;
 use crate::app::App;
 use crate::extract::{Asked, By, Json as Body, Segment};
 use crate::problem::Refusal;
+use crate::table;
+
+/// Refuses a name by which the pool could not be asked for.
+pub(super) fn refuse_segment(name: &str) -> Result<(), Refusal> {
+    if !table::is_segment("/v1/pools", name) {
+        return Ok(());
+    }
+    let detail = format!("no pool can be called {name}, as /v1/pools/{name} is something else; give it another name");
+    Err(Refusal::new(ErrorKind::Invalid, detail))
+}
 
 /// All pools that the token may see.
 #[utoipa::path(get, path = "/v1/pools", tag = "pools", operation_id = "listPools",
@@ -40,6 +51,7 @@ pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(pool): Segm
 #[utoipa::path(post, path = "/v1/pools/plan", tag = "pools", operation_id = "planPool", request_body = PoolRequest,
     responses((status = 200, body = PoolPlan), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn plan(State(app): State<App>, Body(request): Body<PoolRequest>) -> Answer<PoolPlan> {
+    refuse_segment(request.name.as_str())?;
     app.call("planning a pool", move |engine| engine.plan_pool(&request))
         .await
         .map(Json)
@@ -54,6 +66,7 @@ pub(crate) async fn create(
     By(by): By,
     Body(request): Body<PoolRequest>,
 ) -> Result<Response<HttpBody>, Refusal> {
+    refuse_segment(request.name.as_str())?;
     let what = format!("making the pool {}", request.name);
     let creation = app.call(&what, move |engine| engine.create_pool(&by, &request)).await?;
     Ok(match creation {

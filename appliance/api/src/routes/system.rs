@@ -6,14 +6,13 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
-use cistern_model::{EventKind, PowerAction, Problem, Severity, System};
+use cistern_model::{ErrorKind, EventKind, PowerAction, Problem, Severity, System};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Answer;
 use crate::app::App;
 use crate::extract::{By, Json as Body};
-use crate::openapi::document;
 use crate::problem::Refusal;
 
 /// Whether everything that is known is served.
@@ -62,8 +61,12 @@ pub(crate) async fn metrics(State(app): State<App>) -> Result<Response<HttpBody>
 /// This document.
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "system", operation_id = "openapi", security(()),
     responses((status = 200, body = Object, content_type = "application/json")))]
-pub(crate) async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(document())
+pub(crate) async fn openapi() -> Result<Response<HttpBody>, Refusal> {
+    let text = crate::openapi::text().map_err(|error| {
+        let detail = format!("the document cannot be shown: {error}");
+        Refusal::new(ErrorKind::Internal, detail)
+    })?;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// The appliance and how it is.
@@ -91,9 +94,12 @@ pub(crate) async fn power(
 /// Records that somebody goes to a root shell on the console. Only on the appliance itself.
 #[utoipa::path(post, path = "/v1/system/root-shell", tag = "system", operation_id = "recordRootShell",
     responses((status = 204, description = "It is recorded"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn root_shell(State(app): State<App>, By(by): By) -> StatusCode {
+pub(crate) async fn root_shell(State(app): State<App>, By(by): By) -> Result<StatusCode, Refusal> {
     let message = "somebody went to a root shell on the console".to_owned();
-    app.engine
-        .record(EventKind::RootShell, Severity::Warning, None, Some(&by), message);
-    StatusCode::NO_CONTENT
+    app.call("recording that somebody goes to a root shell", move |engine| {
+        engine.record(EventKind::RootShell, Severity::Warning, None, Some(&by), message);
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
 }

@@ -89,8 +89,9 @@ pub(crate) async fn create(
     Body(request): Body<VolumeRequest>,
 ) -> Result<(StatusCode, Json<Volume>), Refusal> {
     let what = format!("making the volume {}", request.name);
+    let pool = request.pool.to_string();
     let made = app
-        .make(&what, move |engine| engine.create_volume(&by, &request))
+        .make(&what, &pool, move |engine| engine.create_volume(&by, &request))
         .await?;
     let status = if made.created {
         StatusCode::CREATED

@@ -111,16 +111,22 @@ impl Fixture {
         let body = serde_json::json!({"name": "tank", "layout": "mirror", "disks": fixture.disks, "trash_seconds": 0});
         let job = fixture.post("/v1/pools", &body.to_string()).await;
         assert_eq!(job.status, 202, "{}", job.body);
-        let path = format!("/v1/jobs/{}", job.json()["id"].as_str().unwrap());
+        fixture.done(job.json()["id"].as_str().unwrap()).await;
+        fixture
+    }
+
+    /// Waits until a job has ended well.
+    pub(crate) async fn done(&self, job: &str) {
+        let path = format!("/v1/jobs/{job}");
         for _ in 0..200 {
-            let job = fixture.get(&path).await.json();
+            let job = self.get(&path).await.json();
             match job["state"].as_str().unwrap() {
                 "running" => tokio::time::sleep(Duration::from_millis(20)).await,
-                "succeeded" => return fixture,
+                "succeeded" => return,
                 _ => panic!("{job}"),
             }
         }
-        panic!("no pool within 4 s");
+        panic!("{job} has not ended within 4 s");
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
