@@ -5,7 +5,7 @@
 
 mod socket;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ const ASK_DISKS_FIRST: Duration = Duration::from_secs(120);
 
 /// How many volumes are mounted at once: each writes a little to the log that it has recovered, and waits for its disks.
 const MOUNTS_AT_ONCE: usize = 4;
+
+/// Where the script that mounts the state partition says that there should be one, and that it cannot be had.
+const STATE_FAILED: &str = "/run/cistern/state-failed";
 
 /// After a start that failed: a service or a device may come yet.
 const START_AGAIN: Duration = Duration::from_secs(5);
@@ -196,7 +199,15 @@ fn serve(
 }
 
 /// Reconciles what is found, and starts NFS. With many volumes that takes long: systemd is kept waiting while it goes on.
+///
+/// Not without the state partition of a machine that has one: with another system ID its pools would be a stranger's to it, and the
+/// NFS server would tell their clients that all is gone.
 async fn start(engine: &Engine) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !Path::new(STATE_FAILED).exists(),
+        "the state partition cannot be mounted, or the disk that this machine started from does not answer, and without it no pool is \
+         known to be its own: nothing is served; restart the machine when its disk is well, or start it from a copy of that"
+    );
     service::status("making mounts and exports match the disks");
     let starting = engine.clone();
     let mut work = tokio::task::spawn_blocking(move || starting.start());
