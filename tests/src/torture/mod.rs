@@ -33,6 +33,8 @@ use crate::lab::{Machine, Site};
 
 /// About how much the workload needs of the pool, and something to spare.
 const POOL_SIZE: Bytes = Bytes::mib(3328);
+/// After how many cuts it is told how far it is.
+const TOLD_EACH: usize = 100;
 /// The disk of the machine's state, and what the pool's disks are called.
 const SYSTEM: &str = "SYSTEM";
 const POOL_DISK: &str = "CUT";
@@ -178,7 +180,7 @@ fn check<'a>(
     // Where one machine cannot go on the campaign has failed, and the others need not go through what is left.
     let broken = AtomicBool::new(false);
     let tell = |plan: &Plan, verdict: ledger::Verdict| {
-        done.fetch_add(1, Ordering::SeqCst);
+        let number = done.fetch_add(1, Ordering::SeqCst) + 1;
         let text = |wrong: &[String]| {
             let (number, cut, phase) = (plan.number, &plan.cut, &plan.phase);
             format!("cut {number} ({cut:?}, {phase}): {}", wrong.join("; "))
@@ -190,6 +192,11 @@ fn check<'a>(
             let told: Vec<String> = verdict.hole.into_iter().map(|damage| damage.told).collect();
             println!("hole {}", text(&told));
             locked(&hole).push(text(&told));
+        }
+        // A campaign may take hours, and may be ended before its end.
+        if number.is_multiple_of(TOLD_EACH) {
+            let (all, lost) = (plans.len(), locked(&lost).len());
+            println!("torture: {number} of {all} cuts looked at, {lost} lost");
         }
     };
     let work = |machine: usize| -> Result<Times> {
