@@ -148,7 +148,6 @@ impl Engine {
             self.note_pool_gone(pool.id)?;
             self.release(&pool)
         })?;
-        self.0.lvm.forget(pool.id);
         self.devices()?;
         let message = format!("pool {} was released; another appliance can import it", pool.tags.name);
         let object = Some(pool.id.to_string());
@@ -321,6 +320,7 @@ impl Engine {
             schedule: Default::default(),
             source: None,
             deleted: None,
+            deleted_unsure: false,
             rollback: None,
         };
         let add = tags.write();

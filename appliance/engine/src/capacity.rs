@@ -2,7 +2,7 @@
 //! the engine makes: it refuses first. What is given up to make room is announced, and nothing is given up while what was
 //! promised is not in danger.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -14,11 +14,11 @@ use crate::EngineError;
 use crate::alerts::Subject;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
-use crate::fill::{self, DATA_LIMIT, METADATA_LIMIT, SHED_LIMIT, ShedKind, Sheddable, THRESHOLDS};
+use crate::fill::{self, Between, DATA_LIMIT, METADATA_LIMIT, SHED_LIMIT, ShedKind, Sheddable, THRESHOLDS};
 use crate::pools::{no_pool, power_lost};
 use crate::tags::Stage;
-use crate::view::{DATA, PoolView};
-use crate::volumes::bare;
+use crate::view::{DATA, PoolView, copy_name};
+use crate::volumes::{LIMIT, bare};
 
 /// How many things are given up in one round, each followed by a look at what it gave.
 const SHED_AT_ONCE: usize = 50;
@@ -65,7 +65,10 @@ impl Engine {
     }
 
     fn look_at_pool(&self, id: PoolId) -> Result<(), EngineError> {
-        let status = self.measure(id)?;
+        let status = {
+            let _operation = self.0.operations.begin(LIMIT);
+            self.measure(id)?
+        };
         // What cannot be done about it is no reason to keep silent about it, nor to leave the rest undone.
         let or_as_it_was = |before, outcome| match outcome {
             Err(error) if power_lost(&error) => Err(error),
@@ -91,10 +94,8 @@ impl Engine {
         let mapped = mapped.doing(|| format!("ask what the volumes of {vg} map"))?;
         self.change_view(|view| {
             let Some(pool) = view.pools.get_mut(&id) else { return };
-            let volumes = pool.volumes.keys().filter_map(|volume| mapped.get(&volume.to_string()));
-            let volumes: Bytes = volumes.copied().sum();
             (pool.data, pool.metadata) = (status.data, status.metadata);
-            pool.beside = fill::beside(pool.size, &status, volumes);
+            pool.beside = fill::beside(pool.size, &status, held_by_volumes(pool, &mapped));
         });
         Ok(status)
     }
@@ -122,6 +123,7 @@ impl Engine {
         if !fill::metadata_is_short(&status) {
             return Ok(status);
         }
+        let _operation = self.0.operations.begin(LIMIT);
         self.read_lvm()?;
         let pool = self.named(id)?;
         let Some((extents, nodes)) = pool.metadata_room(&status).filter(|_| pool.missing == 0) else {
@@ -167,6 +169,7 @@ impl Engine {
         }
         self.trim_pool(id)?;
         // Before it is known how much came back nothing is given up.
+        let _operation = self.0.operations.begin(LIMIT);
         let settled = self.0.host.thin.settled(&pool.vg(), DATA);
         settled.doing(|| format!("wait for what was given back to pool {}", pool.tags.name))?;
         let after = self.measure(id)?;
@@ -192,6 +195,7 @@ impl Engine {
             let Some(first) = first.filter(|_| given_up < SHED_AT_ONCE) else {
                 return Ok(status);
             };
+            let _operation = self.0.operations.begin(LIMIT);
             if !self.shed_one(id, first, &why)? {
                 // All of this kind was tried.
                 stuck.insert(first.kind);
@@ -211,14 +215,15 @@ impl Engine {
     /// Why a pool has too little room for what it promised, if so.
     fn short_of(&self, pool: &PoolView, status: &ThinStatus) -> Option<String> {
         let allowed = self.allowance(pool);
-        if pool.beside > allowed {
+        if pool.beside.least > allowed {
             return Some(format!(
                 "snapshots and trash hold {}, and may hold {allowed}",
-                pool.beside
+                pool.beside.least
             ));
         }
-        let overcommitted = pool.overcommit(self.0.config.overcommit_percent) > 100;
-        (overcommitted && f64::from(status.data) >= SHED_LIMIT).then(|| format!("its data is {} full", status.data))
+        // Whether they hold more than they may is not known where volumes share what they map: only how full the pool is.
+        let in_danger = pool.overcommit(self.0.config.overcommit_percent) > 100 || pool.beside.most > allowed;
+        (in_danger && f64::from(status.data) >= SHED_LIMIT).then(|| format!("its data is {} full", status.data))
     }
 
     fn alert_of_space(&self, id: PoolId, status: &ThinStatus) {
@@ -250,7 +255,7 @@ impl Engine {
         };
         self.set_alert(AlertKind::PoolSpace, &subject, space);
         self.set_alert(AlertKind::PoolMetadataSpace, &subject, metadata);
-        let short = (pool.beside > self.allowance(&pool)).then(|| {
+        let short = (pool.beside.least > self.allowance(&pool)).then(|| {
             let why = "snapshots made by hand take more than may be given to snapshots and trash";
             (Severity::Warning, why.to_owned())
         });
@@ -304,10 +309,10 @@ impl Engine {
                 pool.tags.name
             )))
         };
-        if pool.beside >= allowed {
+        if pool.beside.least >= allowed {
             full(format!(
                 "snapshots and trash hold {}, and may hold {allowed}",
-                pool.beside
+                pool.beside.least
             ))
         } else if f64::from(status.data) >= SHED_LIMIT {
             full(format!("its data is {} full", status.data))
@@ -343,6 +348,21 @@ impl Engine {
             ShedKind::Scheduled => Ok(self.shed_scheduled_snapshot(pool, why)?.is_some()),
         }
     }
+}
+
+/// What the volumes of a pool map together. A copy may share all that it maps with its source or with another copy; what the
+/// kernel has not may map as much as it is large.
+fn held_by_volumes(pool: &PoolView, mapped: &BTreeMap<String, Bytes>) -> Between {
+    let mut held = Between::default();
+    for (id, volume) in &pool.volumes {
+        // Between two steps of its rolling back its name is that of its copy.
+        let maps = mapped.get(&id.to_string()).or_else(|| mapped.get(&copy_name(*id)));
+        held.most = held.most.saturating_add(maps.copied().unwrap_or(volume.device));
+        if volume.tags.source.is_none() {
+            held.least = held.least.saturating_add(maps.copied().unwrap_or_default());
+        }
+    }
+    held
 }
 
 impl PoolView {

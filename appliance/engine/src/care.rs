@@ -120,12 +120,21 @@ impl Engine {
         let lately = reported
             .iter()
             .filter(|errors| now.duration_since(errors.last) < LATELY);
-        let of_disks = lately.filter_map(|errors| {
-            let device = devices.iter().find(|device| device.node == errors.node)?;
-            let why = format!("the kernel tells of {} requests that it failed", errors.count);
-            Some((device.id.clone(), why))
-        });
-        of_disks.collect()
+        let mut counts: BTreeMap<DiskId, u64> = BTreeMap::new();
+        for errors in lately {
+            if let Some(device) = devices.iter().find(|device| device.is_at(&errors.node)) {
+                *counts.entry(device.id.clone()).or_default() += errors.count;
+            }
+        }
+        let words = |(disk, count): (DiskId, u64)| {
+            // The number goes up with each of them, and each would be news.
+            let least = 10_u64.pow(count.max(1).ilog10());
+            (
+                disk,
+                format!("the kernel tells of at least {least} request(s) that it failed"),
+            )
+        };
+        counts.into_iter().map(words).collect()
     }
 
     /// The time; none if the clock was never set, or that cannot be said.

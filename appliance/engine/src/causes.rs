@@ -2,6 +2,7 @@
 //! be looked at as often as one likes; what another alert explains has none of its own.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use cistern_host::Service;
 use cistern_model::{AlertKind, DiskId, PoolState, ServiceState, Severity, VolumeState};
@@ -19,6 +20,10 @@ impl Engine {
     }
 
     fn review_pools(&self) {
+        // Before any pool was looked for, of none can be said that it is well, or gone.
+        if !self.0.failures.looked.load(Ordering::SeqCst) {
+            return;
+        }
         let there: BTreeSet<DiskId> = locked(&self.0.devices).iter().map(|device| device.id.clone()).collect();
         let (mut known, mut missing) = (BTreeSet::new(), BTreeSet::new());
         let pools: Vec<_> = {
@@ -42,6 +47,20 @@ impl Engine {
             let subject = Subject::object(&pool.object);
             self.raise_alert(AlertKind::PoolIncomplete, &subject, Severity::Error, message);
             known.insert(pool.object);
+        }
+        let away = self.away_and_why().unwrap_or_else(|error| {
+            tracing::warn!(%error, "which pools are away cannot be read");
+            Vec::new()
+        });
+        let awaited = !away.is_empty() && self.disks_awaited().is_some();
+        for (id, name, why) in &away {
+            let subject = Subject::named(id, name);
+            // Whoever waits on purpose raises no alarm; one that was raised lasts.
+            if known.insert(id.to_string()) && !awaited {
+                let message = format!("{why}; its volumes are not served");
+                self.raise_alert(AlertKind::PoolIncomplete, &subject, Severity::Error, message);
+            }
+            self.clear_alert(AlertKind::PoolDegraded, &subject);
         }
         for (subject, state, why) in pools {
             // One that is not active for no known reason was not yet settled: it is judged when it is.
@@ -71,7 +90,9 @@ impl Engine {
             );
         }
         self.clear_alerts_but(AlertKind::DiskMissing, |disk| {
-            missing.iter().any(|(missing, _)| missing.as_str() == disk)
+            // Which disks a pool had of which none is here is not known.
+            let may_be_its = !away.is_empty() && !there.iter().any(|there| there.as_str() == disk);
+            may_be_its || missing.iter().any(|(missing, _)| missing.as_str() == disk)
         });
     }
 

@@ -182,7 +182,7 @@ impl Engine {
                 }
             });
             Ok(())
-        });
+        })?;
         self.after_lvm(grown)?;
         let (_, volume) = self.visible_volume(&Principal::local(), id)?;
         self.fill_device(id, &volume)

@@ -3,7 +3,7 @@
 //!
 //! A thin pool cannot be made smaller, and an image cannot be taken away under it: so only where each disk stands alone
 //! (layout `single`), and only if the others have room for all that lies on it. Otherwise another disk takes its place
-//! (`replace`).
+//! (`replace`); and where that one could not be taken out, because another was missing by then, it leaves as one that is emptied does.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,13 +19,15 @@ use crate::grow_pool::refuse_coming;
 use crate::pending::busy_with;
 use crate::plan::EXTENT;
 use crate::pool_steps::Progress;
-use crate::pools::refuse_unready;
+use crate::pools::{refuse_missing, refuse_unready};
 use crate::tags::draining_tag;
 use crate::view::PoolView;
 
 /// The longest that copying the largest disk may take.
 const LIMIT: Duration = Duration::from_secs(30 * 24 * 3600);
 const METADATA_PART: &str = "data_tmeta";
+/// The steps that a job shows.
+const TOTAL: usize = 4;
 
 impl Engine {
     /// Begins to empty a disk of a pool and to take it out. Asked again while it is under way it is the same job, and if it
@@ -70,9 +72,19 @@ impl Engine {
         Ok(self.begin_draining(by, &pool, vec![disk.clone()], Self::finish_drain))
     }
 
+    /// The disk of a pool that is leaving, if that can be gone on with: nothing leaves a group that lacks another disk. One that has gone
+    /// by itself, when nothing lay on it any more, is to be forgotten.
+    pub(crate) fn leaving(&self, pool: &PoolView) -> Option<DiskId> {
+        let disk = pool.tags.draining.clone()?;
+        let alone = || self.missing_disks(pool).iter().all(|missing| *missing == disk);
+        let gone = || !pool.has_missing_image() && self.node_in(pool, &disk).is_none() && alone();
+        let can = pool.missing == 0 || gone();
+        can.then_some(disk)
+    }
+
     /// Goes on with a disk that is leaving; whether there is one.
     pub(crate) fn go_on_draining(&self, pool: &PoolView) -> bool {
-        let Some(disk) = pool.tags.draining.clone().filter(|_| pool.missing == 0) else {
+        let Some(disk) = self.leaving(pool) else {
             return false;
         };
         self.begin_draining(&Principal::local(), pool, vec![disk], Self::finish_drain);
@@ -183,7 +195,6 @@ impl Engine {
 
     /// Goes on from whatever step it has reached, to its end.
     fn finish_drain(&self, id: PoolId, progress: &Progress<'_>) -> Result<(), EngineError> {
-        const TOTAL: usize = 4;
         let mut pool = self.fresh(id)?;
         let Some(disk) = pool.tags.draining.clone() else {
             return Ok(());
@@ -191,35 +202,55 @@ impl Engine {
         let (vg, raids) = (pool.vg(), &self.0.host.raids);
         let doing = || format!("empty disk {disk} of pool {}", id);
         if let Some(node) = self.node_in(&pool, &disk) {
-            progress.step(0, TOTAL, "looking how large the others are");
-            for (grown, node, by) in self.grown_disks(&pool) {
-                self.take_up_disk(&pool, &grown, node, by)?;
+            refuse_missing(&pool)?;
+            // On one whose place was taken nothing lies.
+            if pool.tags.groups.iter().flatten().any(|member| *member == disk) {
+                pool = self.empty(&pool, &disk, &node, progress)?;
             }
-            progress.step(1, TOTAL, "moving the metadata");
-            let (_, metadata) = self.lies_on(&pool, &disk);
-            if metadata > 0 {
-                let place = self.place_for_metadata(&pool, &disk, metadata);
-                let place =
-                    place.ok_or_else(|| EngineError::NoSpace("no disk has room for the metadata".to_owned()))?;
-                self.wait_until_filled(&vg, METADATA_PART, progress)?;
-                let replace = || raids.replace_image(&vg, METADATA_PART, &node, &place);
-                self.change_lvm(id, doing, replace, |_| {})?;
-            }
-            self.wait_until_filled(&vg, METADATA_PART, progress)?;
-            progress.step(2, TOTAL, "moving the data");
-            pool = self.fresh(id)?;
-            self.move_data_off(&pool, &node, &disk)?;
             progress.step(3, TOTAL, "taking the disk out");
             self.remove_replaced_images(&pool)?;
             self.strip_after(pool.tags.layers, std::slice::from_ref(&disk), || {
                 self.change_lvm(id, doing, || raids.reduce_vg(&vg, &node), |_| {})
             })?;
+        } else if pool.missing > 0 {
+            refuse_gone(&pool, &disk)?;
+            self.change_lvm(id, doing, || raids.forget_missing(&vg), |_| {})?;
         } else {
             self.take_label_off_left(id, &disk)?;
         }
         let without = pool.tags.without(&disk);
         self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &without), |_| {})?;
         self.fresh(id).map(drop)
+    }
+
+    /// Moves all that lies on a disk to others; the pool as it is then.
+    fn empty(
+        &self,
+        pool: &PoolView,
+        disk: &DiskId,
+        node: &PathBuf,
+        progress: &Progress<'_>,
+    ) -> Result<PoolView, EngineError> {
+        let (id, vg, raids) = (pool.id, pool.vg(), &self.0.host.raids);
+        progress.step(0, TOTAL, "looking how large the others are");
+        for (grown, node, by) in self.grown_disks(pool) {
+            self.take_up_disk(pool, &grown, node, by)?;
+        }
+        progress.step(1, TOTAL, "moving the metadata");
+        let (_, metadata) = self.lies_on(pool, disk);
+        if metadata > 0 {
+            let place = self.place_for_metadata(pool, disk, metadata);
+            let place = place.ok_or_else(|| EngineError::NoSpace("no disk has room for the metadata".to_owned()))?;
+            self.wait_until_filled(&vg, METADATA_PART, progress)?;
+            let doing = || format!("empty disk {disk} of pool {id}");
+            let replace = || raids.replace_image(&vg, METADATA_PART, node, &place);
+            self.change_lvm(id, doing, replace, |_| {})?;
+        }
+        self.wait_until_filled(&vg, METADATA_PART, progress)?;
+        progress.step(2, TOTAL, "moving the data");
+        let pool = self.fresh(id)?;
+        self.move_data_off(&pool, node, disk)?;
+        Ok(pool)
     }
 
     /// Moves the data on a disk to those of the pool's others that have room.
@@ -288,4 +319,24 @@ impl Engine {
         self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &change), |_| {})?;
         self.fresh(id).map(drop)
     }
+}
+
+/// Fails if a disk that is not there was to be emptied and was not: what lies on it would be forgotten with it.
+fn refuse_gone(pool: &PoolView, disk: &DiskId) -> Result<(), EngineError> {
+    if !pool.has_missing_image() {
+        return Ok(());
+    }
+    let name = &pool.tags.name;
+    let emptied = !pool.tags.groups.iter().flatten().any(|member| member == disk);
+    Err(EngineError::Unavailable(match (emptied, pool.has_all_data()) {
+        (true, _) => format!("pool {name} lacks another disk; disk {disk} leaves when that one is back, or replaced"),
+        (false, true) => format!(
+            "disk {disk} of pool {name} cannot be found, and was not emptied to its end; bring it back, or let another take its place: \
+             `pools replace`"
+        ),
+        (false, false) => format!(
+            "disk {disk} of pool {name} cannot be found, and what lies on it is nowhere else; bring it back, and it is emptied. If it never \
+             comes back the pool is lost, and `disks wipe` with `--give-up` frees its other disks"
+        ),
+    }))
 }

@@ -28,6 +28,7 @@ use crate::logs::Owned;
 use crate::pending::Pending;
 use crate::pools_away::PoolsHad;
 use crate::react::Surroundings;
+use crate::reviving::Tries;
 use crate::schedules::Chores;
 use crate::shun::Shunned;
 use crate::view::{Look, Orphan, PoolView, SharedView, View, VolumeView};
@@ -94,6 +95,7 @@ pub(crate) struct Inner {
     pub(crate) measured: Mutex<Measured>,
     pub(crate) owned_logs: Mutex<Owned>,
     pub(crate) trimmed_when_short: Mutex<Trims>,
+    pub(crate) tries: Mutex<Tries>,
     pub(crate) care: Mutex<Care>,
     pub(crate) jobs: Jobs,
     pub(crate) names: Names,
@@ -134,6 +136,7 @@ impl Engine {
             measured: Mutex::default(),
             owned_logs: Mutex::default(),
             trimmed_when_short: Mutex::default(),
+            tries: Mutex::default(),
             care: Mutex::default(),
             host,
             config,
@@ -264,7 +267,7 @@ impl Engine {
                 self.change_view(apply);
             }
             outcome
-        });
+        })?;
         self.after_lvm(outcome.doing(doing))
     }
 
@@ -349,10 +352,9 @@ impl Engine {
         *stale = true;
         let entry = {
             let view = self.view();
-            let volume = view.volume(id).map(|(_, volume)| volume);
-            volume
-                .filter(|volume| volume.has_export())
-                .map(|volume| self.export_of(id, volume))
+            view.volume(id)
+                .filter(|(pool, volume)| !pool.releasing && volume.has_export())
+                .map(|(_, volume)| self.export_of(id, volume))
         };
         let exports = &self.0.host.exports;
         match entry {

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cistern_host::{Activation, ImageHealth, RaidStatus};
+use cistern_host::{Activation, ImageHealth, SyncAction};
 use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity};
 
 use crate::EngineError;
 use crate::engine::{Engine, Inner, locked};
 use crate::error::Doing as _;
+use crate::mending::Due;
 use crate::pools::power_lost;
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
@@ -31,6 +32,12 @@ pub(crate) struct Failures {
     pub(crate) renewed: Mutex<BTreeSet<PoolId>>,
     /// Whether somebody wanted all reconciled and could not wait until it was his turn.
     pub(crate) owed: AtomicBool,
+    /// What was last to be mended in a pool by reconciling, and when.
+    pub(crate) tried: Mutex<BTreeMap<PoolId, (Due, Instant)>>,
+    /// The images that the kernel did not use, otherwise than was known of a pool, when all was last reconciled for that.
+    told: Mutex<BTreeMap<PoolId, BTreeSet<(String, usize)>>>,
+    /// Whether the pools were looked for: before that any may be there.
+    pub(crate) looked: AtomicBool,
 }
 
 /// How a pool can be activated now.
@@ -122,14 +129,17 @@ impl Engine {
         let pools: Vec<PoolView> = {
             let view = self.view();
             let as_it_lies = |pool: &PoolView| PoolView {
+                nodes: pool.nodes.clone(),
                 returned: pool.returned.clone(),
                 ..bare(pool)
             };
             view.pools.values().map(as_it_lies).collect()
         };
-        let owed =
-            self.0.failures.owed.load(Ordering::SeqCst) || pools.iter().any(|pool| self.waits_to_be_taken_back(pool));
+        let waits = |pool: &PoolView| self.waits_to_be_taken_back(pool) || self.waits_to_be_mended(pool);
+        let owed = self.0.failures.owed.load(Ordering::SeqCst) || pools.iter().any(waits);
         if owed && let Err(error) = self.reconcile() {
+            // Nothing may have been tried.
+            locked(&self.0.failures.tried).clear();
             tracing::warn!(error = error.problem().detail, "what was owed could not be reconciled");
         }
     }
@@ -263,30 +273,62 @@ impl Engine {
         locked(&self.0.failures.refreshed).clear();
         locked(&self.0.failures.not_restored).clear();
         locked(&self.0.failures.renewed).clear();
+        locked(&self.0.failures.tried).clear();
         self.try_shunned_again();
     }
 
-    /// Whether the kernel has ceased to use an image since LVM was last read; then all is reconciled.
+    /// Whether the kernel uses other images than when LVM was last read, in pools that are whole and in others; then all is reconciled.
     pub fn look_at_raids(&self) -> Result<(), EngineError> {
         let pools: Vec<PoolView> = {
             let view = self.view();
-            view.pools
-                .values()
-                .filter(|pool| pool.active && pool.whole())
-                .cloned()
-                .collect()
+            view.pools.values().filter(|pool| pool.active).map(bare).collect()
         };
-        let mut news = false;
-        for pool in pools {
-            for raid in &pool.raids {
-                let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
-                let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
-                let unused = |status: &RaidStatus| status.images.contains(&ImageHealth::Failed);
-                news |= status.is_some_and(|status| unused(&status) || status.has_stalled());
+        let (mut news, mut looked) = (false, Ok(()));
+        for pool in &pools {
+            match self.has_news(pool) {
+                Ok(found) => news |= found,
+                // The others are looked at all the same.
+                Err(error) => looked = looked.and(Err(error)),
             }
-            news |= self.is_whole_again(&pool)?;
         }
-        if news { self.reconcile() } else { Ok(()) }
+        if news && let Err(error) = self.reconcile() {
+            // It is news yet.
+            locked(&self.0.failures.told).clear();
+            return Err(error);
+        }
+        looked
+    }
+
+    /// Whether the kernel uses other images of a pool than was known, and that was not told before: LVM may tell it later than the kernel,
+    /// or otherwise.
+    fn has_news(&self, pool: &PoolView) -> Result<bool, EngineError> {
+        let (mut now, mut known) = (BTreeSet::new(), BTreeSet::new());
+        for raid in &pool.raids {
+            let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
+            let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
+            let Some(status) = status else { continue };
+            // What the kernel makes of one whose disk is gone tells nothing.
+            let there = raid.images.iter().enumerate().filter(|(_, image)| !image.missing);
+            for (number, image) in there {
+                let stalled = status.action == SyncAction::Idle && status.is_behind(number);
+                if stalled || status.images.get(number) == Some(&ImageHealth::Failed) {
+                    now.insert((raid.name.clone(), number));
+                }
+                if image.failed || image.stalled {
+                    known.insert((raid.name.clone(), number));
+                }
+            }
+        }
+        let differs = {
+            let mut told = locked(&self.0.failures.told);
+            if now == known {
+                told.remove(&pool.id);
+                false
+            } else {
+                told.insert(pool.id, now.clone()) != Some(now)
+            }
+        };
+        Ok(differs || self.is_whole_again(pool)?)
     }
 
     /// Looks at the RAID volumes again and again, on a thread of its own that ends with the engine.

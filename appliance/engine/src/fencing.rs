@@ -44,7 +44,7 @@ impl Engine {
             };
             let mut revoked = false;
             for session in sessions.iter().filter(|session| is_cut_off(session)) {
-                let held = self.held_on(session, id);
+                let held = self.held_on(session, id)?;
                 if held == HeldState::default() {
                     continue;
                 }
@@ -75,17 +75,25 @@ impl Engine {
         sessions.doing(|| format!("ask who holds something on volume {id}"))
     }
 
-    fn held_on(&self, session: &NfsSession, id: VolumeId) -> HeldState {
+    /// What a session holds on a volume. Fails if that cannot be read: then it is not known that it holds nothing.
+    fn held_on(&self, session: &NfsSession, id: VolumeId) -> Result<HeldState, EngineError> {
+        let unread = || {
+            EngineError::Unavailable(format!(
+                "what {} holds on volume {id} cannot be read now, so it is not known to be cut off; ask again",
+                session.address
+            ))
+        };
         let path = self.path_of(id);
-        let there = session.held.iter().find(|there| there.path == path);
-        there.map_or_else(HeldState::default, |there| there.held)
+        let mut held = session.held.as_ref().ok_or_else(unread)?.iter();
+        let there = held.find(|there| there.path == path);
+        Ok(there.map_or_else(HeldState::default, |there| there.held))
     }
 
     /// What would be lost on other volumes if a session were ended: not what is only open, which its client opens again;
     /// a delegated file may have locks that only the client knows of.
     fn at_stake(&self, session: &NfsSession, id: VolumeId) -> Vec<Touched> {
         let path = self.path_of(id);
-        let elsewhere = session.held.iter().filter(|there| there.path != path);
+        let elsewhere = session.held.iter().flatten().filter(|there| there.path != path);
         let lost = elsewhere.filter(|there| there.held.locks > 0 || there.held.delegations > 0);
         let touched = lost.filter_map(|there| {
             let name = there.path.strip_prefix(&self.0.config.volumes_dir).ok()?;

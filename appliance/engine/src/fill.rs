@@ -32,10 +32,22 @@ pub(crate) fn level(percent: Percent, before: usize) -> usize {
     THRESHOLDS.iter().enumerate().take_while(|entry| passed(*entry)).count()
 }
 
-/// What of a pool only snapshots and trash hold: all that is mapped, without what volumes map.
-pub(crate) fn beside(size: Bytes, status: &ThinStatus, volumes: Bytes) -> Bytes {
+/// A number of bytes of which two bounds are known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Between {
+    pub(crate) least: Bytes,
+    pub(crate) most: Bytes,
+}
+
+/// What of a pool only snapshots and trash hold: all that is mapped, without what volumes map. Where volumes share what they
+/// map, each chunk is counted for each of them, and how much all map together is known only between bounds.
+pub(crate) fn beside(size: Bytes, status: &ThinStatus, volumes: Between) -> Between {
     let mapped = u128::from(size.get()) * u128::from(status.chunks_used) / u128::from(status.chunks.max(1));
-    Bytes::new(u64::try_from(mapped).unwrap_or(u64::MAX)).saturating_sub(volumes)
+    let mapped = Bytes::new(u64::try_from(mapped).unwrap_or(u64::MAX));
+    Between {
+        least: mapped.saturating_sub(volumes.most),
+        most: mapped.saturating_sub(volumes.least),
+    }
 }
 
 /// What snapshots and trash may take: what is reserved, or all that is promised to nobody if that is more.
@@ -147,9 +159,13 @@ mod tests {
 
     #[test]
     fn what_only_snapshots_hold_is_what_volumes_do_not_map() {
-        let size = Bytes::gib(10);
-        assert_eq!(beside(size, &status(1.0, 36), Bytes::gib(3)), Bytes::gib(2));
-        assert_eq!(beside(size, &status(1.0, 36), Bytes::gib(9)), Bytes::ZERO);
+        let between = |least, most| Between {
+            least: Bytes::gib(least),
+            most: Bytes::gib(most),
+        };
+        let beside = |volumes| beside(Bytes::gib(10), &status(1.0, 36), volumes);
+        assert_eq!(beside(between(3, 3)), between(2, 2));
+        assert_eq!(beside(between(1, 9)), between(0, 4));
     }
 
     #[test]

@@ -21,7 +21,6 @@ impl Engine {
         };
         self.note_pool_gone(pool.id)?;
         self.change_view(|view| drop(view.pools.remove(&pool.id)));
-        self.0.lvm.forget(pool.id);
         self.reconcile()
     }
 
@@ -87,7 +86,6 @@ impl Engine {
             self.change_view(|view| drop(view.pools.remove(&pool.id)));
             // Whoever looked meanwhile may have noted it again.
             self.note_pool_gone(pool.id)?;
-            self.0.lvm.forget(pool.id);
         }
         self.reconcile()?;
         self.disk_now(id)

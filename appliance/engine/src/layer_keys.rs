@@ -28,6 +28,8 @@ const SEALED: &str = "tpm2:";
 pub(crate) struct KeysKnown {
     /// What the TPM has opened: it takes its time, and a round asks for the key of each disk.
     opened: Mutex<BTreeMap<PoolId, LayerKey>>,
+    /// Whose key the TPM did not open when it was last asked: it is asked again by a reconcile, and not by whoever only looks.
+    refused: Mutex<BTreeSet<PoolId>>,
     /// Whose key lies open where it should not, as was told.
     told: Mutex<BTreeSet<PoolId>>,
 }
@@ -86,18 +88,23 @@ impl Engine {
             return Ok(key.clone());
         }
         let key = match self.0.host.seals.unseal(&name, sealed) {
-            Ok(text) => typed_key(&text).ok_or_else(absent)?,
+            Ok(text) => typed_key(&text),
             Err(error) if error.kind() == HostErrorKind::PowerLost => {
                 return Err(error).doing(|| format!("open the key of {pool}"));
             }
             Err(error) => {
                 tracing::warn!(%error, %pool, "the TPM does not open a pool's key");
-                return Err(EngineError::Unavailable(format!(
-                    "this machine's TPM does not open the key of {pool}; give the key that was printed: \
-                     `cistern pools import {pool} --key FILE`"
-                )));
+                None
             }
         };
+        let Some(key) = key else {
+            locked(&self.0.layers.keys.refused).insert(pool);
+            return Err(EngineError::Unavailable(format!(
+                "this machine's TPM does not open the key of {pool}; give the key that was printed: \
+                 `cistern pools import {pool} --key FILE`"
+            )));
+        };
+        locked(&self.0.layers.keys.refused).remove(&pool);
         locked(&self.0.layers.keys.opened).insert(pool, key.clone());
         Ok(key)
     }
@@ -125,6 +132,7 @@ impl Engine {
         };
         let kept = self.0.host.records.replace(&name, &text);
         kept.doing(|| format!("keep the key of {pool}"))?;
+        locked(&self.0.layers.keys.refused).remove(&pool);
         if encryption == Encryption::Tpm2 {
             locked(&self.0.layers.keys.opened).insert(pool, key.clone());
         }
@@ -169,9 +177,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether the key of the pool that a label names is here.
+    /// Whether the key of the pool that a label names is here. For one that the TPM did not open it is not asked again.
     pub(crate) fn has_key(&self, label: &str) -> bool {
-        label.parse::<PoolId>().is_ok_and(|pool| self.key_of(pool).is_ok())
+        let Ok(pool) = label.parse::<PoolId>() else {
+            return false;
+        };
+        let refused = locked(&self.0.layers.keys.refused).contains(&pool);
+        !refused && self.key_of(pool).is_ok()
     }
 
     /// Makes a key for a pool that begins on these disks, if it is to be encrypted. It goes again if the pool does not come to be.
@@ -261,6 +273,7 @@ impl Engine {
     /// The pool is gone: nothing is encrypted with its key any more.
     pub(crate) fn forget_key(&self, pool: PoolId) {
         locked(&self.0.layers.keys.opened).remove(&pool);
+        locked(&self.0.layers.keys.refused).remove(&pool);
         let forgotten = self.0.host.records.remove(&record(&pool.to_string()));
         match forgotten {
             Err(error) if error.kind() != HostErrorKind::PowerLost => {

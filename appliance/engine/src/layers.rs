@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use cistern_host::{BlockDevice, HostErrorKind, LayerKey, LayerSpec, LayerStack};
 use cistern_model::{Bytes, DiskId, EventKind, Layers, Orphan, OrphanKind, PoolId, PoolRequest, Severity};
@@ -18,6 +19,9 @@ use crate::kept::Kept;
 use crate::layer_record::{Phase, Unfinished};
 use crate::pools::{no_pool, power_lost};
 use crate::view::PoolView;
+
+/// The longest that the host may take to note all blocks of a disk as never written, and some more.
+const LAYING: Duration = Duration::from_secs(7 * 3600);
 
 /// What is known of layers until the next start.
 #[derive(Debug, Default)]
@@ -63,13 +67,22 @@ pub(crate) fn size_in(device: &BlockDevice, layers: Layers) -> Bytes {
     }
 }
 
+/// How long giving so many disks these layers may take.
+pub(crate) fn laying_limit(layers: Layers, disks: usize) -> Duration {
+    match layers.checksums {
+        true => LAYING * u32::try_from(disks).unwrap_or(u32::MAX),
+        false => Duration::ZERO,
+    }
+}
+
 /// What to know before choosing these layers.
 pub(crate) fn layer_warnings(request: &PoolRequest) -> Vec<String> {
     let mut warnings = Vec::new();
     if request.layers.checksums {
         warnings.push(if request.layout.survives() > 0 {
             "With checksums a block that a disk got wrong is read from another copy, and written anew. They take a \
-             thousandth of each disk and up to 64 MiB more, and some of the speed of writes."
+             thousandth of each disk and up to 64 MiB more, and some of the speed of writes. Those of a disk that takes no discards, as most \
+             that turn, are computed by reading all of it once, beside all else, for hours; what that has not come to is not checked."
                 .to_owned()
         } else {
             format!(
@@ -230,14 +243,27 @@ impl Engine {
         let devices = locked(&self.0.devices).clone();
         let busy = self.0.layers.busy();
         let (mut closed, mut opened) = (BTreeMap::new(), false);
+        // What the TPM does not open it does not for the next disk either, and it takes its time.
+        let mut keyless: BTreeMap<&str, String> = BTreeMap::new();
         for device in devices.iter().filter(|device| !busy.contains(&device.id)) {
             let Some(found) = device.layers.as_ref().filter(|found| found.open.is_none()) else {
                 continue;
             };
-            match self.open_one(device, found.stack, found.label.as_deref()) {
+            let label = found.label.as_deref();
+            if let Some(why) = label.and_then(|label| keyless.get(label)) {
+                closed.insert(device.id.clone(), why.clone());
+                continue;
+            }
+            match self.open_one(device, found.stack, label) {
                 Ok(()) => opened = true,
                 Err(error) if power_lost(&error) => return Err(error),
-                Err(error) => drop(closed.insert(device.id.clone(), error.problem().detail)),
+                Err(error) => {
+                    let why = error.problem().detail;
+                    if let Some(label) = label.filter(|label| !self.has_key(label)) {
+                        keyless.insert(label, why.clone());
+                    }
+                    closed.insert(device.id.clone(), why);
+                }
             }
         }
         let before = std::mem::replace(&mut *locked(&self.0.layers.closed), closed.clone());
@@ -286,14 +312,15 @@ impl Engine {
     /// Encrypted pools whose disks are here and whose keys are not.
     pub(crate) fn locked_pools(&self) -> Vec<Orphan> {
         let mut locked_pools: BTreeMap<String, Vec<DiskId>> = BTreeMap::new();
-        for device in locked(&self.0.devices).iter() {
+        // The disks are everybody's, and a key may be long in coming.
+        let devices = locked(&self.0.devices).clone();
+        for device in &devices {
             let found = device.layers.as_ref().filter(|found| found.open.is_none());
-            if let Some(label) = found.and_then(|found| found.label.clone())
-                && !self.has_key(&label)
-            {
+            if let Some(label) = found.and_then(|found| found.label.clone()) {
                 locked_pools.entry(label).or_default().push(device.id.clone());
             }
         }
+        locked_pools.retain(|label, _| !self.has_key(label));
         let orphan = |(object, disks): (String, Vec<DiskId>)| {
             let wipes: Vec<String> = disks.iter().map(|disk| format!("cistern disks wipe {disk}")).collect();
             Orphan {
@@ -340,5 +367,6 @@ fn spec_of(id: PoolId, device: &BlockDevice, stack: LayerStack) -> LayerSpec {
         node: device.node.clone(),
         stack,
         label: id.to_string(),
+        discards: device.discards,
     }
 }

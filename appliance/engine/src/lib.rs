@@ -51,13 +51,15 @@
 //! - **Another disk in a disk's place** (`replace`): `replace-old` and `replace-new` in the group's tags, the new one
 //!   joined, metadata and then data moved to it, filled, the old one taken out, the tags as they are now. Once the tags are
 //!   committed it is finished, by its job or after the next start. A spare takes the place of a missing or failed disk by
-//!   itself, after `Config::degraded_wait`.
+//!   itself (`mending`), after `Config::degraded_wait`. A disk that cannot be taken out, because the group lacks another by then, is
+//!   `draining` from the same commit on, and leaves when it is whole.
 //! - **Further disks** (`grow_pool`): `coming` in the group's tags, the disks joined, the data laid on them group by group,
 //!   the tags as they are now. Once the tags are committed it is finished, by its job or after the next start. Taking up
 //!   what disks have grown by is not noted: each of its steps is whole by itself, and asking again goes on.
 //! - **A disk that leaves** (`drain`): `draining` in the group's tags, the metadata's copy and then the data moved to the
 //!   others, the disk taken out, the tags as they are now. Only where there is one copy and the others have room.
-//! - **A filesystem that the kernel has shut down** is mounted anew, once its pool takes writes; its clients wait.
+//! - **A volume that is not served** (`reviving`), because the kernel has shut its filesystem down or it could not be mounted, is
+//!   tried again by the clock, once its pool takes writes; its clients wait.
 //! - **NFS** starts only after every known volume has its export, and not at all while the volumes are not known.
 //! - **What cannot be explained** is an event (`OrphanFound`), once, and is left alone. A group of another machine is not
 //!   touched before it is imported.
@@ -107,6 +109,7 @@ mod left_out;
 mod live;
 mod locks;
 mod logs;
+mod mending;
 mod nodes;
 mod orphans;
 mod pending;
@@ -119,6 +122,7 @@ mod react;
 mod reconcile;
 mod renewing;
 mod replace;
+mod reviving;
 mod rollback;
 mod schedules;
 mod scrub;

@@ -18,6 +18,7 @@ impl Engine {
                 holds: session
                     .held
                     .iter()
+                    .flatten()
                     .filter_map(|there| {
                         let name = there.path.strip_prefix(&self.0.config.volumes_dir).ok()?;
                         Some(Holding {

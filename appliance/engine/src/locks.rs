@@ -1,8 +1,10 @@
 //! Who works on what. Invariant: one operation at a time on a name; one LVM command at a time in a pool; nobody changes
 //! LVM while the state is read as a whole. No lock but a name's own is held while a filesystem is made or unmounted.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::hash::Hash;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cistern_model::PoolId;
@@ -15,33 +17,42 @@ const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 60 });
 /// Names that are being worked on, and who waits for each, in their order.
 #[derive(Default)]
 pub(crate) struct Names {
-    queues: Mutex<Queues>,
+    queues: Mutex<Queues<String>>,
     freed: Condvar,
 }
 
-#[derive(Default)]
-struct Queues {
+/// Who waits for what, in the order of coming.
+struct Queues<K> {
     number: u64,
-    /// Who is first has the name.
-    of: HashMap<String, VecDeque<u64>>,
+    /// Who is first has it.
+    of: HashMap<K, VecDeque<u64>>,
 }
 
-impl Queues {
-    fn join(&mut self, name: &str) -> u64 {
+impl<K> Default for Queues<K> {
+    fn default() -> Self {
+        Queues {
+            number: 0,
+            of: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queues<K> {
+    fn join(&mut self, what: &K) -> u64 {
         self.number += 1;
-        self.of.entry(name.to_owned()).or_default().push_back(self.number);
+        self.of.entry(what.clone()).or_default().push_back(self.number);
         self.number
     }
 
-    fn is_first(&self, name: &str, number: u64) -> bool {
-        self.of.get(name).and_then(VecDeque::front) == Some(&number)
+    fn is_first(&self, what: &K, number: u64) -> bool {
+        self.of.get(what).and_then(VecDeque::front) == Some(&number)
     }
 
-    fn leave(&mut self, name: &str, number: u64) {
-        if let Some(queue) = self.of.get_mut(name) {
+    fn leave(&mut self, what: &K, number: u64) {
+        if let Some(queue) = self.of.get_mut(what) {
             queue.retain(|waiting| *waiting != number);
             if queue.is_empty() {
-                self.of.remove(name);
+                self.of.remove(what);
             }
         }
     }
@@ -55,7 +66,7 @@ pub(crate) struct Held<'a> {
 }
 
 impl Names {
-    fn locked(&self) -> MutexGuard<'_, Queues> {
+    fn locked(&self) -> MutexGuard<'_, Queues<String>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,19 +125,40 @@ const LONG: Duration = Duration::from_secs(5);
 /// The longest that the host lets a command run, and what it takes to end it; but for moving all of a disk.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
+thread_local! {
+    static PATIENT: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread waits for a pool however long a command there takes: nobody waits for what it does, and it is not asked
+/// again.
+pub(crate) struct Patiently(());
+
+impl Patiently {
+    pub(crate) fn begin() -> Self {
+        PATIENT.with(|depth| depth.set(depth.get() + 1));
+        Patiently(())
+    }
+}
+
+impl Drop for Patiently {
+    fn drop(&mut self) {
+        PATIENT.with(|depth| depth.set(depth.get() - 1));
+    }
+}
+
 /// The right to change LVM's metadata.
 #[derive(Default)]
 pub(crate) struct LvmLocks {
     world: Mutex<World>,
     changed: Condvar,
-    pools: Mutex<HashMap<PoolId, Arc<Mutex<()>>>>,
 }
 
 #[derive(Default)]
 struct World {
-    number: u64,
+    /// Who is at a pool, and who waits for it.
+    pools: Queues<PoolId>,
     /// The changes that are under way, each with its begin.
-    changes: BTreeMap<u64, Instant>,
+    changes: BTreeMap<PoolId, Instant>,
     readers_waiting: usize,
     reading: bool,
 }
@@ -136,12 +168,22 @@ impl World {
         let long = |begun: &Instant| (LONG..LONGEST).contains(&begun.elapsed());
         self.changes.values().any(long)
     }
+
+    /// For how long a command has been at a pool, if that is longer than a request waits for anything.
+    fn is_kept(&self, pool: PoolId) -> Option<Duration> {
+        let taken = self.changes.get(&pool)?.elapsed();
+        (taken >= PATIENCE).then_some(taken)
+    }
 }
 
 /// Nobody changes anything while this is held.
 pub(crate) struct Still<'a>(&'a LvmLocks);
 
-struct Changing<'a>(&'a LvmLocks, u64);
+struct Changing<'a> {
+    locks: &'a LvmLocks,
+    pool: PoolId,
+    number: u64,
+}
 
 impl LvmLocks {
     fn world(&self) -> MutexGuard<'_, World> {
@@ -149,27 +191,44 @@ impl LvmLocks {
     }
 
     /// Runs `body` while nobody else changes this pool, and nobody reads the state as a whole.
-    pub(crate) fn change<T>(&self, pool: PoolId, body: impl FnOnce() -> T) -> T {
-        let lock = {
-            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            pools.entry(pool).or_default().clone()
-        };
-        let _pool = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let _changing = self.begin();
-        body()
+    ///
+    /// # Errors
+    /// `Unavailable`, and nothing was run, if a command has been at this pool for longer than a request waits for anything, such as one
+    /// that removes terabytes: who waits for it would keep others from their turn. Not for a thread that is [`Patiently`] at work.
+    pub(crate) fn change<T>(&self, pool: PoolId, body: impl FnOnce() -> T) -> Result<T, EngineError> {
+        let _changing = self.begin(pool)?;
+        Ok(body())
     }
 
-    fn begin(&self) -> Changing<'_> {
+    fn begin(&self, pool: PoolId) -> Result<Changing<'_>, EngineError> {
         let mut world = self.world();
-        while world.reading || (world.readers_waiting > 0 && !world.is_at_length()) {
+        let number = world.pools.join(&pool);
+        loop {
+            let first = world.pools.is_first(&pool, number);
+            if first && !world.reading && (world.readers_waiting == 0 || world.is_at_length()) {
+                break;
+            }
+            if !first
+                && PATIENT.with(Cell::get) == 0
+                && let Some(taken) = world.is_kept(pool)
+            {
+                world.pools.leave(&pool, number);
+                return Err(EngineError::Unavailable(format!(
+                    "a command that takes long has been at {pool} for {} s; ask again when it has ended",
+                    taken.as_secs()
+                )));
+            }
             // With a limit: that something is long already is told by nobody.
             let waited = self.changed.wait_timeout(world, LONG / 5);
             world = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        world.number += 1;
-        let number = world.number;
-        world.changes.insert(number, Instant::now());
-        Changing(self, number)
+        world.changes.insert(pool, Instant::now());
+        drop(world);
+        Ok(Changing {
+            locks: self,
+            pool,
+            number,
+        })
     }
 
     /// Nobody changes anything while what this gives back is held.
@@ -188,10 +247,6 @@ impl LvmLocks {
     pub(crate) fn is_at_length(&self) -> bool {
         self.world().is_at_length()
     }
-
-    pub(crate) fn forget(&self, pool: PoolId) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).remove(&pool);
-    }
 }
 
 impl Drop for Still<'_> {
@@ -203,8 +258,11 @@ impl Drop for Still<'_> {
 
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
-        self.0.world().changes.remove(&self.1);
-        self.0.changed.notify_all();
+        let mut world = self.locks.world();
+        world.changes.remove(&self.pool);
+        world.pools.leave(&self.pool, self.number);
+        drop(world);
+        self.locks.changed.notify_all();
     }
 }
 
@@ -327,10 +385,11 @@ mod tests {
                 let (locks, inside, id) = (&locks, &inside, pools[n % 2]);
                 scope.spawn(move || {
                     for _ in 0..50 {
-                        locks.change(id, || {
+                        let changed = locks.change(id, || {
                             assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
                             inside.fetch_sub(1, Ordering::SeqCst);
                         });
+                        changed.unwrap();
                         let _still = locks.still();
                         assert_eq!(inside.load(Ordering::SeqCst), 0);
                     }
@@ -346,7 +405,7 @@ mod tests {
         let (begun, other) = (Instant::now(), Mutex::new(None));
         let ending = std::sync::Barrier::new(2);
         std::thread::scope(|scope| {
-            scope.spawn(|| locks.change(pool(1), || ending.wait()));
+            scope.spawn(|| locks.change(pool(1), || ending.wait()).map(drop));
             while locks.world().changes.is_empty() {
                 std::thread::yield_now();
             }
@@ -354,10 +413,20 @@ mod tests {
             while locks.world().readers_waiting == 0 {
                 std::thread::yield_now();
             }
-            locks.change(pool(2), || {
+            let changed = locks.change(pool(2), || {
                 *other.lock().unwrap() = Some(begun.elapsed());
                 assert!(operations.in_time(locks.is_at_length()));
             });
+            changed.unwrap();
+            // A request does not wait for it, and who does what nobody asked for does.
+            assert!(locks.change(pool(1), || ()).is_err());
+            scope.spawn(|| {
+                let _patiently = Patiently::begin();
+                locks.change(pool(1), || ()).unwrap();
+            });
+            while locks.world().pools.of[&pool(1)].len() < 2 {
+                std::thread::yield_now();
+            }
             ending.wait();
         });
         let taken = other.lock().unwrap().unwrap();

@@ -5,7 +5,6 @@
 //! which a pool with room for all has better uses for.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
 
 use cistern_host::{ThinMode, ThinStatus};
 use cistern_model::{Bytes, PoolId, VolumeId};
@@ -17,7 +16,7 @@ use crate::fill;
 use crate::pools::power_lost;
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
-use crate::volumes::volume_lock;
+use crate::volumes::{LIMIT, volume_lock};
 
 /// What shared a volume's log when it got space of its own: its snapshots, and what it is a copy of.
 pub(crate) type Owned = HashMap<VolumeId, BTreeSet<String>>;
@@ -45,7 +44,6 @@ impl Engine {
         let Some(_one) = self.0.names.try_hold("logs of pools that fill".to_owned()) else {
             return;
         };
-        let _operation = self.0.operations.begin(Duration::from_secs(120));
         let filling: Vec<PoolId> = {
             let view = self.view();
             let fills = |pool: &&PoolView| {
@@ -103,6 +101,8 @@ impl Engine {
             let Some(_name) = self.0.names.try_hold(volume_lock(id, &name)) else {
                 continue;
             };
+            // It is written anew piece by piece, each with the filesystem at rest.
+            let _operation = self.0.operations.begin(LIMIT);
             let owned = self.0.host.filesystems.own_log(&self.path_of(volume));
             match owned.doing(|| format!("give the log of volume {name} its own space")) {
                 Err(error) if power_lost(&error) => return Err(error),

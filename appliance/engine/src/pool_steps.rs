@@ -183,7 +183,7 @@ impl Engine {
                 }
             });
             Ok((pool.clone(), state))
-        });
+        })?;
         let (pool, state) = self.after_lvm(marked)?;
         // It holds nothing. Afterwards nobody would say that it is gone, if the power went in between.
         self.note_pool_gone(id)?;
@@ -223,7 +223,6 @@ impl Engine {
         if pool.tags.layers.encryption != Encryption::None {
             self.forget_key(id);
         }
-        self.0.lvm.forget(id);
         self.devices()?;
         Ok(())
     }

@@ -16,8 +16,9 @@ use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::free_part::{free_warnings, refuse_free_among};
-use crate::layers::{layer_warnings, size_in};
+use crate::layers::{layer_warnings, laying_limit, size_in};
 use crate::layout;
+use crate::locks::Patiently;
 use crate::pending::{Pending, busy_with};
 use crate::plan::{Member, Plan, groups, plan};
 use crate::pool_steps::Progress;
@@ -112,6 +113,14 @@ impl Engine {
                 | JobKind::GrowPool
                 | JobKind::DrainDisk => Err(busy_with(&pool, &pending)),
             };
+        }
+        // While it was served: a restart forgets what the kernel still has of it.
+        if pool.nodes.is_empty() {
+            return Err(EngineError::Unavailable(format!(
+                "none of the disks of pool {0} is here; bring them back, or, to give up what it holds, restart the appliance and delete \
+                 pool {0} then",
+                pool.tags.name
+            )));
         }
         refuse_volumes(&pool)?;
         refuse_missing(&pool)?;
@@ -287,9 +296,11 @@ impl Engine {
         let mut disks = request.disks.clone();
         disks.sort();
         let job = self.begin_job(by, JobKind::CreatePool, &request.name, request.layout, disks, id);
+        let limit =
+            Duration::from_secs(3600) + laying_limit(request.layers, request.disks.len() + request.spares.len());
         let (engine, by, request) = (self.clone(), by.clone(), request.clone());
         let name = request.name.clone();
-        self.run_job(job.id, move |progress| {
+        self.run_long_job(job.id, limit, move |progress| {
             if let Some((devices, plan)) = new {
                 let tags = tags_of(&request, &plan);
                 let disks: Vec<DiskId> = devices.iter().map(|device| device.id.clone()).collect();
@@ -352,6 +363,7 @@ impl Engine {
         let engine = self.clone();
         std::thread::spawn(move || {
             let _operation = engine.0.operations.begin(limit);
+            let _patiently = Patiently::begin();
             let outcome = work(&Progress::of_job(&engine.0.jobs, id));
             if let Err(error) = &outcome {
                 tracing::error!(job = %id, problem = error.problem().detail, "a job failed");

@@ -4,6 +4,7 @@
 //! that it wanted deleted. A pool is away until its disks are back, or somebody says that it is gone for good.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use cistern_host::{HostError, HostErrorKind};
 use cistern_model::{EventKind, Job, JobKind, Layout, PoolId, PoolName, Principal, Severity};
@@ -36,6 +37,7 @@ impl Engine {
     /// Notes the pools that are here, but those that are being parted with. Fails only if the machine is gone: a state partition that
     /// cannot be written keeps nothing from being served.
     pub(crate) fn note_pools(&self) -> Result<(), EngineError> {
+        self.0.failures.looked.store(true, Ordering::SeqCst);
         self.note_those(|_| true)
     }
 
@@ -45,7 +47,7 @@ impl Engine {
     }
 
     fn note_those(&self, wanted: impl Fn(PoolId) -> bool) -> Result<(), EngineError> {
-        self.change_had(|PoolsHad(all)| {
+        let kept = self.change_had(|PoolsHad(all)| {
             let view = self.view();
             let ready = view
                 .pools
@@ -56,18 +58,7 @@ impl Engine {
                 layout,
             };
             all.extend(ready.map(|pool| (pool.id, had(&pool.tags.name, pool.tags.layout))));
-        })
-    }
-
-    /// Notes that a pool is no longer this appliance's. Fails as [`Engine::note_pools`].
-    pub(crate) fn note_pool_gone(&self, id: PoolId) -> Result<(), EngineError> {
-        self.change_had(|PoolsHad(all)| drop(all.remove(&id)))
-    }
-
-    /// A pool that is deleted meanwhile does not come back into the record: each change is of what is known then.
-    fn change_had(&self, change: impl FnOnce(&mut PoolsHad)) -> Result<(), EngineError> {
-        let kept = self.change_kept(&self.0.pools_had, change);
-        self.note_keeping(&kept);
+        });
         match kept {
             Err(error) if error.kind() == HostErrorKind::PowerLost => {
                 Err(error).doing(|| "note which pools there are".to_owned())
@@ -76,9 +67,39 @@ impl Engine {
         }
     }
 
+    /// Notes that a pool is no longer this appliance's. Fails if that cannot be kept: it would be waited for, and missed, for good.
+    pub(crate) fn note_pool_gone(&self, id: PoolId) -> Result<(), EngineError> {
+        let kept = self.change_had(|PoolsHad(all)| drop(all.remove(&id)));
+        kept.doing(|| format!("note that {id} is gone"))
+    }
+
+    /// A pool that is deleted meanwhile does not come back into the record: each change is of what is known then.
+    fn change_had(&self, change: impl FnOnce(&mut PoolsHad)) -> Result<(), HostError> {
+        let kept = self.change_kept(&self.0.pools_had, change);
+        self.note_keeping(&kept);
+        kept
+    }
+
     /// Which pools are away.
     pub(crate) fn pools_away(&self) -> Result<BTreeSet<PoolId>, HostError> {
         Ok(self.away()?.into_keys().collect())
+    }
+
+    /// The pools of which nothing is here, with the reason. None before it was looked for them.
+    pub(crate) fn away_and_why(&self) -> Result<Vec<(PoolId, PoolName, &'static str)>, HostError> {
+        if !self.0.failures.looked.load(Ordering::SeqCst) {
+            return Ok(Vec::new());
+        }
+        let away = self.away()?;
+        if away.is_empty() {
+            return Ok(Vec::new());
+        }
+        let locked: BTreeSet<String> = self.locked_pools().into_iter().map(|pool| pool.object).collect();
+        let why = |id: PoolId| match locked.contains(&id.to_string()) {
+            true => "it is encrypted, and its key is not on this appliance",
+            false => "none of its disks is here, or they are another appliance's",
+        };
+        Ok(away.into_iter().map(|(id, had)| (id, had.name, why(id))).collect())
     }
 
     /// The pools of which nothing is here.

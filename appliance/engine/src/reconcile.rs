@@ -6,11 +6,11 @@
 //! being made, of which nobody was told, is taken away (asking for it first goes on with it).
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cistern_host::{Activation, ThinMode};
+use cistern_host::Activation;
 use cistern_model::{EventKind, PoolId, PoolState, Principal, Severity, VolumeId};
 
 use crate::EngineError;
@@ -18,14 +18,14 @@ use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::failure::Way;
+use crate::locks::Patiently;
 use crate::pool_steps::Progress;
 use crate::pools::power_lost;
 use crate::tags::Stage;
-use crate::view::DATA;
 use crate::volumes::volume_lock;
 
 /// The longest that reconciling thousands of volumes may take.
-const LIMIT: Duration = Duration::from_secs(3600);
+pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 
 /// What is held while all is reconciled.
 pub(crate) const RECONCILING: &str = "the reconciling of everything";
@@ -71,6 +71,7 @@ impl Engine {
 
     fn reconcile_all(&self) -> Result<(), EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
+        let _patiently = Patiently::begin();
         let owed = &self.0.failures.owed;
         let one = self.0.names.hold(RECONCILING.to_owned());
         // Whoever has it may have looked at the disks before they changed.
@@ -380,37 +381,6 @@ impl Engine {
             };
             self.record(EventKind::VolumeChanged, severity, Some(id.to_string()), None, message);
         }
-        Ok(())
-    }
-
-    /// Mounts volumes anew whose filesystem the kernel has shut down. Fails only if the machine is gone.
-    pub(crate) fn revive_volumes(&self) -> Result<(), EngineError> {
-        let mut down = self.volumes_in(|stage| stage == Stage::Ready);
-        down.retain(|(_, id)| self.0.host.filesystems.is_up(&self.path_of(*id)).is_ok_and(|up| !up));
-        let mounted = down.iter().map(|(_, id)| self.path_of(*id)).collect();
-        self.serve_all(down, &mounted)
-    }
-
-    /// Mounts a filesystem anew that the kernel has shut down. While its pool takes no writes that would be in vain.
-    fn mount_anew(&self, pool: PoolId, id: VolumeId, path: &Path) -> Result<(), EngineError> {
-        let (vg, filesystems) = (pool.to_string(), &self.0.host.filesystems);
-        // What cannot be asked is left as it is.
-        if filesystems.is_up(path).unwrap_or(true) {
-            return Ok(());
-        }
-        let status = self.0.host.thin.status(&vg, DATA);
-        let status = status.doing(|| format!("ask how full {vg} is"))?;
-        if status.mode != ThinMode::Writable {
-            return Err(EngineError::Unavailable(
-                "the kernel has shut its filesystem down, and its pool takes no writes".to_owned(),
-            ));
-        }
-        self.give_back(path)?;
-        let mounted = filesystems.mount(&self.0.host.lvm.node(&vg, &id.to_string()), path);
-        mounted.doing(|| "its filesystem was shut down, and cannot be mounted again".to_owned())?;
-        let message = format!("volume {id} was mounted again: the kernel had shut its filesystem down");
-        let object = Some(id.to_string());
-        self.record(EventKind::VolumeChanged, Severity::Warning, object, None, message);
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! A disk in the place of another: asked for, or a spare by itself. Invariant: what is going on stands in the group's tags
+//! A disk in the place of another: asked for, or a spare by itself (`mending`). Invariant: what is going on stands in the group's tags
 //! before anything is moved; each step can be repeated; the pool is served all the while.
 //!
 //! The new disk gets an image of its own of whatever has one on the old disk, filled from the others. An old disk that is
@@ -18,7 +18,7 @@ use crate::error::Doing as _;
 use crate::pool_steps::Progress;
 use crate::pools::{no_pool, power_lost};
 use crate::spares::{extents_for, fits};
-use crate::tags::{Stage, replacing_tags};
+use crate::tags::{draining_tag, replacing_tags};
 use crate::view::{DATA, PoolView};
 
 /// The longest that filling the largest disks may take.
@@ -60,91 +60,6 @@ impl Engine {
         Ok(self.begin_replacement(by, &pool, old, new))
     }
 
-    /// Goes on with what was interrupted, or lets a spare take the place of a disk that has been away for long enough.
-    pub(crate) fn mend(&self, id: PoolId) -> Result<(), EngineError> {
-        let Some(pool) = self.view().pools.get(&id).cloned() else {
-            return Ok(());
-        };
-        let idle = !locked(&self.0.pending).iter().any(|pending| pending.id == id);
-        if !idle || pool.tags.state != Stage::Ready || !pool.active || !pool.has_all_data() {
-            return Ok(());
-        }
-        if self.go_on_draining(&pool) || self.go_on_adding(&pool) {
-            return Ok(());
-        }
-        if let Some((old, new)) = &pool.tags.replacing {
-            // Without the new disk nothing can be done; it may come.
-            if self.is_there(new) {
-                self.begin_replacement(&Principal::local(), &pool, old, new);
-            }
-            return Ok(());
-        }
-        if pool.missing == 0 && !self.was_asked_back(&pool) {
-            return Ok(());
-        }
-        let pool = self.without_erring(pool)?;
-        let Some(old) = self.disk_to_replace(&pool) else {
-            return Ok(());
-        };
-        let away = self.lacking_for(&pool).unwrap_or(self.0.config.degraded_wait);
-        let left = self.0.config.degraded_wait.saturating_sub(away);
-        let Some(new) = self.spare_for(&pool, &old) else {
-            return Ok(());
-        };
-        if !left.is_zero() {
-            self.reconcile_in(left);
-            return Ok(());
-        }
-        let Some(_disks) = self.0.names.try_hold(DISKS.to_owned()) else {
-            return Ok(());
-        };
-        if let Err(error) = self.judge_replacement(&pool, &old) {
-            tracing::info!(
-                reason = error.problem().detail,
-                "no spare can take the place of {old} now"
-            );
-            return Ok(());
-        }
-        self.note_replacement(&pool, &old, &new)?;
-        let message = format!("spare {new} takes the place of disk {old} in pool {}", pool.tags.name);
-        self.record(
-            EventKind::PoolChanged,
-            Severity::Warning,
-            Some(id.to_string()),
-            None,
-            message,
-        );
-        self.begin_replacement(&Principal::local(), &pool, &old, &new);
-        Ok(())
-    }
-
-    /// A disk of a pool that is missing, or of which the kernel uses no image in spite of having been asked to.
-    fn disk_to_replace(&self, pool: &PoolView) -> Option<DiskId> {
-        let missing = self.missing_disks(pool);
-        let member = |disk: &DiskId| pool.tags.groups.iter().flatten().any(|member| member == disk);
-        let mut missing = missing.into_iter().filter(member);
-        if pool.has_missing_image()
-            && let Some(disk) = missing.next()
-        {
-            return Some(disk);
-        }
-        let failed = pool.failed_nodes();
-        let devices = locked(&self.0.devices);
-        let device = devices.iter().find(|device| failed.contains(device.lvm_node()))?;
-        pool.tags.holds(&device.id).then(|| device.id.clone())
-    }
-
-    /// The smallest spare that is there and large enough.
-    fn spare_for(&self, pool: &PoolView, old: &DiskId) -> Option<DiskId> {
-        let needed = self.extents_on(pool, old);
-        let devices = locked(&self.0.devices);
-        let spares = devices.iter().filter(|device| {
-            let joined = pool.nodes.iter().any(|node| node == device.lvm_node());
-            pool.tags.spares.contains(&device.id) && joined && fits(device, pool.tags.layers, needed).is_ok()
-        });
-        spares.min_by_key(|device| device.size).map(|device| device.id.clone())
-    }
-
     pub(crate) fn is_there(&self, disk: &DiskId) -> bool {
         locked(&self.0.devices).iter().any(|device| device.id == *disk)
     }
@@ -158,7 +73,7 @@ impl Engine {
         pool.raids.iter().filter(here).collect()
     }
 
-    fn extents_on(&self, pool: &PoolView, disk: &DiskId) -> u64 {
+    pub(crate) fn extents_on(&self, pool: &PoolView, disk: &DiskId) -> u64 {
         let node = self.node_in(pool, disk);
         // Where there is one copy, only what lies on the disk itself is moved.
         if pool.tags.layout.survives() == 0 {
@@ -169,7 +84,7 @@ impl Engine {
     }
 
     /// Whether a disk's place can be taken now.
-    fn judge_replacement(&self, pool: &PoolView, old: &DiskId) -> Result<(), EngineError> {
+    pub(crate) fn judge_replacement(&self, pool: &PoolView, old: &DiskId) -> Result<(), EngineError> {
         let name = &pool.tags.name;
         if !pool.tags.groups.iter().flatten().any(|disk| disk == old) {
             return Err(EngineError::NotFound {
@@ -199,6 +114,9 @@ impl Engine {
                 "pool {name} lacks another disk; replace that one first"
             )));
         }
+        if node.is_some() {
+            refuse_leaving(pool, old)?;
+        }
         let moved = |raid: &RaidVolume| node.is_some() && raid.level == Some(RaidLevel::Linear) && raid.whole();
         for raid in self.on_disk(pool, node.as_deref()) {
             if moved(raid) {
@@ -219,7 +137,7 @@ impl Engine {
         Ok(())
     }
 
-    fn note_replacement(&self, pool: &PoolView, old: &DiskId, new: &DiskId) -> Result<(), EngineError> {
+    pub(crate) fn note_replacement(&self, pool: &PoolView, old: &DiskId, new: &DiskId) -> Result<(), EngineError> {
         let noted = TagChange {
             add: replacing_tags(old, new).into(),
             remove: Vec::new(),
@@ -237,7 +155,7 @@ impl Engine {
         )
     }
 
-    fn begin_replacement(&self, by: &Principal, pool: &PoolView, old: &DiskId, new: &DiskId) -> Job {
+    pub(crate) fn begin_replacement(&self, by: &Principal, pool: &PoolView, old: &DiskId, new: &DiskId) -> Job {
         let disks = vec![old.clone(), new.clone()];
         let job = self.begin_job(
             by,
@@ -278,6 +196,7 @@ impl Engine {
         progress.step(0, TOTAL, "joining the new disk");
         let fresh = self.fresh(id)?;
         let mut pool = self.without_erring(fresh)?;
+        self.refuse_lost(&pool, old)?;
         let node = self.node_of(new)?;
         if !pool.nodes.contains(&node) {
             self.join_one(&pool, new)?;
@@ -323,19 +242,26 @@ impl Engine {
             self.move_to(&pool, &going, std::slice::from_ref(&node), old)?;
         }
         self.remove_replaced_images(&pool)?;
+        let mut replaced = pool.tags.replaced(old, new);
         match self.node_in(&pool, old) {
             Some(going) if pool.missing == 0 => {
                 self.strip_after(pool.tags.layers, std::slice::from_ref(old), || {
                     self.change_lvm(id, doing, || raids.reduce_vg(&vg, &going), |_| {})
                 })?;
             }
-            Some(_) => {}
+            // Nothing leaves a group that lacks a disk: it does when that one is back, or another has taken its place.
+            Some(_) => {
+                refuse_leaving(&pool, old)?;
+                replaced.add.push(draining_tag(old));
+            }
             None if pool.missing > 0 && !pool.has_missing_image() => {
                 self.change_lvm(id, doing, || raids.forget_missing(&vg), |_| {})?;
             }
-            None => self.take_label_off_left(id, old)?,
+            None => {
+                self.refuse_lost(&pool, old)?;
+                self.take_label_off_left(id, old)?;
+            }
         }
-        let replaced = pool.tags.replaced(old, new);
         self.change_lvm(id, doing, || self.0.host.lvm.tag_vg(&vg, &replaced), |_| {})?;
         self.fresh(id)?;
         Ok(())
@@ -417,6 +343,18 @@ impl Engine {
         )))
     }
 
+    /// Fails if a disk is not there, and what lies on it is nowhere else: nothing was put in its place.
+    fn refuse_lost(&self, pool: &PoolView, old: &DiskId) -> Result<(), EngineError> {
+        if self.node_in(pool, old).is_some() || pool.has_all_data() {
+            return Ok(());
+        }
+        Err(EngineError::Unavailable(format!(
+            "disk {old} of pool {} cannot be found, and what lies on it is nowhere else; bring it back, and another takes its place. If it \
+             never comes back the pool is lost, and `disks wipe` with `--give-up` frees its other disks",
+            pool.tags.name
+        )))
+    }
+
     /// Fails if an image on a new disk is not whole and in use.
     fn refuse_unfilled(&self, pool: &PoolView, node: &Path, old: &DiskId, new: &DiskId) -> Result<(), EngineError> {
         let images = pool.raids.iter().flat_map(|raid| &raid.images);
@@ -428,6 +366,17 @@ impl Engine {
             )));
         }
         Ok(())
+    }
+}
+
+/// One disk at a time leaves a pool.
+fn refuse_leaving(pool: &PoolView, old: &DiskId) -> Result<(), EngineError> {
+    match pool.tags.draining.as_ref().filter(|leaving| *leaving != old) {
+        None => Ok(()),
+        Some(leaving) => Err(EngineError::Conflict(format!(
+            "disk {leaving} is leaving pool {}; ask again when that is done",
+            pool.tags.name
+        ))),
     }
 }
 

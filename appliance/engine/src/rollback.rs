@@ -7,10 +7,9 @@
 //!
 //! 1. the tag; unexport, release, unmount (if that fails, nothing has changed yet, and it is taken back);
 //! 2. what it holds is kept as a snapshot, unless that is not wanted;
-//! 3. the copy, `next-...`; 4. the volume's LV is removed; 5. the copy takes its name;
+//! 3. the copy, `next-...`, mounted once: until it is known that it can be, all is taken back if something fails;
+//! 4. the volume's LV is removed; 5. the copy takes its name;
 //! 6. mount, grow to the volume's size, export, `state=ready`.
-
-use std::collections::BTreeSet;
 
 use cistern_model::{
     EventKind, PoolId, Principal, RollbackRequest, Severity, SnapshotId, SnapshotName, Volume, VolumeId,
@@ -23,7 +22,7 @@ use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::{power_lost, refuse_unready};
 use crate::snapshots::{no_snapshot, snapshot_lock, unsettled};
-use crate::tags::{Rollback, SnapshotTags, Stage, VolumeTags};
+use crate::tags::{Rollback, Stage, VolumeTags};
 use crate::view::{Copied, VolumeView, copy_name};
 use crate::volumes::{LIMIT, no_volume, volume_lock};
 
@@ -89,17 +88,57 @@ impl Engine {
         };
         let noted = self.retag_volume(pool, id, &tags, "the rolling back");
         // One that failed may have been done: then a later start would roll back what clients write from now on.
-        let Err(error) = noted.and_then(|()| self.withdraw(id)) else {
-            return Ok(());
-        };
-        if !power_lost(&error) {
-            self.retag_volume(pool, id, &volume.tags, "that nothing is rolled back")?;
-            let path = self.path_of(id);
-            let mounted = self.mounted(&path)?;
-            self.bring_up(pool, id, &mounted.then_some(path).into_iter().collect())?;
-            self.publish_volume(id)?;
+        let begun = noted.and_then(|()| self.withdraw(id));
+        begun.map_err(|error| self.take_rollback_back(pool, id, volume, error))
+    }
+
+    /// Serves a volume again as it was, which cannot become what it was to be; gives back why. Its own LV is untouched.
+    fn take_rollback_back(&self, pool: PoolId, id: VolumeId, volume: &VolumeView, why: EngineError) -> EngineError {
+        if power_lost(&why) {
+            return why;
         }
-        Err(error)
+        match self.serve_as_it_was(pool, id, volume) {
+            Ok(()) => why,
+            Err(error) if power_lost(&error) => error,
+            Err(error) => {
+                tracing::warn!(error = error.problem().detail, volume = %id, "its rolling back was not taken back");
+                why
+            }
+        }
+    }
+
+    fn serve_as_it_was(&self, pool: PoolId, id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
+        let copy = self.view().volume(id).map(|(_, volume)| volume.copy);
+        match copy {
+            Some(Copied::No) => {}
+            Some(Copied::Beside) => self.change_lvm(
+                pool,
+                || format!("remove the copy that volume {id} was to become"),
+                || self.0.host.lvm.remove_lv(&pool.to_string(), &copy_name(id)),
+                |view| {
+                    if let Some(volume) = view.volume_mut(id) {
+                        volume.copy = Copied::No;
+                    }
+                },
+            )?,
+            // It is the volume by now, or there is none.
+            Some(Copied::Alone) | None => return Ok(()),
+        }
+        if let Some(Rollback::To { keep: Some(keep), .. }) = volume.tags.rollback
+            && self.view().snapshot(keep).is_some()
+        {
+            self.remove_snapshot(pool, keep)?;
+        }
+        let tags = VolumeTags {
+            state: Stage::Ready,
+            rollback: None,
+            ..volume.tags.clone()
+        };
+        self.retag_volume(pool, id, &tags, "that nothing is rolled back")?;
+        let path = self.path_of(id);
+        let mounted = self.mounted(&path)?;
+        self.bring_up(pool, id, &mounted.then_some(path).into_iter().collect())?;
+        self.publish_volume(id)
     }
 
     fn withdraw(&self, id: VolumeId) -> Result<(), EngineError> {
@@ -122,16 +161,18 @@ impl Engine {
             let doing = |what: &str| format!("{what} of volume {} ({id}), which is rolled back", volume.tags.name);
             match (&volume.tags.rollback, volume.copy) {
                 (Some(Rollback::To { snapshot, keep }), Copied::No) => {
-                    self.withdraw(id)?;
-                    if let Some(keep) = keep {
-                        self.keep_as(pool, id, &volume, *keep)?;
-                    }
-                    self.copy_snapshot(pool, id, &volume, *snapshot)?;
+                    let copied = self
+                        .withdraw(id)
+                        .and_then(|()| keep.map_or(Ok(()), |keep| self.keep_as(pool, id, &volume, keep)))
+                        .and_then(|()| self.copy_snapshot(pool, id, &volume, *snapshot));
+                    copied.map_err(|error| self.take_rollback_back(pool, id, &volume, error))?;
                 }
                 (Some(Rollback::To { .. }), Copied::Beside) => {
-                    self.withdraw(id)?;
+                    // What cannot be mounted takes nothing's place.
+                    let proved = self.withdraw(id).and_then(|()| self.prove_copy(pool, id, &volume));
+                    proved.map_err(|error| self.take_rollback_back(pool, id, &volume, error))?;
                     // Between this command and the next the view cannot say what there is: it is read anew.
-                    let removed = self.0.lvm.change(pool, || lvm.remove_lv(&vg, &lv));
+                    let removed = self.0.lvm.change(pool, || lvm.remove_lv(&vg, &lv))?;
                     let read = self.read_lvm();
                     match self.view().volume(id).map(|(_, now)| now.copy) {
                         Some(Copied::Alone) => {}
@@ -240,11 +281,20 @@ impl Engine {
         }
         // The snapshot may be of a time when the volume was smaller.
         self.enlarge_device(pool, id)?;
-        if !self.mounted(&path)? {
-            let mounted = self.0.host.filesystems.mount(&self.0.host.lvm.node(&vg, &lv), &path);
-            mounted.doing(|| doing("mount the filesystem"))?;
-        }
-        self.fill_device(id, volume)?;
+        let up = match self.mounted(&path)? {
+            true => Ok(()),
+            false => {
+                let mounted = self.0.host.filesystems.mount(&self.0.host.lvm.node(&vg, &lv), &path);
+                mounted.doing(|| doing("mount the filesystem"))
+            }
+        };
+        let up = up.and_then(|()| self.fill_device(id, volume));
+        let trouble = match &up {
+            Ok(()) => None,
+            Err(error) if power_lost(error) => return up,
+            // It is rolled back all the same: it can be deleted, and rolled back to another snapshot.
+            Err(error) => Some(error.problem().detail),
+        };
         let tags = VolumeTags {
             state: Stage::Ready,
             rollback: None,
@@ -253,11 +303,41 @@ impl Engine {
         self.change_view(|view| {
             if let Some(volume) = view.volume_mut(id) {
                 volume.exported = true;
-                volume.trouble = None;
+                volume.trouble = trouble;
             }
         });
         self.publish_volume(id)?;
-        self.retag_volume(pool, id, &tags, "that it was rolled back")
+        self.retag_volume(pool, id, &tags, "that it was rolled back")?;
+        up
+    }
+
+    /// Mounts the copy that a volume is to become, before there is nothing else, and lets go of it.
+    fn prove_copy(&self, pool: PoolId, id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
+        let (vg, copy) = (pool.to_string(), copy_name(id));
+        let (node, path) = (self.0.host.lvm.node(&vg, &copy), self.0.config.volumes_dir.join(&copy));
+        let mount = || match self.mounted(&path)? {
+            true => Ok(()),
+            false => {
+                let mounted = self.0.host.filesystems.mount(&node, &path);
+                let name = &volume.tags.name;
+                mounted.doing(|| format!("mount what volume {name} ({id}) is to be rolled back to; it stays as it was"))
+            }
+        };
+        let mounted = match mount() {
+            Err(error) if !power_lost(&error) => {
+                // After a restart it may not be active.
+                self.change_lvm(
+                    pool,
+                    || format!("activate the copy that volume {id} is to become"),
+                    || self.0.host.lvm.activate_lv(&vg, &copy, self.activation(pool)),
+                    |_| {},
+                )?;
+                mount()
+            }
+            mounted => mounted,
+        };
+        mounted?;
+        self.let_go(&path)
     }
 
     /// Finishes what was interrupted. Fails only if the machine is gone.
@@ -276,12 +356,21 @@ impl Engine {
             if still != Some(Stage::RollingBack) {
                 continue;
             }
-            let (severity, message) = match self.finish_rollback(pool, id) {
+            let finished = self.finish_rollback(pool, id);
+            let ready = self.view().volume(id).map(|(_, volume)| volume.tags.state) == Some(Stage::Ready);
+            let (severity, message) = match finished {
                 Ok(()) => (
                     Severity::Info,
                     format!("volume {name}: its interrupted rolling back was finished"),
                 ),
                 Err(error) if power_lost(&error) => return Err(error),
+                Err(error) if ready => (
+                    Severity::Error,
+                    format!(
+                        "volume {name}, whose rolling back was interrupted: {}",
+                        error.problem().detail
+                    ),
+                ),
                 Err(error) => (
                     Severity::Error,
                     format!(
@@ -303,23 +392,23 @@ impl Engine {
 
     /// Removes the snapshots that a volume's schedule made: they go with it.
     pub(crate) fn drop_scheduled(&self, pool: PoolId, volume: VolumeId) -> Result<(), EngineError> {
-        let scheduled: Vec<(SnapshotId, SnapshotTags)> = {
+        let scheduled: Vec<SnapshotId> = {
             let view = self.view();
             let snapshots = view.pools.get(&pool).map(|pool| &pool.snapshots);
             let of_volume = snapshots.into_iter().flatten().filter(|(_, s)| s.tags.volume == volume);
             let scheduled = of_volume.filter(|(_, s)| !s.tags.scheduled.is_empty());
-            scheduled.map(|(id, s)| (*id, s.tags.clone())).collect()
+            scheduled.map(|(id, _)| *id).collect()
         };
-        for (id, tags) in scheduled {
-            // One that is read, or made a volume of, just now outlives its volume: as one made by hand.
+        for id in scheduled {
+            let _operation = self.0.operations.begin(LIMIT);
             let lock = self.0.names.try_hold(snapshot_lock(id));
-            if lock.is_none() || !tags.clients.is_empty() {
-                let tags = SnapshotTags {
-                    scheduled: BTreeSet::new(),
-                    ..tags
-                };
-                self.retag_snapshot(pool, id, &tags)?;
-            } else if self.view().snapshot(id).is_some() {
+            // Those before it took their time: it may be served since, or gone.
+            let served = self.view().snapshot(id).map(|(_, s)| !s.tags.clients.is_empty());
+            let Some(served) = served else { continue };
+            // One that is read, or made a volume of, just now outlives its volume: as one made by hand.
+            if lock.is_none() || served {
+                self.unschedule(pool, id)?;
+            } else {
                 self.remove_snapshot(pool, id)?;
             }
         }

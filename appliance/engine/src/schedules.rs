@@ -16,10 +16,10 @@ use crate::pools::power_lost;
 use crate::snapshots::snapshot_lock;
 use crate::tags::Stage;
 use crate::view::SnapshotView;
-use crate::volumes::volume_lock;
+use crate::volumes::{LIMIT, volume_lock};
 
-/// The longest that a pass over thousands of volumes may take.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(3600);
+/// The longest that it may take to give back what was deleted in a volume of terabytes.
+const TRIM_LIMIT: std::time::Duration = std::time::Duration::from_secs(3600);
 const DAY: i64 = 24 * 60 * 60;
 
 /// What passes remember of those before. None of it must survive.
@@ -81,8 +81,24 @@ impl Engine {
     }
 
     fn keep_schedule(&self, pool: PoolId, id: VolumeId, schedule: Schedule, now: Timestamp) -> Result<(), EngineError> {
+        let taken = self.take_scheduled(pool, id, schedule, now);
+        if taken.as_ref().is_err_and(power_lost) {
+            return taken;
+        }
+        // Also where none could be taken: the pool may have no room for one, and get it by this.
+        self.thin_out(pool, id, schedule).and(taken)
+    }
+
+    fn take_scheduled(
+        &self,
+        pool: PoolId,
+        id: VolumeId,
+        schedule: Schedule,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
         let due = due(&self.scheduled_of(pool, id), schedule, now);
         if !due.is_empty() {
+            let _operation = self.0.operations.begin(LIMIT);
             let (view, volume) = self.visible_volume(&Principal::local(), id)?;
             let Some(_name) = self.0.names.try_hold(volume_lock(pool, &volume.tags.name)) else {
                 return Ok(());
@@ -106,9 +122,15 @@ impl Engine {
                 message,
             );
         }
+        Ok(())
+    }
+
+    /// Deletes what a volume's schedule no longer keeps.
+    fn thin_out(&self, pool: PoolId, id: VolumeId, schedule: Schedule) -> Result<(), EngineError> {
         // Asked anew: what was made just now is not from the future.
         let now = self.0.host.machine.now();
         for snapshot in surplus(&self.scheduled_of(pool, id), schedule, now) {
+            let _operation = self.0.operations.begin(LIMIT);
             let Some(_name) = self.0.names.try_hold(snapshot_lock(snapshot)) else {
                 continue;
             };
@@ -173,13 +195,13 @@ impl Engine {
         if now.tags.state != Stage::Ready || now.trouble.is_some() {
             return Ok(());
         }
+        let _operation = self.0.operations.begin(TRIM_LIMIT);
         let trimmed = self.0.host.filesystems.trim(&self.path_of(id));
         trimmed.doing(|| format!("give back what was deleted in volume {} ({id})", volume.tags.name))
     }
 
     /// Gives back to a pool what clients deleted in its volumes, now.
     pub(crate) fn trim_pool(&self, pool: PoolId) -> Result<(), EngineError> {
-        let _operation = self.0.operations.begin(LIMIT);
         for (of, id) in self.volumes_in(|stage| stage == Stage::Ready) {
             if of == pool {
                 match self.trim_volume(pool, id) {

@@ -74,16 +74,20 @@ impl Engine {
         Ok(self.view().pools.get(&pool.id).cloned().unwrap_or(pool))
     }
 
-    /// To be called with all disks whenever they were listed.
+    /// Keeps LVM from seeing what is shunned, and from seeing a disk by more than one of its paths: two nodes with one label are
+    /// duplicates to it, and it changes nothing in their group. To be called with all disks whenever they were listed.
     pub(crate) fn hide_shunned(&self, devices: &[BlockDevice]) {
         let nodes: BTreeSet<PathBuf> = {
             let mut disks = locked(&self.0.shunned.disks);
             disks.retain(|disk| devices.iter().any(|device| device.id == *disk));
             let shunned = devices.iter().filter(|device| disks.contains(&device.id));
-            shunned.map(|device| device.lvm_node().to_owned()).collect()
+            let shunned = shunned.map(|device| device.lvm_node().to_owned());
+            let others = devices.iter().flat_map(|device| device.other_nodes.iter().cloned());
+            shunned.chain(others).collect()
         };
         let mut hidden = locked(&self.0.shunned.hidden);
-        if *hidden != nodes {
+        // Also what was said before: a start that is tried again lets LVM see all at first.
+        if *hidden != nodes || !nodes.is_empty() {
             self.0.host.lvm.hide(nodes.clone());
             *hidden = nodes;
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use cistern_host::{Activation, Filesystems};
+use cistern_host::{Activation, Filesystems, TagChange};
 use cistern_model::{EventKind, PoolId, PoolState, Severity, SnapshotId, SnapshotName, VolumeId};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::power_lost;
 use crate::snapshots::{no_snapshot, snapshot_lock};
-use crate::tags::{Rollback, SnapshotTags, Stage};
+use crate::tags::{Rollback, SnapshotTags, Stage, scheduled_tag};
 use crate::view::{PoolView, SnapshotView, VolumeView};
 
 /// Filesystems that are frozen until this is dropped.
@@ -147,6 +147,28 @@ impl Engine {
             |view| {
                 if let Some(snapshot) = view.snapshot_mut(id) {
                     snapshot.tags = tags.clone();
+                }
+            },
+        )
+    }
+
+    /// Makes a snapshot one that was made by hand, whatever else is being done to it.
+    pub(crate) fn unschedule(&self, pool: PoolId, id: SnapshotId) -> Result<(), EngineError> {
+        let scheduled = self
+            .view()
+            .snapshot(id)
+            .map(|(_, snapshot)| snapshot.tags.scheduled.clone());
+        let change = TagChange {
+            add: Vec::new(),
+            remove: scheduled.unwrap_or_default().into_iter().map(scheduled_tag).collect(),
+        };
+        self.change_lvm(
+            pool,
+            || format!("take snapshot {id} from its schedule"),
+            || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), &change),
+            |view| {
+                if let Some(snapshot) = view.snapshot_mut(id) {
+                    snapshot.tags.scheduled.clear();
                 }
             },
         )

@@ -389,6 +389,10 @@ impl Engine {
             let Ok((view, snapshot)) = self.visible_snapshot(&Principal::local(), id) else {
                 continue;
             };
+            // Those before it took their time: it may be served since.
+            if !snapshot.can_be_shed() {
+                continue;
+            }
             let model = self.snapshot_model(id, None)?;
             match self.drop_snapshot(&view, id, &snapshot) {
                 Ok(()) => {}

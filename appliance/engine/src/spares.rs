@@ -9,12 +9,15 @@ use cistern_model::{Bytes, DiskId, EventKind, Layers, Pool, PoolId, Principal, S
 use crate::EngineError;
 use crate::disks::DISKS;
 use crate::engine::Engine;
-use crate::layers::size_in;
+use crate::layers::{laying_limit, size_in};
 use crate::pending::busy_with;
 use crate::plan::{EXTENT, Member, Plan};
 use crate::pools::{refuse_missing, refuse_unready};
 use crate::tags::spare_tag;
 use crate::view::PoolView;
+
+/// The longest that a spare's coming or going may take, but for its layers.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Whether a device can be a spare of a pool that is planned so.
 pub(crate) fn judge(plan: &Plan, device: &BlockDevice, layers: Layers) -> Result<(), EngineError> {
@@ -58,7 +61,7 @@ pub(crate) fn extents_for<'a>(raids: impl Iterator<Item = &'a RaidVolume>, exten
 impl Engine {
     /// Makes a blank disk a spare of a pool. Asked again it is one already.
     pub fn add_spare(&self, by: &Principal, pool: &str, disk: &DiskId) -> Result<Pool, EngineError> {
-        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let judging = self.0.operations.begin(LIMIT);
         let _disks = self.0.names.hold(DISKS.to_owned())?;
         self.read_lvm()?;
         let pool = self.visible_pool(by, pool)?;
@@ -81,6 +84,8 @@ impl Engine {
         let device = self.further_device(&self.devices()?, disk)?;
         // Both volumes may have an image on one disk.
         fits(&device, pool.tags.layers, extents_for(pool.raids.iter(), pool.extent))?;
+        drop(judging);
+        let _joining = self.0.operations.begin(LIMIT + laying_limit(pool.tags.layers, 1));
         let (id, vg) = (pool.id, pool.vg());
         let doing = || format!("make disk {disk} a spare of pool {}", pool.tags.name);
         let noted = TagChange {
@@ -122,7 +127,7 @@ impl Engine {
 
     /// Takes a spare out of a pool; it is blank afterwards. One that is not there is only forgotten.
     pub fn remove_spare(&self, by: &Principal, pool: &str, disk: &DiskId) -> Result<Pool, EngineError> {
-        let _operation = self.0.operations.begin(Duration::from_secs(300));
+        let _operation = self.0.operations.begin(LIMIT);
         let _disks = self.0.names.hold(DISKS.to_owned())?;
         self.devices()?;
         self.read_lvm()?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use cistern_host::Service;
 use cistern_model::{
-    Alert, Disk, EventKind, Load, Memory, Page, Pool, PoolState, PowerAction, Principal, ServiceState, ServiceStatus,
-    Severity, System, Volume, VolumeState,
+    Alert, Disk, EventKind, Load, Memory, Page, Pool, PoolId, PoolName, PoolState, PowerAction, Principal,
+    ServiceState, ServiceStatus, Severity, System, Volume, VolumeState,
 };
 
 use crate::EngineError;
@@ -139,6 +139,14 @@ impl Engine {
                     reasons.push(format!("volume {} ({id}) is not served: {why}", volume.tags.name));
                 }
             }
+        }
+        match self.away_and_why() {
+            Ok(away) => {
+                let words =
+                    |(id, name, why): (PoolId, PoolName, &str)| format!("pool {name} ({id}) is not served: {why}");
+                reasons.extend(away.into_iter().map(words));
+            }
+            Err(error) => reasons.push(format!("which pools there are cannot be read: {error}")),
         }
         Health {
             healthy: reasons.is_empty(),

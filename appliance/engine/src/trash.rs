@@ -38,11 +38,7 @@ impl Engine {
         let _operation = self.0.operations.begin(LIMIT);
         let (pool, volume) = match self.visible_trash(by, id) {
             Ok(found) => found,
-            // It was done.
-            Err(_) if self.visible_volume(by, id).is_ok() => {
-                self.publish_if_stale()?;
-                return self.volume_model(id);
-            }
+            Err(_) if self.visible_volume(by, id).is_ok() => return self.undeleted_before(by, id, request),
             Err(error) => return Err(error),
         };
         let name = request.name.clone().unwrap_or_else(|| volume.tags.name.clone());
@@ -54,6 +50,7 @@ impl Engine {
             name: name.clone(),
             state: Stage::Ready,
             deleted: None,
+            deleted_unsure: false,
             ..volume.tags.clone()
         };
         let change = volume.tags.change_to(&tags);
@@ -79,7 +76,7 @@ impl Engine {
                 Some(())
             });
             Ok(())
-        });
+        })?;
         self.after_lvm(taken_back)?;
         if !volume.active {
             self.change_lvm(
@@ -113,6 +110,19 @@ impl Engine {
             Some(by),
             message,
         );
+        self.volume_model(id)
+    }
+
+    /// What is asked to be taken back out of the trash and is there: it was done, unless it has another name than was asked for.
+    fn undeleted_before(&self, by: &Principal, id: VolumeId, request: &UndeleteRequest) -> Result<Volume, EngineError> {
+        let (_, volume) = self.visible_volume(by, id)?;
+        let name = &volume.tags.name;
+        if let Some(other) = request.name.as_ref().filter(|other| *other != name) {
+            return Err(EngineError::Conflict(format!(
+                "volume {id} is not in the trash, and its name is {name}; to call it {other}: cistern volumes rename {name} {other}"
+            )));
+        }
+        self.publish_if_stale()?;
         self.volume_model(id)
     }
 
@@ -211,6 +221,7 @@ impl Engine {
         let tags = VolumeTags {
             state: Stage::Trash,
             deleted: Some(tags::moment(self.0.host.machine.now())),
+            deleted_unsure: !self.0.host.machine.clock_is_kept().unwrap_or(false),
             ..volume.tags.clone()
         };
         let change = volume.tags.change_to(&tags);
@@ -259,23 +270,45 @@ impl Engine {
     }
 
     /// Removes what has been in the trash for its pool's time. Only while something keeps the clock right: one that runs
-    /// ahead would take all of it at once, for good. Fails only if the machine is gone.
+    /// ahead would take all of it at once, for good. Of what was deleted by a clock that nothing kept, which may have been
+    /// behind by any time, the time begins now. Fails only if the machine is gone.
     pub(crate) fn purge_old(&self, now: Timestamp) -> Result<(), EngineError> {
+        let unsure: Vec<(PoolId, VolumeId)> = {
+            let view = self.view();
+            let trash = view
+                .pools
+                .values()
+                .flat_map(|pool| pool.trash.iter().map(move |one| (pool.id, one)));
+            let unsure = trash.filter(|(_, (_, volume))| volume.tags.deleted_unsure);
+            unsure.map(|(pool, (id, _))| (pool, *id)).collect()
+        };
         let mut due = self.trash(&Principal::local());
-        due.retain(|volume| volume.purged <= now);
-        if due.is_empty() || !self.0.host.machine.clock_is_kept().unwrap_or(false) {
+        due.retain(|volume| volume.purged <= now && !unsure.contains(&(volume.pool, volume.id)));
+        if (due.is_empty() && unsure.is_empty()) || !self.0.host.machine.clock_is_kept().unwrap_or(false) {
             return Ok(());
         }
-        for volume in due {
-            let whole = self
-                .view()
+        let whole = |pool: &PoolId| {
+            self.view()
                 .pools
-                .get(&volume.pool)
-                .is_some_and(|pool| pool.missing == 0 && pool.active);
+                .get(pool)
+                .is_some_and(|pool| pool.missing == 0 && pool.active)
+        };
+        for (pool, id) in unsure {
+            let Some(_one) = self.0.names.try_hold(trash_lock(id)).filter(|_| whole(&pool)) else {
+                continue;
+            };
+            match self.date_trashed(pool, id, now) {
+                Err(error) if power_lost(&error) => return Err(error),
+                Err(error) => tracing::warn!(error = error.problem().detail, "a deleted volume has no sure date yet"),
+                Ok(()) => {}
+            }
+        }
+        for volume in due {
+            let _operation = self.0.operations.begin(LIMIT);
             let Some(_one) = self.0.names.try_hold(trash_lock(volume.id)) else {
                 continue;
             };
-            if !whole || self.visible_trash(&Principal::local(), volume.id).is_err() {
+            if !whole(&volume.pool) || self.visible_trash(&Principal::local(), volume.id).is_err() {
                 continue;
             }
             match self.remove_trashed(volume.pool, volume.id) {
@@ -289,6 +322,30 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Notes that what is in the trash was deleted now. Its lock is held.
+    fn date_trashed(&self, pool: PoolId, id: VolumeId, now: Timestamp) -> Result<(), EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        let Ok((_, volume)) = self.visible_trash(&Principal::local(), id) else {
+            return Ok(());
+        };
+        let tags = VolumeTags {
+            deleted: Some(tags::moment(now)),
+            deleted_unsure: false,
+            ..volume.tags.clone()
+        };
+        let change = volume.tags.change_to(&tags);
+        self.change_lvm(
+            pool,
+            || format!("note when volume {id} was deleted"),
+            || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), &change),
+            |view| {
+                if let Some(volume) = view.pools.get_mut(&pool).and_then(|pool| pool.trash.get_mut(&id)) {
+                    volume.tags = tags;
+                }
+            },
+        )
     }
 
     /// Unmounts what is in the trash and was not unmounted before the supervisor broke off. Fails only if the machine is
@@ -313,8 +370,9 @@ impl Engine {
 
     /// Its lock is held.
     fn remove_trashed(&self, pool: PoolId, id: VolumeId) -> Result<(), EngineError> {
-        self.drop_scheduled(pool, id)?;
+        // First: one that cannot be unmounted stays, and so do its snapshots.
         self.let_go(&self.path_of(id))?;
+        self.drop_scheduled(pool, id)?;
         let removed = self.change_lvm(
             pool,
             || format!("remove volume {id} from the trash"),

@@ -259,6 +259,7 @@ impl Engine {
             schedule: Schedule::default(),
             source: request.source,
             deleted: None,
+            deleted_unsure: false,
             rollback: None,
         };
         let lvm = &self.0.host.lvm;
@@ -289,7 +290,7 @@ impl Engine {
                 view.pools.get_mut(&pool).map(|pool| pool.volumes.insert(id, known));
             });
             Ok(())
-        });
+        })?;
         let made = self.after_lvm(made);
         if let Err(error) = made {
             // The state was read anew: if it is there after all, it is taken away.

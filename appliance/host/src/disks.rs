@@ -34,8 +34,10 @@ pub enum FreePart {
 pub struct BlockDevice {
     /// What it is known by. Two paths to one disk have one id.
     pub id: DiskId,
-    /// The device node, valid only now (`/dev/vda`).
+    /// The device node, valid only now (`/dev/vda`): of several paths to it, the one by which it is used.
     pub node: PathBuf,
+    /// The nodes of its other paths, and of their partitions. Nothing is to be done by them, and LVM is to see none of them.
+    pub other_nodes: Vec<PathBuf>,
     /// Its size.
     pub size: Bytes,
     /// Vendor and model.
@@ -48,6 +50,8 @@ pub struct BlockDevice {
     pub rotational: bool,
     /// Whether it can be written to.
     pub read_only: bool,
+    /// Whether it takes discards.
+    pub discards: bool,
     /// How it is attached.
     pub transport: DiskTransport,
     /// What is on it, itself and its partition table, as udev last saw it; [`Disks::signatures`] looks anew.
@@ -66,6 +70,11 @@ impl BlockDevice {
     /// Whether there is only room for it.
     pub fn is_unmade(&self) -> bool {
         matches!(self.free, Some(FreePart::Room { .. }))
+    }
+
+    /// Whether this is its node, by any of its paths.
+    pub fn is_at(&self, node: &Path) -> bool {
+        self.node == node || self.other_nodes.iter().any(|other| other == node)
     }
 
     /// The node at which LVM finds what is on it: its own, or that of the layers that are open on it.
@@ -101,7 +110,7 @@ pub trait Disks: Send + Sync {
     /// What is on the device now, read from the device itself: every signature, not only the first.
     fn signatures(&self, node: &Path) -> Result<Vec<Signature>, HostError>;
 
-    /// Removes every signature from the device and its partitions, and its partition table. Fails `Busy` if it is held.
+    /// Removes every signature from the device and its partitions, and its partition table. Fails `Busy` if it is held, by whatever path.
     fn wipe(&self, node: &Path) -> Result<(), HostError>;
 
     /// Reports [`Change::Disks`](crate::Change::Disks) from now on, for as long as the process lives.

@@ -50,8 +50,8 @@ pub struct NfsSession {
     pub id: String,
     /// The address that it comes from.
     pub address: IpAddr,
-    /// What it holds, by filesystem.
-    pub held: Vec<HeldThere>,
+    /// What it holds, by filesystem; none if that could not be read, which is not the same as nothing.
+    pub held: Option<Vec<HeldThere>>,
 }
 
 /// What a session holds on one filesystem.

@@ -156,6 +156,9 @@ pub struct LayerSpec {
     pub stack: LayerStack,
     /// What encryption is labelled with.
     pub label: String,
+    /// Whether the disk takes discards. That a block was never written is noted by discarding it; of a disk that takes none the checksums
+    /// are computed from what is there, by the kernel and beside all else, and what it has not come to is not checked.
+    pub discards: bool,
 }
 
 /// Layers between disks and LVM.

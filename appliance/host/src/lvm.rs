@@ -140,7 +140,8 @@ pub trait Lvm: Send + Sync {
 
     /// What LVM does not see from now on, in place of what was named before: to all calls it is as if it were not there. For
     /// devices that fail what is written to them, because LVM changes nothing in a group of which it cannot write to each
-    /// device that it sees. It is not kept over a restart.
+    /// device that it sees, and for further paths to a disk, because it changes nothing where it sees one label twice. It is not kept over
+    /// a restart.
     fn hide(&self, nodes: BTreeSet<PathBuf>);
 
     /// Lets I/O go on to volumes that a command which was cut short has left suspended, as their group says they are to be;

@@ -160,7 +160,7 @@ fn readers_end(peer: &Peer) -> Result<()> {
 }
 
 /// Waits until the API answers, healthy or not: it may do so later than the NFS server.
-fn until_it_answers(lab: &Lab) -> Result<()> {
+pub(super) fn until_it_answers(lab: &Lab) -> Result<()> {
     let began = Instant::now();
     while lab.cli.run(&["pools", "list"])?.code != 0 {
         lab.appliance.vm().check_running("an answer")?;

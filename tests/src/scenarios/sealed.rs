@@ -57,7 +57,9 @@ pub(super) fn key_sealed_by_the_tpm(lab: &Lab) -> Result<()> {
     // The disks, that of the system among them, in another board.
     lab.appliance.vm().power_cut()?;
     std::fs::remove_dir_all(lab.appliance.vm().dir().join("tpm")).context("taking its TPM away")?;
-    lab.power_cut_and_start()?;
+    // Not whole: a pool of its own is locked.
+    lab.appliance.power_cut_and_start()?;
+    super::lacking::until_it_answers(lab)?;
     let pool = pool_among_orphans(lab, &[OrphanKind::LockedPool], 2)?;
     let file = lab.appliance.vm().dir().join("key");
     std::fs::write(&file, &key).with_context(|| format!("writing {}", file.display()))?;

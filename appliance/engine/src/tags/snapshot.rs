@@ -40,7 +40,7 @@ impl SnapshotTags {
             tag("owner", self.owner.as_str()),
             tag("created", &self.created.as_second().to_string()),
         ];
-        tags.extend(self.scheduled.iter().map(|period| tag("scheduled", period.name())));
+        tags.extend(self.scheduled.iter().copied().map(scheduled_tag));
         tags.extend(self.group.map(|group| tag("group", &group.simple().to_string())));
         tags.extend(self.clients.iter().map(|client| client_tag(*client)));
         tags
@@ -70,6 +70,11 @@ impl SnapshotTags {
             remove: old.into_iter().filter(|tag| !new.contains(tag)).collect(),
         }
     }
+}
+
+/// The tag of a snapshot that a schedule made for such a period.
+pub(crate) fn scheduled_tag(period: Period) -> String {
+    tag("scheduled", period.name())
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub(crate) struct VolumeTags {
     pub(crate) source: Option<VolumeSource>,
     /// When it was put into the trash, while it is there.
     pub(crate) deleted: Option<Timestamp>,
+    /// Whether that was by a clock that nothing kept right.
+    pub(crate) deleted_unsure: bool,
     /// While it is rolled back.
     pub(crate) rollback: Option<Rollback>,
 }
@@ -68,6 +70,7 @@ impl VolumeTags {
         }
         tags.extend(self.source.map(|source| tag("source", &source.to_string())));
         tags.extend(self.deleted.map(|at| tag("deleted", &at.as_second().to_string())));
+        tags.extend(self.deleted_unsure.then(|| tag("deleted-unsure", "1")));
         match &self.rollback {
             None => {}
             Some(Rollback::Done) => tags.push(tag("rollback", "done")),
@@ -103,6 +106,7 @@ impl VolumeTags {
             schedule: fields.schedule()?,
             source: fields.optional("source")?,
             deleted: fields.optional_moment("deleted")?,
+            deleted_unsure: fields.optional::<String>("deleted-unsure")?.is_some(),
             rollback: fields.rollback()?,
         })
     }
@@ -262,6 +266,7 @@ mod tests {
             schedule: "hourly=24,weekly=4".parse().unwrap(),
             source: Some("snap-0f8fad5bd9cb469fa16570867728950e".parse().unwrap()),
             deleted: None,
+            deleted_unsure: false,
             rollback: None,
         }
     }
@@ -346,8 +351,16 @@ mod tests {
     #[test]
     fn what_a_volume_is_on_its_way_to_reads_back() {
         let snapshot: SnapshotId = "snap-0f8fad5bd9cb469fa16570867728950e".parse().unwrap();
+        let deleted = Timestamp::from_second(1_700_000_001).unwrap();
+        let unsure = VolumeTags {
+            state: Stage::Trash,
+            deleted: Some(deleted),
+            deleted_unsure: true,
+            ..volume()
+        };
+        assert_eq!(VolumeTags::read(&unsure.write()), Ok(unsure));
         for (state, deleted, rollback) in [
-            (Stage::Trash, Some(Timestamp::from_second(1_700_000_001).unwrap()), None),
+            (Stage::Trash, Some(deleted), None),
             (Stage::RollingBack, None, Some(Rollback::To { snapshot, keep: None })),
             (
                 Stage::RollingBack,

@@ -15,6 +15,7 @@ use cistern_host::{PhysicalVolume, RaidVolume};
 use cistern_model::{Bytes, Inodes, Percent, PoolId, PoolName, PoolState, SnapshotId, VolumeId, VolumeState};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::fill::Between;
 use crate::pool_settings::PoolSettings;
 use crate::tags::{PoolTags, SnapshotTags, Stage, VolumeTags};
 
@@ -59,7 +60,7 @@ pub(crate) struct PoolView {
     pub(crate) sync: Percent,
     pub(crate) settings: PoolSettings,
     /// What only snapshots and trash hold, as last measured.
-    pub(crate) beside: Bytes,
+    pub(crate) beside: Between,
     /// Whether it is just being given up.
     pub(crate) releasing: bool,
     /// Why it is not as it should be, as the last reconcile found.

@@ -33,7 +33,7 @@ impl PoolView {
             },
             overcommit_percent: self.overcommit(overcommit_percent),
             reserve: self.reserve(),
-            snapshots_used: self.beside,
+            snapshots_used: self.beside.least,
             growable: Bytes::ZERO,
             used: share(self.size, self.data),
             metadata_percent: self.metadata,

@@ -51,6 +51,56 @@ fn a_pool_that_is_not_served_is_one_alert_whatever_volumes_it_has() {
 }
 
 #[test]
+fn a_pool_none_of_whose_disks_is_here_at_a_start_is_alerted_until_it_is_back_or_given_up() {
+    for given_up in [false, true] {
+        let mut rig = Rig::with_pool();
+        rig.make_volume("v", Bytes::gib(1));
+        let pool = rig.engine.pool(&by(), "tank").unwrap();
+        rig.machine.detach(&serial("a"));
+        rig.engine.reconcile().unwrap();
+        rig.machine.detach(&serial("b"));
+        rig.restart();
+        // That it lacked one before is not over, and nobody knows whose the other is.
+        let expected = [
+            (AlertKind::DiskMissing, Some(serial("a").to_string())),
+            (AlertKind::PoolIncomplete, Some("tank".to_owned())),
+        ];
+        assert_eq!(active(&rig), expected);
+        let health = rig.engine.health();
+        let told = |why: &String| why.contains("pool tank") && why.contains("none of its disks");
+        assert!(!health.healthy && health.reasons.iter().any(told), "{health:?}");
+        if given_up {
+            let job = rig.engine.delete_pool(&by(), &pool.id.to_string()).unwrap();
+            rig.wait(&job);
+            rig.engine.tick();
+        } else {
+            ["a", "b"].iter().for_each(|disk| rig.machine.attach(&serial(disk)));
+            rig.engine.reconcile().unwrap();
+            rig.engine.look_at_raids().unwrap();
+            rig.check();
+        }
+        assert_eq!(active(&rig), [], "given up: {given_up}");
+        assert!(rig.engine.health().healthy);
+    }
+}
+
+#[test]
+fn nothing_is_told_to_be_over_before_it_was_looked_for() {
+    let mut rig = Rig::with_pool();
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    let before = active(&rig);
+    rig.power_cycle();
+    rig.machine.fail_next("lvm.state", MemoryHost::failure("lvm.state"));
+    assert!(rig.engine.start().is_err());
+    let after = active(&rig);
+    assert!(
+        before.iter().all(|alert| after.contains(alert)),
+        "{before:?}, then {after:?}"
+    );
+}
+
+#[test]
 fn a_volume_that_fails_is_alerted_by_its_name_until_it_is_served() {
     let mut rig = Rig::with_pool();
     rig.make_volume("sick", Bytes::gib(1));

@@ -228,6 +228,29 @@ fn a_filesystem_that_the_kernel_shut_down_is_mounted_anew_once_its_pool_takes_wr
     rig.check();
 }
 
+#[test]
+fn a_volume_that_could_not_be_mounted_at_a_start_is_served_without_another() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.power_cycle();
+    rig.machine.fail_next("filesystems.mount", MemoryHost::failure("mount"));
+    rig.engine.start().unwrap();
+    assert_eq!(rig.engine.volume(&by(), volume.id).unwrap().state, VolumeState::Failed);
+    rig.engine.tick();
+    assert_eq!(rig.engine.volume(&by(), volume.id).unwrap().state, VolumeState::Ready);
+    rig.check();
+    // One that is damaged is not tried in each round.
+    let mounts = |rig: &Rig| count(rig, "filesystems.mount ");
+    let pool = rig.engine.pool(&by(), "tank").unwrap().id;
+    rig.machine.damage(&pool.to_string(), &volume.id.to_string());
+    rig.restart();
+    let before = mounts(&rig);
+    for _ in 0..10 {
+        rig.engine.tick();
+    }
+    assert!(mounts(&rig) <= before + 2, "{}", mounts(&rig) - before);
+}
+
 /// Promises all of a pool, so that nothing may lie beside its volumes; what is deleted goes to the trash.
 fn promise_all(rig: &Rig) {
     let change = PoolChange {

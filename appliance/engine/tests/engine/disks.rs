@@ -100,3 +100,21 @@ fn a_disk_that_something_takes_up_just_before_the_wipe_is_in_use() {
     refused(rig.engine.wipe_disk(&by(), &serial("full"), None), ErrorKind::DiskInUse);
     assert_eq!(rig.machine.writes(&serial("full")), Vec::<String>::new());
 }
+
+#[test]
+fn lvm_sees_a_disk_by_one_of_its_paths_only() {
+    let rig = Rig::new();
+    let others: Vec<std::path::PathBuf> = vec!["/dev/sdx".into(), "/dev/sdx1".into()];
+    rig.machine
+        .change_device(&serial("a"), |device| device.other_nodes.clone_from(&others));
+    rig.make_pool("tank", Layout::Mirror, &["a", "b"]);
+    assert_eq!(rig.machine.hidden(), others);
+    // A start that is tried again begins with nothing hidden.
+    rig.engine.start().unwrap();
+    assert_eq!(rig.machine.hidden(), others);
+    rig.machine
+        .change_device(&serial("a"), |device| device.other_nodes.clear());
+    rig.engine.reconcile().unwrap();
+    assert_eq!(rig.machine.hidden(), Vec::<std::path::PathBuf>::new());
+    rig.check();
+}

@@ -233,3 +233,62 @@ fn replacing_a_disk_of_one_copy_is_finished_or_not_begun_wherever_the_power_goes
         },
     );
 }
+
+/// What was broken off goes on by itself, once what it needs is there.
+fn until_it_is_whole(rig: &Rig) {
+    for _ in 0..3 {
+        rig.engine.reconcile().unwrap();
+        crate::crashes::wait_for_jobs(rig);
+    }
+    rig.engine.reconcile().unwrap();
+    rig.check();
+}
+
+fn why_it_failed(job: &Job) -> String {
+    let JobState::Failed { problem } = &job.state else {
+        panic!("{job:?}")
+    };
+    assert_eq!(problem.kind, ErrorKind::Unavailable, "{problem:?}");
+    problem.detail.clone()
+}
+
+#[test]
+fn a_disk_that_is_gone_before_it_was_emptied_is_not_told_to_have_left() {
+    let rig = roomy();
+    rig.machine.fail_next("raids.move_off", MemoryHost::failure("move_off"));
+    assert!(matches!(drain(&rig, "a").state, JobState::Failed { .. }));
+    rig.machine.detach(&serial("a"));
+    rig.engine.reconcile().unwrap();
+    for _ in 0..2 {
+        let why = why_it_failed(&drain(&rig, "a"));
+        assert!(why.contains("serial-a") && why.contains("bring it back"), "{why}");
+    }
+    rig.machine.attach(&serial("a"));
+    until_it_is_whole(&rig);
+    assert!(!tank(&rig).disks.contains(&serial("a")));
+    assert_eq!(state_of(&rig, "a"), DiskState::Available);
+    file_is_there(&rig);
+}
+
+#[test]
+fn a_disk_of_one_copy_that_is_gone_before_it_was_replaced_keeps_its_place() {
+    let rig = with(Layout::Single, 2);
+    let pair = ReplaceRequest {
+        old: serial("a"),
+        new: serial("e"),
+    };
+    let replace = || rig.wait(&rig.engine.replace_disk(&by(), "tank", &pair).unwrap());
+    rig.machine.fail_next("raids.move_off", MemoryHost::failure("move_off"));
+    assert!(matches!(replace().state, JobState::Failed { .. }));
+    rig.machine.detach(&serial("a"));
+    rig.engine.reconcile().unwrap();
+    for _ in 0..2 {
+        let why = why_it_failed(&replace());
+        assert!(why.contains("serial-a") && why.contains("bring it back"), "{why}");
+    }
+    rig.machine.attach(&serial("a"));
+    until_it_is_whole(&rig);
+    assert_eq!(tank(&rig).disks, [serial("b"), serial("e")]);
+    assert_eq!(state_of(&rig, "a"), DiskState::Available);
+    file_is_there(&rig);
+}

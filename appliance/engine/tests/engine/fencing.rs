@@ -163,6 +163,22 @@ fn a_fence_that_failed_is_made_up_for_by_the_same_request() {
 }
 
 #[test]
+fn a_client_is_not_told_to_be_cut_off_while_what_it_holds_cannot_be_read_and_another_is() {
+    let (rig, one, _) = shared();
+    rig.machine.client_holds(NODE, &path(one.id), LOCKED);
+    rig.machine.client_holds(OTHER, &path(one.id), LOCKED);
+    rig.machine.let_holdings_be_unreadable(OTHER);
+    assert_eq!(fence(&rig, &one)[0].held, LOCKED);
+    let asked = || rig.engine.remove_client(&by(), one.id, client(OTHER));
+    let why = refused(asked(), ErrorKind::Unavailable);
+    assert!(why.contains(OTHER), "{why}");
+    assert_eq!(rig.engine.live_clients().unwrap()[0].holds, []);
+    rig.machine.client_holds(OTHER, &path(one.id), LOCKED);
+    assert_eq!(asked().unwrap().fenced[0].held, LOCKED);
+    rig.check();
+}
+
+#[test]
 fn nothing_is_answered_while_a_request_that_was_let_in_is_under_way() {
     let (rig, one, _) = shared();
     let slow = || cistern_host::HostError::TimedOut {

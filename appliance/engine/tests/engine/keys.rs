@@ -157,3 +157,35 @@ fn a_pool_whose_tpm_is_gone_is_locked_until_its_key_is_given_and_then_sealed_ane
     rig.restart();
     assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Ready);
 }
+
+#[test]
+fn a_key_that_the_tpm_does_not_open_is_asked_for_by_a_reconcile_once_and_by_nobody_who_looks() {
+    let (mut rig, key) = sealed();
+    let id = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
+    let asked = |rig: &Rig| {
+        let calls = rig.machine.calls();
+        calls.iter().filter(|call| call.starts_with("seals.unseal")).count()
+    };
+    rig.machine.fit_tpm(Some(2));
+    rig.restart();
+    let before = asked(&rig);
+    for _ in 0..3 {
+        assert!(!rig.engine.health().healthy);
+        assert_eq!(rig.engine.orphans().unwrap().len(), 1);
+        rig.engine.tick();
+    }
+    assert_eq!(asked(&rig), before);
+    // It has two disks.
+    rig.engine.reconcile().unwrap();
+    assert_eq!(asked(&rig), before + 1);
+    // The right TPM is back: a reconcile finds out.
+    rig.machine.fit_tpm(Some(1));
+    rig.engine.reconcile().unwrap();
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Ready);
+    // And a key that was given is not taken for one that is refused.
+    rig.machine.fit_tpm(Some(3));
+    rig.restart();
+    rig.engine.give_pool_key(&by(), &id, &PoolKeyRequest { key }).unwrap();
+    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Ready);
+    rig.check();
+}

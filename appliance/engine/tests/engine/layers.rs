@@ -122,6 +122,37 @@ fn the_plan_says_what_is_done_and_promises_no_more_than_there_is() {
 }
 
 #[test]
+fn checksums_lie_on_disks_that_take_no_discards_too_and_grow_there() {
+    let rig = Rig::new();
+    for name in ["a", "b", "c"] {
+        rig.machine
+            .change_device(&serial(name), |device| device.discards = false);
+    }
+    let asked = request(CHECKSUMS, Layout::Mirror, &["a", "b"]);
+    let plan = rig.engine.plan_pool(&asked).unwrap();
+    let words: Vec<String> = plan.commands.iter().map(|line| line.join(" ")).collect();
+    assert!(
+        words.iter().any(|line| line.contains("--integrity-recalculate"))
+            && !words.iter().any(|line| line.contains("blkdiscard")),
+        "{words:?}"
+    );
+    assert!(
+        plan.warnings.iter().any(|told| told.contains("takes no discards")),
+        "{plan:?}"
+    );
+    assert_eq!(rig.try_pool(&asked).unwrap().state, JobState::Succeeded);
+    rig.engine.add_spare(&by(), "tank", &serial("c")).unwrap();
+    for name in ["a", "b"] {
+        rig.machine
+            .change_device(&serial(name), |device| device.size = Bytes::gib(15));
+    }
+    rig.engine.reconcile().unwrap();
+    let job = rig.engine.grow_pool(&by(), "tank").unwrap();
+    assert_eq!(rig.wait(&job).state, JobState::Succeeded);
+    rig.check();
+}
+
+#[test]
 fn a_request_that_differs_in_its_layers_is_another_one() {
     let rig = with(CHECKSUMS, Layout::Mirror, &["a", "b"]);
     let same = rig

@@ -20,6 +20,7 @@ mod histories;
 mod kept;
 mod keys;
 mod layers;
+mod mending;
 mod moves;
 mod nodes;
 mod options;

@@ -214,7 +214,7 @@ fn a_node_s_new_address_that_fails_and_is_asked_for_again_cuts_off_the_old_one_t
         publish(&from(&["10.0.0.8"])).unwrap();
         assert_eq!(exported(&rig), [client("10.0.0.8")], "{at}");
         let sessions = rig.machine.host().exports.sessions().unwrap();
-        let mut held = sessions.iter().flat_map(|session| &session.held);
+        let mut held = sessions.iter().flat_map(|session| session.held.iter().flatten());
         assert!(
             !held.any(|there| there.path == path(v.id) && there.held.locks > 0),
             "failing at {at}, the old address keeps its locks"

@@ -445,3 +445,20 @@ fn what_may_lie_in_a_pool_that_is_away_is_not_told_to_be_gone() {
     refused(rig.engine.volume(&by(), volume.id), ErrorKind::NotFound);
     refused(rig.engine.delete_pool(&by(), "tank"), ErrorKind::NotFound);
 }
+
+#[test]
+fn one_all_of_whose_disks_vanished_while_it_was_served_says_how_it_is_given_up() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    for disk in &pool.disks {
+        rig.machine.detach(disk);
+    }
+    rig.engine.reconcile().unwrap();
+    let why = refused(rig.engine.delete_pool(&by(), "tank"), ErrorKind::Unavailable);
+    assert!(why.contains("restart the appliance"), "{why}");
+    rig.restart();
+    let job = rig.engine.delete_pool(&by(), &pool.id.to_string()).unwrap();
+    rig.wait(&job);
+    refused(rig.engine.volume(&by(), volume.id), ErrorKind::NotFound);
+}

@@ -8,14 +8,14 @@ use cistern_model::{
 
 use crate::support::{Rig, by, client, path, pool_request, refused, serial};
 
-fn pair(old: &str, new: &str) -> ReplaceRequest {
+pub(crate) fn pair(old: &str, new: &str) -> ReplaceRequest {
     ReplaceRequest {
         old: serial(old),
         new: serial(new),
     }
 }
 
-fn with(layout: Layout, disks: &[&str]) -> Rig {
+pub(crate) fn with(layout: Layout, disks: &[&str]) -> Rig {
     let rig = Rig::new();
     rig.make_pool("tank", layout, disks);
     let volume = rig.make_volume("v", Bytes::gib(1));
@@ -29,7 +29,7 @@ fn replace(rig: &Rig, old: &str, new: &str) -> Job {
 }
 
 /// Where images lie, all volumes together.
-fn lies_on(rig: &Rig, disk: &str) -> bool {
+pub(crate) fn lies_on(rig: &Rig, disk: &str) -> bool {
     let vg = rig.engine.pool(&by(), "tank").unwrap().id.to_string();
     rig.machine
         .copies(&vg, "data")
@@ -38,7 +38,7 @@ fn lies_on(rig: &Rig, disk: &str) -> bool {
         .any(|id| *id == serial(disk))
 }
 
-fn disk_state(rig: &Rig, disk: &str) -> DiskState {
+pub(crate) fn disk_state(rig: &Rig, disk: &str) -> DiskState {
     let disks = rig.engine.disks().unwrap();
     disks.into_iter().find(|d| d.id == serial(disk)).unwrap().state
 }

@@ -201,3 +201,25 @@ fn a_clock_that_was_ahead_for_a_while_does_not_keep_a_schedule_from_being_kept()
     assert!(all.len() == 3 && all.iter().all(|s| s.created < future), "{all:?}");
     rig.check();
 }
+
+#[test]
+fn what_is_kept_no_longer_goes_also_where_no_other_can_be_made() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    keep(&rig, volume.id, "hourly=9");
+    for _ in 0..4 {
+        rig.engine.tick();
+        rig.machine.pass(SignedDuration::from_hours(1));
+    }
+    assert_eq!(count(&rig, Period::Hourly), 4);
+    keep(&rig, volume.id, "hourly=2");
+    rig.machine
+        .fail_next("lvm.create_thin_snapshot", MemoryHost::failure("snapshot"));
+    rig.engine.tick();
+    assert_eq!(count(&rig, Period::Hourly), 2);
+    let told = rig.engine.events(0, 10_000);
+    assert!(
+        told.iter().any(|event| event.message.contains("was not kept")),
+        "{told:?}"
+    );
+}

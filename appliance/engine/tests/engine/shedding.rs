@@ -1,12 +1,15 @@
 //! What is given up when a pool runs short: the trash first, then what schedules made, each oldest first and told; never what
 //! somebody made by hand.
 
+use cistern_host::memory::MemoryHost;
 use cistern_model::{
     AlertKind, Bytes, ErrorKind, Event, EventKind, Overcommit, PoolChange, Reserve, Severity, Snapshot,
-    SnapshotRequest, Volume, VolumeChange,
+    SnapshotRequest, Volume, VolumeChange, VolumeSource, VolumeState,
 };
 use jiff::SignedDuration;
 
+use crate::clones::of;
+use crate::rollback::to;
 use crate::support::{Rig, by, path, refused};
 use crate::trash::with_trash;
 
@@ -198,5 +201,59 @@ fn an_overcommitted_pool_that_is_nearly_full_gives_up_its_trash_before_its_volum
     assert!(why.contains("its data is"), "{why}");
     fill(60);
     rig.engine.create_snapshot(&by(), v.id, &request).unwrap();
+    rig.check();
+}
+
+#[test]
+fn what_copies_share_hides_nothing_that_is_to_be_given_up() {
+    let rig = with_trash();
+    set(&rig, 100, 0);
+    let golden = rig.make_volume("golden", Bytes::gib(2));
+    rig.machine
+        .write_file(&path(golden.id), "file", Bytes::mib(1700))
+        .unwrap();
+    let request = of(VolumeSource::Volume(golden.id), "copy", Bytes::gib(2));
+    let copy = rig.engine.create_volume(&by(), &request).unwrap().object;
+    let gone = rig.make_volume("gone", Bytes::gib(2));
+    rig.machine
+        .write_file(&path(gone.id), "file", Bytes::mib(1650))
+        .unwrap();
+    rig.engine.delete_volume(&by(), gone.id).unwrap();
+    promise_the_rest(&rig, "rest");
+    let rest = rig.volumes().into_iter().find(|v| v.name.as_str() == "rest").unwrap();
+    // What the two share is counted twice, and hides what lies in the trash.
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    let most = Bytes::new(pool.size.get() / 100 * 92).saturating_sub(Bytes::mib(1768 + 1718 + 68));
+    rig.machine.write_file(&path(rest.id), "file", most).unwrap();
+    rig.engine.tick();
+    assert_eq!(trashed(&rig), ["gone"], "it keeps nobody from anything yet");
+    for (volume, own) in [(&golden, "one"), (&copy, "other")] {
+        rig.machine.write_file(&path(volume.id), own, Bytes::mib(260)).unwrap();
+    }
+    rig.engine.tick();
+    assert_eq!(trashed(&rig), Vec::<String>::new());
+    rig.check();
+}
+
+#[test]
+fn a_volume_that_the_kernel_has_under_another_name_is_no_room_to_be_made() {
+    let mut rig = with_trash();
+    set(&rig, 100, 10);
+    let volume = rig.make_volume("v", Bytes::gib(4));
+    rig.machine.write_file(&path(volume.id), "file", Bytes::gib(3)).unwrap();
+    let snapshot = rig.make_snapshot(volume.id, "s");
+    let gone = rig.make_volume("gone", Bytes::mib(400));
+    rig.machine.write_file(&path(gone.id), "file", Bytes::mib(250)).unwrap();
+    rig.engine.delete_volume(&by(), gone.id).unwrap();
+    promise_the_rest(&rig, "rest");
+    rig.machine.fail_next("lvm.rename_lv", MemoryHost::failure("rename"));
+    rig.engine
+        .roll_back(&by(), volume.id, &to(snapshot.id, true))
+        .unwrap_err();
+    let state = rig.engine.volume(&by(), volume.id).unwrap().state;
+    assert_eq!(state, VolumeState::RollingBack);
+    rig.engine.tick();
+    assert_eq!(trashed(&rig), ["gone"]);
+    rig.restart();
     rig.check();
 }

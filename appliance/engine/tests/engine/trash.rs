@@ -142,6 +142,66 @@ fn a_clock_that_nothing_keeps_right_empties_no_trash() {
 }
 
 #[test]
+fn what_was_deleted_by_a_clock_that_was_behind_stays_for_its_time_once_the_clock_is_right() {
+    let mut rig = with_trash();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.machine.let_clock_drift(true);
+    rig.engine.delete_volume(&by(), volume.id).unwrap();
+    rig.restart();
+    rig.machine.pass(SignedDuration::from_hours(72));
+    rig.engine.tick();
+    rig.machine.let_clock_drift(false);
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()).len(), 1);
+    rig.machine.pass(SignedDuration::from_mins(50));
+    rig.restart();
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()).len(), 1);
+    rig.machine.pass(SignedDuration::from_mins(11));
+    rig.engine.tick();
+    assert_eq!(rig.engine.trash(&by()), []);
+    rig.check();
+}
+
+#[test]
+fn one_that_came_back_under_its_own_name_did_not_come_back_under_another() {
+    let rig = with_trash();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.engine.delete_volume(&by(), volume.id).unwrap();
+    rig.engine.undelete(&by(), volume.id, &as_it_was()).unwrap();
+    let other = UndeleteRequest {
+        name: Some("other".parse().unwrap()),
+    };
+    let why = refused(rig.engine.undelete(&by(), volume.id, &other), ErrorKind::Conflict);
+    assert!(why.contains("volumes rename v other"), "{why}");
+    let same = UndeleteRequest {
+        name: Some("v".parse().unwrap()),
+    };
+    rig.engine.undelete(&by(), volume.id, &same).unwrap();
+    rig.check();
+}
+
+#[test]
+fn what_cannot_be_let_go_of_keeps_its_snapshots() {
+    let rig = with_trash();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let change = VolumeChange {
+        schedule: Some("hourly=3".parse().unwrap()),
+        ..VolumeChange::default()
+    };
+    rig.engine.change_volume(&by(), volume.id, &change).unwrap();
+    rig.engine.tick();
+    rig.machine.pin(&path(volume.id), true);
+    rig.engine.delete_volume(&by(), volume.id).unwrap_err();
+    rig.engine.purge(&by(), volume.id).unwrap_err();
+    assert_eq!(rig.snapshots().len(), 1);
+    rig.machine.pin(&path(volume.id), false);
+    rig.engine.purge(&by(), volume.id).unwrap();
+    assert_eq!(rig.snapshots(), []);
+    rig.check();
+}
+
+#[test]
 fn how_long_a_pool_keeps_its_trash_can_be_changed_and_holds_for_what_is_in_it() {
     let mut rig = with_trash();
     let volume = rig.make_volume("v", Bytes::gib(1));

@@ -40,6 +40,7 @@ fn spec(bench: &Bench<'_>, disk: usize, stack: LayerStack) -> Result<LayerSpec, 
         node: device.node,
         stack,
         label: LABEL.to_owned(),
+        discards: device.discards,
     })
 }
 

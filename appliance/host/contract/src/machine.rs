@@ -127,6 +127,7 @@ fn what_is_shown_beforehand_changes_nothing(bench: &Bench<'_>) -> Result<(), Bro
         node: disk.node.clone(),
         stack: LayerStack::Luks2Integrity,
         label: "pool".to_owned(),
+        discards: disk.discards,
     };
     let mut lines = vec![host.lvm.command_line(&step).done("showing a step")?];
     lines.extend(host.layers.command_lines(&spec));

@@ -24,8 +24,8 @@ fn remove(state: &mut State, path: &Path) {
 }
 
 fn revoke(state: &mut State, path: &Path) {
-    for session in &mut state.sessions {
-        session.held.retain(|there| there.path != path);
+    for held in state.sessions.iter_mut().filter_map(|session| session.held.as_mut()) {
+        held.retain(|there| there.path != path);
     }
 }
 

@@ -196,7 +196,10 @@ impl Filesystems for Running {
             }
             state.read_only.remove(target);
             let open = |there: &HeldThere| there.path == target;
-            let served = state.sessions.iter().any(|session| session.held.iter().any(open));
+            let served = state
+                .sessions
+                .iter()
+                .any(|session| session.held.iter().flatten().any(open));
             let in_use = served || state.held.contains(target) || state.pinned.contains(target);
             if state.mounts.contains_key(target) && in_use {
                 return Err(busy("unmount", &target.display().to_string()));

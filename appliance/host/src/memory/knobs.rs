@@ -318,18 +318,28 @@ impl MemoryHost {
         };
         match state.sessions.iter_mut().find(|session| session.address == address) {
             Some(session) => {
-                session.held.retain(|there| there.path != path);
-                session.held.push(there);
+                let held = session.held.get_or_insert_with(Vec::new);
+                held.retain(|there| there.path != path);
+                held.push(there);
             }
             None => {
                 let session = NfsSession {
                     id: address.to_string(),
                     address,
-                    held: vec![there],
+                    held: Some(vec![there]),
                 };
                 state.sessions.push(session);
             }
         }
+    }
+
+    /// What the client at this address holds cannot be read, until it is said anew.
+    pub fn let_holdings_be_unreadable(&self, address: &str) {
+        let mut state = self.lock();
+        let sessions = state.sessions.iter_mut();
+        sessions
+            .filter(|session| session.address.to_string() == address)
+            .for_each(|session| session.held = None);
     }
 
     /// All services are stopped.

@@ -8,7 +8,7 @@ use cistern_model::{Bytes, DiskId, Signature};
 
 use super::state::{State, busy, failed};
 use super::{MemoryHost, Running};
-use crate::linux::layers::args;
+use crate::linux::layers::{args, growth};
 use crate::{FoundLayers, HostError, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 
 /// So many corrected read errors within an hour, and the kernel uses an image no more (`MD_DEFAULT_MAX_CORRECTED_READ_ERRORS`).
@@ -109,6 +109,14 @@ impl State {
         self.disks[disk].layers.as_ref().is_some_and(|laid| laid.unsummed)
     }
 
+    /// Fails if checksums are to be noted as never written on a disk that takes no discards.
+    fn takes(&self, disk: usize, spec: &LayerSpec) -> Result<(), HostError> {
+        match spec.stack.checksums() && spec.discards && !self.disks[disk].device.discards {
+            true => Err(failed("layers", "BLKDISCARD ioctl failed: Operation not supported")),
+            false => Ok(()),
+        }
+    }
+
     fn held_by_lvm(&self, disk: usize) -> bool {
         let vg = self.disks[disk].pv.as_ref().and_then(|pv| pv.vg.as_ref());
         let group = vg.and_then(|vg| self.vgs.get(vg));
@@ -162,6 +170,7 @@ impl Layers for Running {
                 ));
             }
             let bare = state.midway;
+            state.takes(at, spec)?;
             let disk = &mut state.disks[at];
             let took = disk.device.size;
             disk.writes.push(format!("layers {}", spec.stack));
@@ -187,13 +196,14 @@ impl Layers for Running {
     }
 
     fn growth_lines(&self, spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>> {
-        args::growth_lines(spec, size)
+        growth::growth_lines(spec, size)
     }
 
     fn grow(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
         self.change("layers.grow", spec.disk.as_str(), |state| {
             let operation = "grow_layers";
             let at = state.raw_at(operation, &spec.node)?;
+            state.takes(at, spec)?;
             let used = state.disks[at].pv.as_ref().is_some_and(|pv| pv.vg.is_some());
             let (midway, size) = (state.midway, state.disks[at].device.size);
             let laid = state.disks[at].layers.as_mut();

@@ -22,6 +22,11 @@ impl MemoryHost {
         group.map(|vg| vg.tags.iter().cloned().collect()).unwrap_or_default()
     }
 
+    /// What LVM is kept from seeing.
+    pub fn hidden(&self) -> Vec<PathBuf> {
+        self.lock().hidden.iter().cloned().collect()
+    }
+
     /// The volume that is mounted at each path, as `vg`, `lv`.
     pub fn mounted_volumes(&self) -> Vec<(PathBuf, String, String)> {
         let state = self.lock();

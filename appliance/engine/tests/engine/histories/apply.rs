@@ -293,6 +293,8 @@ impl History {
                 self.rig.machine.pass(jiff::SignedDuration::from_mins(minutes.into()));
                 self.before_tick();
                 self.rig.engine.tick();
+                // What it has begun is a part of it.
+                self.wait_for_jobs();
                 Outcome::Done
             }
             Step::Write { name, mib } => {

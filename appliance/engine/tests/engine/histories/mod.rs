@@ -350,9 +350,11 @@ impl History {
         }
         for (path, vg, lv) in machine.mounted_volumes() {
             assert!(path.ends_with(&lv), "{lv} is mounted at {}", path.display());
-            let of = match lv.parse::<VolumeId>() {
-                Ok(volume) => Some(volume),
-                Err(_) => lv
+            // What a volume is to be rolled back to is mounted once, for nobody.
+            let of_copy = lv.strip_prefix("next-").and_then(|id| format!("vol-{id}").parse().ok());
+            let of = match lv.parse::<VolumeId>().ok().or(of_copy) {
+                Some(volume) => Some(volume),
+                None => lv
                     .parse()
                     .ok()
                     .and_then(|snapshot: SnapshotId| self.of_volume.get(&snapshot).copied()),

@@ -3,26 +3,29 @@
 //! Invariant: two paths to one disk are listed once; what is held by LVM is not busy, what is held by anything else is.
 
 mod boot;
+mod holding;
 mod identity;
 pub(crate) mod part;
+mod paths;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cistern_model::{Bytes, DiskId, Signature};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use udev::{Device, MonitorBuilder};
 
 use self::boot::Piece;
+use self::holding::Holder;
+pub(super) use self::holding::held;
 use self::identity::Source;
 use self::part::Extent;
+use self::paths::Seen;
 use super::run::{Run, close};
 use super::{file, layers, mounts, signatures};
 use crate::{
@@ -54,60 +57,6 @@ impl Source for Device {
         let value = self.attribute_value(name)?.to_string_lossy().trim().to_owned();
         Some(value).filter(|value| !value.is_empty())
     }
-}
-
-/// Whether something holds the device exclusively: a mount, another device on top, a program.
-pub(super) fn held(node: &Path) -> bool {
-    let exclusive = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags((OFlag::O_EXCL | OFlag::O_CLOEXEC).bits())
-        .open(node);
-    match exclusive {
-        Ok(device) => {
-            close(device);
-            false
-        }
-        Err(error) => error.raw_os_error() == Some(Errno::EBUSY as i32),
-    }
-}
-
-/// What holds a disk or one of its partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
-    Nobody,
-    Lvm,
-    Other,
-}
-
-/// Looks at the devices that lie on this one and on its partitions.
-fn holder(syspath: &Path) -> Holder {
-    let mut found = Holder::Nobody;
-    let parts = fs::read_dir(syspath)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let parts = parts.filter(|path| path.join("partition").exists());
-    for directory in parts.chain([syspath.to_owned()]) {
-        for holder in fs::read_dir(directory.join("holders")).into_iter().flatten().flatten() {
-            let name = fs::read_to_string(holder.path().join("dm/name")).unwrap_or_default();
-            if layers::is_ours(name.trim()) {
-                // A layer between it and LVM: who holds that is who holds it.
-                match self::holder(&holder.path()) {
-                    Holder::Other => return Holder::Other,
-                    Holder::Nobody | Holder::Lvm => found = Holder::Lvm,
-                }
-                continue;
-            }
-            let uuid = fs::read_to_string(holder.path().join("dm/uuid")).unwrap_or_default();
-            if uuid.starts_with("LVM-") {
-                found = Holder::Lvm;
-            } else {
-                return Holder::Other;
-            }
-        }
-    }
-    found
 }
 
 /// The disks and the partitions that there are, by what udev knows of them.
@@ -172,26 +121,19 @@ fn layers_of(partition: &Device) -> Option<FoundLayers> {
     })
 }
 
-fn describe(device: &Device, id: DiskId, node: PathBuf, boot: bool, mounted: bool) -> BlockDevice {
+fn describe(device: &Device, id: DiskId, node: PathBuf, boot: bool, busy: bool) -> BlockDevice {
     let name = sysname(device);
-    let sectors = device
-        .attribute("size")
-        .and_then(|size| size.parse().ok())
-        .unwrap_or(0u64);
-    let busy = mounted
-        || match holder(device.syspath()) {
-            Holder::Nobody => held(&node),
-            Holder::Lvm => false,
-            Holder::Other => true,
-        };
+    let number = |name: &str| device.attribute(name).and_then(|number| number.parse().ok());
     BlockDevice {
         id,
-        size: Bytes::new(sectors.saturating_mul(SECTOR)),
+        size: Bytes::new(number("size").unwrap_or(0u64).saturating_mul(SECTOR)),
+        other_nodes: Vec::new(),
         model: identity::model(device),
         serial: identity::serial(device),
         wwn: identity::wwn(device),
         rotational: device.attribute("queue/rotational").as_deref() == Some("1"),
         read_only: device.attribute("ro").as_deref() == Some("1"),
+        discards: number("queue/discard_max_bytes").is_some_and(|most: u64| most > 0),
         transport: identity::transport(&name, device),
         signatures: identity::signatures(device),
         busy,
@@ -240,12 +182,7 @@ fn free_part(
         let node = ours.devnode()?.to_owned();
         // udev lets a partition have what it found of its disk, so the device itself is asked.
         let signatures = signatures::read(&node).unwrap_or_else(|_| identity::content(*ours));
-        let busy = mounted(ours)
-            || match holder(ours.syspath()) {
-                Holder::Nobody => held(&node),
-                Holder::Lvm => false,
-                Holder::Other => true,
-            };
+        let busy = mounted(ours) || Holder::of(ours.syspath()).makes_busy(&node);
         return Some(BlockDevice {
             signatures,
             busy,
@@ -321,7 +258,7 @@ impl Disks for LinuxDisks {
             pieces.push(piece);
         }
         let boot = boot::disks(&pieces, boot::loader_partition().as_deref(), &numbers);
-        let mut listed: BTreeMap<_, BlockDevice> = BTreeMap::new();
+        let mut seen = Vec::new();
         let named = disks.iter().map(|disk| (sysname(disk), disk));
         let named: Vec<(String, &Device)> = named.filter(|(name, _)| identity::is_disk(name)).collect();
         let sources: Vec<(String, &dyn Source)> = named.iter().map(|(name, disk)| (name.clone(), *disk as _)).collect();
@@ -329,35 +266,27 @@ impl Disks for LinuxDisks {
             let Some(node) = disk.devnode() else {
                 continue;
             };
-            let busy = mounted(disk) || mounted_disks.contains(name);
+            let holder = Holder::of(disk.syspath());
+            let busy = mounted(disk) || mounted_disks.contains(name) || holder.makes_busy(node);
             let mut found = describe(disk, id, node.to_owned(), boot.contains(name), busy);
             let partitions = of_disk.get(name).map_or(&[][..], Vec::as_slice);
             // Ours is the only one.
             if let [partition] = partitions {
                 found.layers = layers_of(partition);
             }
-            if found.boot
-                && let Some(free) = free_part(disk, &found, partitions, installed.contains(name), &mounted)
-            {
-                listed.entry(free.id.clone()).or_insert(free);
-            }
-            match listed.get_mut(&found.id) {
-                // A second path: what is true of either is true of the disk.
-                Some(known) => {
-                    known.busy |= found.busy;
-                    known.boot |= found.boot;
-                    if found.node < known.node {
-                        known.node = found.node;
-                    }
-                }
-                None => {
-                    listed.insert(found.id.clone(), found);
-                }
-            }
+            let free = match found.boot {
+                true => free_part(disk, &found, partitions, installed.contains(name), &mounted),
+                false => None,
+            };
+            let nodes = partitions.iter().filter_map(|partition| partition.devnode());
+            seen.push(Seen {
+                device: found,
+                carries: holder == Holder::Lvm,
+                partitions: nodes.map(Path::to_owned).collect(),
+                free,
+            });
         }
-        let mut listed: Vec<BlockDevice> = listed.into_values().collect();
-        listed.sort_by(|a, b| a.node.cmp(&b.node));
-        Ok(listed)
+        Ok(paths::joined(seen))
     }
 
     fn part_line(&self, part: &BlockDevice) -> Vec<String> {
@@ -414,10 +343,13 @@ impl Disks for LinuxDisks {
 
     fn wipe(&self, node: &Path) -> Result<(), HostError> {
         let operation = format!("wipe {}", node.display());
-        if held(node) {
+        let known = self.list()?.into_iter().find(|device| device.node == node);
+        let others = known.map(|device| device.other_nodes).unwrap_or_default();
+        let mut all = [node].into_iter().chain(others.iter().map(PathBuf::as_path));
+        if let Some(busy) = all.find(|node| held(node)) {
             return Err(HostError::Busy {
                 operation,
-                object: node.display().to_string(),
+                object: busy.display().to_string(),
             });
         }
         // Inside out: what a partition holds would be found again once the same partition is made again.
@@ -430,7 +362,13 @@ impl Disks for LinuxDisks {
             }
         }
         signatures::erase(node)?;
-        refresh(&operation, node)
+        refresh(&operation, node)?;
+        for other in others.iter().filter(|other| !is_partition(other)) {
+            if let Err(error) = look_anew(&operation, other) {
+                tracing::warn!(%error, "a disk may be shown as it was, by another path");
+            }
+        }
+        Ok(())
     }
 
     fn watch(&self, sink: ChangeSink) -> Result<(), HostError> {
@@ -486,4 +424,17 @@ pub(super) fn refresh(operation: &str, node: &Path) -> Result<(), HostError> {
     }
     .checked()?;
     Ok(())
+}
+
+fn is_partition(node: &Path) -> bool {
+    let name = node.file_name().unwrap_or_default();
+    Path::new(BLOCK_DEVICES).join(name).join("partition").exists()
+}
+
+/// Has udev and the kernel look at a disk again that was written to by another path, which they do not notice: udev has the table read
+/// of what was open to be written to, when it is closed.
+fn look_anew(operation: &str, node: &Path) -> Result<(), HostError> {
+    let opened = fs::OpenOptions::new().write(true).open(node);
+    opened.map(close).map_err(|source| file::io(operation, node, source))?;
+    refresh(operation, node)
 }

@@ -1,4 +1,7 @@
 //! The clients of the kernel's NFS server and what they hold: /proc/fs/nfsd/clients. Pure but for the reading.
+//!
+//! Invariant: what a client could name as it likes, its files and itself, is text in no particular encoding, and keeps nothing from being
+//! read; of a client of which something could not be read it is not told that it holds nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,22 +31,26 @@ pub(super) fn all() -> Result<Vec<NfsSession>, HostError> {
     let mut sessions = Vec::new();
     for entry in directory {
         let entry = entry.map_err(|source| file::io(operation, CLIENTS, source))?;
-        let read = |name: &str| match fs::read_to_string(entry.path().join(name)) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(source) => Err(file::io(operation, entry.path().join(name), source)),
-        };
-        let (Some(info), Some(states)) = (read("info")?, read("states")?) else {
+        // Without its address it might be anybody's.
+        let Some(info) = read(operation, &entry.path().join("info"))? else {
             continue;
         };
         let address = address(&info).ok_or_else(|| HostError::Unexpected {
             operation: operation.to_owned(),
             detail: format!("no address in {info:?}"),
         })?;
+        let held = match read(operation, &entry.path().join("states")) {
+            Ok(Some(states)) => Some(held(&states, &mounts)),
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(%error, %address, "what an NFS client holds cannot be read");
+                None
+            }
+        };
         sessions.push(NfsSession {
             id: entry.file_name().to_string_lossy().into_owned(),
             address,
-            held: held(&states, &mounts),
+            held,
         });
     }
     sessions.sort_by(|a, b| a.id.cmp(&b.id));
@@ -57,6 +64,15 @@ pub(super) fn expire(session: &str) -> Result<(), HostError> {
     match file::tell(&operation, &ctl, "expire\n") {
         Err(HostError::Io { source, .. }) if is_gone(&source) => Ok(()),
         outcome => outcome,
+    }
+}
+
+/// The text of a client's file, whatever bytes the client had put into it; none if the client is gone.
+fn read(operation: &str, path: &Path) -> Result<Option<String>, HostError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(source) => Err(file::io(operation, path, source)),
     }
 }
 
@@ -136,6 +152,24 @@ mod tests {
         assert_eq!(state(line), Some(("open", "254:12".to_owned())));
         let line = r#"- 0x01: { type: lock, admin-revoked, superblock: "fe:0c:7", filename: "/x", owner: "" }"#;
         assert_eq!(state(line), None);
+    }
+
+    #[test]
+    fn a_name_in_another_encoding_keeps_nothing_from_being_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("states");
+        let states = b"- 0x01: { type: open, access: r-, deny: --, superblock: \"fd:10:133\", filename: \"/caf\xe9\", owner: \"\" }\n\
+            - 0x02: { type: lock, superblock: \"fd:10:133\", filename: \"/b\", owner: \"\" }\n";
+        fs::write(&path, states).unwrap();
+        let mounts = BTreeMap::from([("253:16".to_owned(), PathBuf::from("/volumes/a"))]);
+        let states = read("test", &path).unwrap().unwrap();
+        let expected = HeldState {
+            opens: 1,
+            locks: 1,
+            delegations: 0,
+        };
+        assert_eq!(held(&states, &mounts)[0].held, expected);
+        assert_eq!(read("test", &folder.path().join("gone")).unwrap(), None);
     }
 
     #[test]

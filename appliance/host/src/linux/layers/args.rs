@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use cistern_model::{Bytes, DiskId};
+use cistern_model::DiskId;
 
 use crate::{LayerSpec, LayerStack};
 
@@ -18,8 +18,6 @@ const MAPPER: &str = "/dev/mapper";
 const PREFIX: &str = "cistern-";
 /// The kernel takes 127 bytes.
 const LONGEST_ID: usize = 90;
-/// Partitions begin and end at multiples of this.
-const MIB: Bytes = Bytes::mib(1);
 /// Where the key is while a program reads it.
 pub(super) const KEY_FILE: &str = "/run/cistern/layer-key";
 
@@ -42,7 +40,7 @@ pub(crate) fn names(disk: &DiskId, stack: LayerStack) -> Vec<String> {
     layers(stack).iter().map(|layer| name(disk, layer)).collect()
 }
 
-fn layers(stack: LayerStack) -> &'static [&'static str] {
+pub(super) fn layers(stack: LayerStack) -> &'static [&'static str] {
     match stack {
         LayerStack::Integrity => &["integrity"],
         LayerStack::Luks2 => &["luks2"],
@@ -68,11 +66,11 @@ pub(super) fn first_partition(disk: &Path) -> PathBuf {
     PathBuf::from(format!("{node}{}1", if digit { "p" } else { "" }))
 }
 
-fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn line(program: &'static str, args: &[&str]) -> Line {
+pub(super) fn line(program: &'static str, args: &[&str]) -> Line {
     (program, args.iter().map(|arg| (*arg).to_owned()).collect())
 }
 
@@ -150,6 +148,16 @@ pub(super) fn checksum(device: &Path) -> Line {
 /// Opens the checksums. Never with `--integrity-recalculate`: it computes them from what is there, and would make right
 /// whatever went wrong meanwhile.
 pub(super) fn check(device: &Path, name: &str) -> Line {
+    open_checksums(device, name, &[])
+}
+
+/// Opens new checksums, of a disk on which nothing is yet and that takes no discards: the kernel computes them, from the first block to the
+/// last, while the disk is used, and goes on with that after a restart without being told (as LVM has it do for its own checksums).
+fn compute(device: &Path, name: &str) -> Line {
+    open_checksums(device, name, &["--integrity-recalculate"])
+}
+
+fn open_checksums(device: &Path, name: &str, how: &[&str]) -> Line {
     let mut args = vec![
         "open",
         "--batch-mode",
@@ -158,131 +166,19 @@ pub(super) fn check(device: &Path, name: &str) -> Line {
         "--allow-discards",
     ];
     let device = text(device);
+    args.extend_from_slice(how);
     args.extend([device.as_str(), name]);
     line("integritysetup", &args)
 }
 
 /// Marks all blocks of new checksums as never written: each takes any content until it is. That writes the checksums
-/// only, a thousandth of the device (`--force`: it would read first what cannot be read yet); to compute them would read all of it, and slow down all else for hours.
+/// only, a thousandth of the device (`--force`: it would read first what cannot be read yet); to compute them reads all of it, and slows down
+/// all else for hours. The kernel has it so only where what is below takes discards too (`dm_table_supports_discards`).
 pub(super) fn forget(device: &Path) -> Line {
     line("blkdiscard", &["--force", &text(device)])
 }
 
-/// The size of the partition on a disk of this size: all of it but a mebibyte on either side, as
-/// [`LayerStack::rest_of`] counts.
-pub(super) fn partition_size(disk: Bytes) -> Bytes {
-    disk.round_down(MIB).saturating_sub(MIB.saturating_mul(2))
-}
-
-/// Makes the partition as large as the disk has become, in the table only, and what sfdisk reads. It moves the table's copy
-/// to the end of the disk and writes that first: one of the two is whole at any moment, and the kernel is told on its command
-/// line (`gpt`) to take either.
-pub(super) fn lengthen(disk: &Path, size: Bytes) -> (Line, String) {
-    let args = [
-        "--no-reread",
-        "--no-tell-kernel",
-        "--wipe=never",
-        "--wipe-partitions=never",
-        "-N",
-        "1",
-        &text(disk),
-    ];
-    let mib = partition_size(size).get() / MIB.get();
-    (line("sfdisk", &args), format!(",{mib}MiB\n"))
-}
-
-/// Tells the kernel how long the partition is, while it is in use.
-pub(super) fn tell_length(disk: &Path) -> Line {
-    line("partx", &["--update", "--nr", "1", &text(disk)])
-}
-
-/// Makes open encryption as large as what it lies on.
-pub(super) fn resize_encryption(name: &str) -> Line {
-    line("cryptsetup", &["resize", "--batch-mode", "--key-file", KEY_FILE, name])
-}
-
-/// Asks for the table of open checksums.
-pub(super) fn table(name: &str) -> Line {
-    line("dmsetup", &["table", name])
-}
-
-/// Asks how open checksums are.
-pub(super) fn status(name: &str) -> Line {
-    line("dmsetup", &["status", name])
-}
-
-/// Gives open checksums another table. `integritysetup resize` fails on ours (2.7.5: EINVAL, with the device grown), and a
-/// table that asks for checksums to be computed anew begins at the first sector: it would take for right what a disk got wrong.
-pub(super) fn exchange(name: &str, table: &str) -> [Line; 2] {
-    [
-        line("dmsetup", &["reload", name, "--table", table]),
-        line("dmsetup", &["resume", name]),
-    ]
-}
-
-/// A table as it is, for another length.
-pub(super) fn of_length(table: &str, sectors: u64) -> Option<String> {
-    let mut words: Vec<&str> = table.split_whitespace().collect();
-    let length = sectors.to_string();
-    *words.get_mut(1)? = &length;
-    Some(words.join(" "))
-}
-
-/// What a table of checksums says, and what their status does: for how many sectors they are, and could be.
-pub(super) fn lengths(table: &str, status: &str) -> Option<(u64, u64)> {
-    let is = table.split_whitespace().nth(1)?.parse().ok()?;
-    let could_be = status.split_whitespace().nth(4)?.parse().ok()?;
-    Some((is, could_be))
-}
-
-/// Notes what lies behind this as never written: it has no checksums yet.
-pub(super) fn forget_behind(device: &Path, used: Bytes) -> Line {
-    line(
-        "blkdiscard",
-        &["--force", "--offset", &used.get().to_string(), &text(device)],
-    )
-}
-
-/// How a layer becomes larger.
-#[derive(Debug)]
-pub(super) enum Growing {
-    /// By one command.
-    Encryption(Line),
-    /// By what is found of the one that has this name.
-    Checksums(String),
-}
-
-/// How a disk's layers become larger, from the disk up.
-pub(super) fn growing(spec: &LayerSpec) -> Vec<Growing> {
-    let layers = layers(spec.stack).iter().zip(names(&spec.disk, spec.stack));
-    let growing = layers.map(|(layer, name)| match *layer {
-        "luks2" => Growing::Encryption(resize_encryption(&name)),
-        _ => Growing::Checksums(name),
-    });
-    growing.collect()
-}
-
-/// All that makes the layers of a disk of this size as large as it, as it is shown: what is found on the way is in words.
-pub(crate) fn growth_lines(spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>> {
-    let ((program, mut args), script) = lengthen(&spec.node, size);
-    args.push(format!("<<<'{}'", script.trim_end()));
-    let mut lines = vec![(program, args), tell_length(&spec.node)];
-    for layer in growing(spec) {
-        match layer {
-            Growing::Encryption(line) => lines.push(line),
-            Growing::Checksums(name) => {
-                lines.extend(exchange(&name, "<its table, as long as it can be>"));
-                let (program, mut args) = forget_behind(&mapper(&name), Bytes::ZERO);
-                args[2] = "<the end of what LVM uses>".to_owned();
-                lines.push((program, args));
-                lines.extend(exchange(&name, "<the same>"));
-            }
-        }
-    }
-    whole(lines)
-}
-
-fn whole(lines: Vec<Line>) -> Vec<Vec<String>> {
+pub(super) fn whole(lines: Vec<Line>) -> Vec<Vec<String>> {
     let whole = |(program, args): Line| [program.to_owned()].into_iter().chain(args).collect();
     lines.into_iter().map(whole).collect()
 }
@@ -311,7 +207,8 @@ pub(super) fn laying(spec: &LayerSpec, partition: &Path) -> Vec<Line> {
     for (layer, name) in layers(spec.stack).iter().zip(names(&spec.disk, spec.stack)) {
         match *layer {
             "luks2" => lines.extend([encrypt(&below, &spec.label), decrypt(&below, &name)]),
-            _ => lines.extend([checksum(&below), check(&below, &name), forget(&mapper(&name))]),
+            _ if spec.discards => lines.extend([checksum(&below), check(&below, &name), forget(&mapper(&name))]),
+            _ => lines.extend([checksum(&below), compute(&below, &name)]),
         }
         below = mapper(&name);
     }
@@ -357,6 +254,7 @@ mod tests {
             node: PathBuf::from(node),
             stack,
             label: "pool-1".to_owned(),
+            discards: true,
         }
     }
 
@@ -406,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn of_a_disk_that_takes_no_discards_the_checksums_are_computed_once() {
+        let spec = LayerSpec {
+            discards: false,
+            ..spec(LayerStack::Integrity, "/dev/sdb")
+        };
+        assert_eq!(
+            words(laying(&spec, Path::new("/dev/sdb1"))),
+            [
+                "integritysetup format --batch-mode --no-wipe --integrity=crc32c --sector-size=4096 /dev/sdb1",
+                "integritysetup open --batch-mode --integrity=crc32c --integrity-bitmap-mode --allow-discards \
+                 --integrity-recalculate /dev/sdb1 cistern-integrity-serial-D0",
+                "wipefs --all --quiet /dev/mapper/cistern-integrity-serial-D0",
+            ]
+        );
+        let opened = opening(&spec, Path::new("/dev/sdb1"));
+        let opened = words(opened.into_iter().map(|(_, line)| line).collect());
+        assert!(!opened[0].contains("recalculate"), "{opened:?}");
+    }
+
+    #[test]
     fn opening_checksums_computes_none_anew() {
         let opening = opening(&spec(LayerStack::Integrity, "/dev/vdb"), Path::new("/dev/vdb1"));
         let lines = words(opening.into_iter().map(|(_, line)| line).collect());
@@ -416,53 +334,6 @@ mod tests {
               /dev/vdb1 cistern-integrity-serial-D0"
             ]
         );
-    }
-
-    #[test]
-    fn a_disk_that_has_grown_is_taken_up_from_the_partition_up() {
-        let lines = growth_lines(
-            &spec(LayerStack::Luks2Integrity, "/dev/vdb"),
-            Bytes::new(Bytes::gib(4).get() + 512),
-        );
-        let lines: Vec<String> = lines.iter().map(|line| line.join(" ")).collect();
-        assert_eq!(
-            lines,
-            [
-                "sfdisk --no-reread --no-tell-kernel --wipe=never --wipe-partitions=never -N 1 /dev/vdb <<<',4094MiB'",
-                "partx --update --nr 1 /dev/vdb",
-                "cryptsetup resize --batch-mode --key-file /run/cistern/layer-key cistern-luks2-serial-D0",
-                "dmsetup reload cistern-integrity-serial-D0 --table <its table, as long as it can be>",
-                "dmsetup resume cistern-integrity-serial-D0",
-                "blkdiscard --force --offset <the end of what LVM uses> /dev/mapper/cistern-integrity-serial-D0",
-                "dmsetup reload cistern-integrity-serial-D0 --table <the same>",
-                "dmsetup resume cistern-integrity-serial-D0",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_partition_is_never_shorter_than_was_counted_on() {
-        for odd in [0, 1, 511, 512, (1 << 20) - 512] {
-            let disk = Bytes::new(Bytes::gib(3).get() + odd);
-            assert!(LayerStack::Integrity.rest_of(disk) <= partition_size(disk));
-            assert!(
-                partition_size(disk).saturating_add(Bytes::mib(2)) <= disk,
-                "room for both tables"
-            );
-        }
-    }
-
-    #[test]
-    fn a_table_s_length_is_all_that_changes() {
-        // As dmsetup 1.02.185 says it of a device of 512 MiB whose disk is 900 MiB large since.
-        let table = "0 1039704 integrity 254:0 0 4 B 10 block_size:4096 allow_discards internal_hash:crc32c\n";
-        let status = "0 1039704 integrity 0 1833560 -\n";
-        assert_eq!(lengths(table, status), Some((1_039_704, 1_833_560)));
-        assert_eq!(
-            of_length(table, 1_833_560).as_deref(),
-            Some("0 1833560 integrity 254:0 0 4 B 10 block_size:4096 allow_discards internal_hash:crc32c")
-        );
-        assert_eq!((lengths("", status), of_length("", 1)), (None, None));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariant: a program sees a key only in a file in memory, which is there no longer than the program runs.
 
 pub(crate) mod args;
+pub(crate) mod growth;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -20,7 +21,8 @@ use super::run::Run;
 use super::{disks, file, lvm, signatures};
 use crate::{HostError, LayerKey, LayerSpec, LayerStack, Layers, OpenLayers};
 
-/// New checksums take a thousandth of the disk, in pieces 16 MiB apart: on large turning disks that is a million seeks.
+/// New checksums take a thousandth of the disk, in pieces 16 MiB apart: on large turning disks that is a million seeks. Where such a disk takes
+/// no discards, what it has grown by is written.
 const LIMIT: Duration = Duration::from_secs(6 * 3600);
 /// How long a new partition may take to appear.
 const APPEARS: Duration = Duration::from_secs(20);
@@ -171,30 +173,31 @@ impl LinuxLayers {
 /// Makes open checksums as large as what they lie on can have.
 ///
 /// The kernel reckons how large that is when it is given a table, and does not when the disk grows. What is new has no
-/// checksums, whatever lies there: all that LVM does not use yet is noted as never written, also what an interrupted growth
+/// checksums, whatever lies there: all that LVM does not use yet is noted as never written, or written, also what an interrupted growth
 /// left so.
-fn grow_checksums(operation: &str, name: &str) -> Result<(), HostError> {
+fn grow_checksums(operation: &str, name: &str, discards: bool) -> Result<(), HostError> {
     let unexpected = |what: &str, said: &str| HostError::Unexpected {
         operation: operation.to_owned(),
         detail: format!("{what} of {name} is {said:?}"),
     };
     let exchange = |table: &str| {
-        let lines = args::exchange(name, table);
+        let lines = growth::exchange(name, table);
         lines.iter().try_for_each(|line| run(operation, line).map(drop))
     };
     let node = mapper(name);
     // Before there is anything new: LVM looks at the end of each device that it reads.
     let used = lvm::used(operation, &node)?;
-    let table = run(operation, &args::table(name))?;
+    let table = run(operation, &growth::table(name))?;
     exchange(table.trim())?;
-    let status = run(operation, &args::status(name))?;
-    let (is, could_be) = args::lengths(&table, &status).ok_or_else(|| unexpected("the state", &status))?;
-    let longer = args::of_length(&table, could_be.max(is)).ok_or_else(|| unexpected("the table", &table))?;
+    let status = run(operation, &growth::status(name))?;
+    let (is, could_be) = growth::lengths(&table, &status).ok_or_else(|| unexpected("the state", &status))?;
+    let longer = growth::of_length(&table, could_be.max(is)).ok_or_else(|| unexpected("the table", &table))?;
     if could_be > is {
         exchange(&longer)?;
     }
     if used < size_of(operation, &sysfs(&node))? {
-        run(operation, &args::forget_behind(&node, used))?;
+        let used = used.get().to_string();
+        run(operation, &growth::clear_behind(&node, &used, discards))?;
         // Who read there meanwhile was counted; the kernel counts anew with each table.
         exchange(&longer)?;
     }
@@ -269,7 +272,7 @@ impl Layers for LinuxLayers {
     }
 
     fn growth_lines(&self, spec: &LayerSpec, size: Bytes) -> Vec<Vec<String>> {
-        args::growth_lines(spec, size)
+        growth::growth_lines(spec, size)
     }
 
     fn grow(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
@@ -280,15 +283,15 @@ impl Layers for LinuxLayers {
             return Err(HostError::Unexpected { operation, detail });
         };
         let size = size_of(&operation, &sysfs(&spec.node))?;
-        if size_of(&operation, &partition)? < args::partition_size(size) {
-            let (line, script) = args::lengthen(&spec.node, size);
+        if size_of(&operation, &partition)? < growth::partition_size(size) {
+            let (line, script) = growth::lengthen(&spec.node, size);
             run_with(&operation, &line, &script)?;
-            run(&operation, &args::tell_length(&spec.node))?;
+            run(&operation, &growth::tell_length(&spec.node))?;
         }
         with_key(&operation, key, || {
-            args::growing(spec).iter().try_for_each(|layer| match layer {
-                args::Growing::Encryption(line) => run(&operation, line).map(drop),
-                args::Growing::Checksums(name) => grow_checksums(&operation, name),
+            growth::growing(spec).iter().try_for_each(|layer| match layer {
+                growth::Growing::Encryption(line) => run(&operation, line).map(drop),
+                growth::Growing::Checksums(name) => grow_checksums(&operation, name, spec.discards),
             })
         })?;
         disks::refresh(&operation, &node_of(&partition))

@@ -180,6 +180,8 @@ mod tests {
             "sda1",
             "nvme0n1",
             "vdb",
+            "sdb",
+            "sdb1",
             "srv",
             "dm-0",
             "dm-1000",
@@ -200,7 +202,8 @@ mod tests {
             "mpatha",
             "debian-root",
         ]);
-        let hidden = set::<PathBuf>(&["/dev/vdb", "/dev/mapper/mpatha"]);
+        // One that errs, and another path to a disk with its partition.
+        let hidden = set::<PathBuf>(&["/dev/vdb", "/dev/mapper/mpatha", "/dev/sdb", "/dev/sdb1"]);
         let expected = set::<PathBuf>(&[
             "cciss/c0d0",
             "mapper/cistern-luks2-serial-D0",
