@@ -1,7 +1,8 @@
 //! What a machine's disks are: where their bytes are kept, how they are attached, and by what they are known.
 //!
 //! Invariant: whatever a guest writes to a disk that is neither [`Disk::file`] nor [`Disk::nbd`] goes to a file in the
-//! machine's own directory; a base is only read. Every disk passes trims on, and gives trimmed space back to the host.
+//! machine's own directory; a base is only read. Every disk passes trims on, and gives trimmed space back to the host, unless it is to
+//! take none.
 //!
 //! Not here: how a disk becomes arguments (`args`), or comes and goes at run time (`hotplug`).
 
@@ -124,6 +125,8 @@ pub struct Disk {
     pub(crate) wwn: Option<u64>,
     pub(crate) boot: bool,
     pub(crate) cdrom: bool,
+    /// Whether the guest may discard what it holds.
+    pub(crate) discards: bool,
     /// Its place on its bus: a port or a target. Given once, so that a machine is the same in every start.
     pub(crate) place: Option<usize>,
 }
@@ -140,6 +143,7 @@ impl Disk {
             wwn: None,
             boot: false,
             cdrom: false,
+            discards: true,
             place: None,
         }
     }
@@ -240,6 +244,12 @@ impl Disk {
         self
     }
 
+    /// It takes no discards, as most disks that turn: on virtio, and on SCSI controllers.
+    pub fn without_discards(mut self) -> Disk {
+        self.discards = false;
+        self
+    }
+
     /// Its id.
     pub fn name(&self) -> &str {
         &self.id
@@ -328,6 +338,13 @@ impl Disk {
             match self.bus {
                 Bus::Ahci | Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi => device["wwn"] = json!(wwn),
                 Bus::Nvme | Bus::Virtio | Bus::Usb => {}
+            }
+        }
+        if !self.discards {
+            match self.bus {
+                Bus::Virtio => device["discard"] = json!(false),
+                Bus::Megasas | Bus::Pvscsi | Bus::VirtioScsi => device["discard_granularity"] = json!(0),
+                Bus::Nvme | Bus::Ahci | Bus::Usb => {}
             }
         }
         if self.boot {

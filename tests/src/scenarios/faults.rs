@@ -147,6 +147,72 @@ fn garbage(lab: &Lab, recording: &Recording) -> Result<()> {
     lab.peer.sh("cmp /tmp/a /mnt/photos/a").map(drop)
 }
 
+/// A mirror with checksums on disks that take no discards, as most that turn: it is there at once, and its checksums are computed while it
+/// is used, over a power cut too. Then what is wrong on a leg is found, and mended.
+pub(super) fn checksums_without_discards(site: &Site) -> Result<()> {
+    let server = BlockServer::start(site.directory()?.join("blocks"))?;
+    let disks = server.record(["SUM1", "SUM2"].map(|name| Medium::blank(name, SUM_SIZE)))?;
+    let turning = disks.disks().into_iter().map(cistern_qemu::Disk::without_discards);
+    let machine = Machine::default()
+        .disks_on(Bus::VirtioScsi)
+        .pool_disks(turning.collect());
+    site.boot_pair(machine)?.check(|lab| computed_later(lab, &disks))
+}
+
+fn computed_later(lab: &Lab, recording: &Recording) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let disks = lab.available_disks()?;
+    let mut what = vec!["tank", "--layout", "mirror", "--checksums"];
+    what.extend(disks.iter().flat_map(|d| ["--disk", d.id.as_str()]));
+    let planned = lab.cli.ok(&[&["pools", "plan"], &what[..]].concat())?;
+    ensure!(
+        planned.contains("discard"),
+        "the plan does not say what it costs: {planned}"
+    );
+    lab.cli.ok(&[&["pools", "create"], &what[..]].concat())?;
+    let most = "cat /sys/block/dm-*/queue/discard_max_bytes | sort -nu | head -n 1; dmsetup status --target integrity";
+    let at_once = lab.appliance.root_shell()?.run(most)?;
+    ensure!(at_once.starts_with('0'), "the disks take discards: {at_once}");
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "600MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    lab.peer.sh(
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=48 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
+    )?;
+    lab.power_cut_and_start()?;
+    lab.peer.sh("cmp /tmp/a /mnt/photos/a")?;
+    // The third number is how far it is, and `-` when it is done.
+    let began = std::time::Instant::now();
+    let done = "dmsetup status --target integrity | awk '$NF == \"-\" { done++ } END { print done + 0 }'";
+    while lab.appliance.root_shell()?.run(done)?.trim() != "2" {
+        ensure!(began.elapsed() < LIMIT, "the checksums are not computed: {at_once}");
+        std::thread::sleep(std::time::Duration::from_secs(2));
+    }
+    println!(
+        "     computed {:.0} s after the power cut",
+        began.elapsed().as_secs_f64()
+    );
+    until(lab, "its copies to agree", whole)?;
+    lab.appliance
+        .root_shell()?
+        .run("sync; echo 3 > /proc/sys/vm/drop_caches")?;
+    let pages = recording.scramble("SUM2", BEGINNINGS..SUM_SIZE.get())?;
+    ensure!(pages > 48 << 8, "only {pages} pages held anything");
+    lab.peer
+        .sh("echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/a /mnt/photos/a")?;
+    until(lab, "it to be whole", whole)?;
+    let scrubbing = std::time::Instant::now();
+    while let Err(error) = lab.cli.ok(&["pools", "scrub", "tank", "--repair"]) {
+        ensure!(scrubbing.elapsed() < LIMIT, "{error:#}");
+        std::thread::sleep(std::time::Duration::from_secs(2));
+    }
+    until(lab, "it to be whole", whole)?;
+    let told = told(lab, "SUM2")?;
+    ensure!(told > 0, "the checksum errors are not told");
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/a /mnt/photos/a").map(drop)
+}
+
 /// How many checksum errors of a disk are told by its alert; none without one. An event tells of them too.
 fn told(lab: &Lab, disk: &str) -> Result<u64> {
     let alerts: Vec<Alert> = lab.cli.json(&["alerts", "list"])?;

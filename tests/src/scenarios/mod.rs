@@ -228,6 +228,7 @@ const LONG: &[Scenario] = &[
     ),
     itself("disk-errors-under-fio", faults::disk_errors_under_fio),
     itself("garbage-under-a-leg", faults::garbage_under_a_leg),
+    itself("checksums-without-discards", faults::checksums_without_discards),
     pair(
         "full-pool-takes-more-disks",
         failure::pullable,
