@@ -181,11 +181,16 @@ fn computed_later(lab: &Lab, recording: &Recording) -> Result<()> {
     )?;
     lab.power_cut_and_start()?;
     lab.peer.sh("cmp /tmp/a /mnt/photos/a")?;
-    // The third number is how far it is, and `-` when it is done.
+    // The last number is how far it is, the one before it how far it goes.
     let began = std::time::Instant::now();
-    let done = "dmsetup status --target integrity | awk '$NF == \"-\" { done++ } END { print done + 0 }'";
+    let done = "dmsetup status --target integrity | awk '$NF >= $(NF - 1) { done++ } END { print done + 0 }'";
     while lab.appliance.root_shell()?.run(done)?.trim() != "2" {
-        ensure!(began.elapsed() < LIMIT, "the checksums are not computed: {at_once}");
+        let status = "dmsetup status --target integrity";
+        ensure!(
+            began.elapsed() < LIMIT,
+            "the checksums are not computed: {}",
+            lab.appliance.root_shell()?.run(status)?
+        );
         std::thread::sleep(std::time::Duration::from_secs(2));
     }
     println!(
