@@ -13,8 +13,10 @@ project=$(dirname "$overlay")
 cache=${CISTERN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cistern}
 defconfig=cistern_x86_64_defconfig
 
-# The oldest Buildroot that the tree was seen working with: it has the packages, the kernel series and the Rust that it asks for.
+# The oldest Buildroot that the tree was seen working with: it has the packages, the kernel series and the Rust that it asks for; and the
+# newest that it was tried with: a later one may have dropped or renamed what the tree names.
 minimum=2026.08
+maximum=2026.08
 
 die() { printf 'buildroot: %s\n' "$*" >&2; exit 1; }
 
@@ -59,5 +61,16 @@ buildroot_fault() {
         echo "BUILDROOT_DIR=$1 is no Buildroot checkout: it lacks support/scripts/br2-external or a Makefile with BR2_VERSION"
     elif [ "$(printf '%s\n%s\n' "$minimum" "${version:0:7}" | sort -V | head -n 1)" != "$minimum" ]; then
         echo "BUILDROOT_DIR=$1 is Buildroot $version; $minimum or newer is needed"
+    fi
+}
+
+# Says in one line why a Buildroot that we could use may make something else than was tried, and is silent when it may not.
+buildroot_doubt() {
+    local version changed
+    version=$(buildroot_version "$1")
+    if [ "$(printf '%s\n%s\n' "${version:0:7}" "$maximum" | sort -V | head -n 1)" != "${version:0:7}" ]; then
+        echo "BUILDROOT_DIR=$1 is Buildroot $version, and $maximum is the newest that was tried; look at BUILDROOT_DIR=$1 buildroot-overlay/check, then set CISTERN_BUILDROOT_ANY=yes"
+    elif [ -e "$1/.git" ] && changed=$(git -C "$1" status --porcelain --untracked-files=no 2>/dev/null) && [ -n "$changed" ]; then
+        echo "BUILDROOT_DIR=$1 has changes of its own in $(wc -l <<<"$changed") file(s), $(head -n 1 <<<"$changed" | cut -c4-) among them: what is built is not what its version says; commit or stash them, or set CISTERN_BUILDROOT_ANY=yes"
     fi
 }

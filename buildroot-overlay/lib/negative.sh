@@ -55,7 +55,15 @@ check_negative() {
     refuses "a BUILDROOT_DIR that is not there" "is no folder" "$copy/nowhere"
     refuses "a BUILDROOT_DIR that is no Buildroot" "is no Buildroot checkout" "$copy/empty"
     refuses "a Buildroot that is too old" "is Buildroot 2024.02.3; $minimum or newer" "$copy/old"
+    mkdir -p "$copy/new/support/scripts" "$copy/dirty/support/scripts"
+    touch "$copy/new/support/scripts/br2-external" "$copy/dirty/support/scripts/br2-external"
+    echo 'export BR2_VERSION := 2031.02' >"$copy/new/Makefile"
+    echo "export BR2_VERSION := $minimum" >"$copy/dirty/Makefile"
+    (cd "$copy/dirty" && git init -q && git add . && git -c user.name=check -c user.email=check@localhost commit -qm as-it-was && echo >>Makefile)
+    refuses "a Buildroot that is newer than any that was tried" "is the newest that was tried" "$copy/new"
+    refuses "a Buildroot with changes of its own" "has changes of its own in 1 file(s), Makefile" "$copy/dirty"
     if [ -n "${BUILDROOT_DIR:-}" ]; then
+        refuses "settings that are not there" "is no file with settings" "$BUILDROOT_DIR" CISTERN_FRAGMENT="$copy/nowhere"
         refuses "a disk that is too small" "GiB free" "$BUILDROOT_DIR" CISTERN_BUILDROOT_GIB=1000000
         refuses "binaries that are not there" "is missing" "$BUILDROOT_DIR" CISTERN_BINARIES="$copy/empty"
     fi

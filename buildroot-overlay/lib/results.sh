@@ -1,0 +1,55 @@
+# What build tells: how far it is, why it broke off, and what came of it. Sourced by build.
+# shellcheck shell=bash
+
+say() { printf 'buildroot: %s\n' "$*"; }
+
+# How many packages a configured build has, those for the machine that builds too.
+packages_of() { # OUT
+    make -s --no-print-directory -C "$1" show-info 2>/dev/null | python3 -c 'import json, sys; print(sum(not one.get("virtual") for one in json.load(sys.stdin).values()))'
+}
+
+# Of Buildroot's own words on standard input, one line for each package that is installed.
+progress() { # PACKAGES
+    sed -u 's/\x1b\[[0-9;]*m//g; s/\x1b(B//g' | awk -v all="$1" '
+        /^>>> / { if (($NF == "directory" || $NF == "target" || $0 ~ /Installing to host/) && !($2 in seen)) {
+            seen[$2] = 1; printf "buildroot: %3d of %d  %s %s\n", ++done, all, $2, $3; fflush() } }'
+}
+
+# Which source could not be had, and where to put it.
+download_fault() { # OUT DL_DIR
+    local log=$1/source.log package file folder error
+    package=$(sed -n 's/.*>>> \([^ ]*\) [^ ]* Downloading.*/\1/p' "$log" | tail -n 1)
+    file=$(sed -n "s|.*/build/\.\([^']*\)\.[A-Za-z0-9]*/output'.*|\1|p" "$log" | tail -n 1)
+    error=$(grep -E 'ERROR|wget:|fatal:' "$log" | tail -n 1)
+    folder=$(make -s --no-print-directory -C "$1" "${package:-none}-show-info" 2>/dev/null |
+        python3 -c 'import json, sys; print(list(json.load(sys.stdin).values())[0]["dl_dir"])' 2>/dev/null) || folder=$package
+    echo "${file:-a source} of ${package:-a package} could not be had (${error:-see $log}); put it into $2/$folder and start again, nothing was built"
+}
+
+build_fault() { # LOG
+    local package
+    package=$(sed 's/\x1b\[[0-9;]*m//g' "$1" | sed -n 's/^>>> \([^ ]*\) .*/\1/p' | tail -n 1)
+    echo "at ${package:-its beginning}: $(grep -E 'error:|Error [0-9]|FAILED|\*\*\*' "$1" | head -n 1); $1 tells more"
+}
+
+# Licences, the list of what is in it, and what takes how much of the root.
+results() { # BUILDROOT OUT
+    local out=$2
+    make -s -C "$out" legal-info >"$out/legal.log" 2>&1 && say "licences and sources: $out/legal-info" || say "legal-info failed: $(tail -n 1 "$out/legal.log")"
+    make -s --no-print-directory -C "$out" show-info 2>/dev/null | "$1/utils/generate-cyclonedx" >"$out/images/sbom.cdx.json" 2>"$out/sbom.log" &&
+        say "what is in it (CycloneDX): $out/images/sbom.cdx.json" || say "the list of what is in it failed: $(tail -n 1 "$out/sbom.log")"
+    package_sizes "$out" >"$out/images/package-sizes.txt"
+    say "the root by package, unpacked, in KiB; all of it in $out/images/package-sizes.txt"
+    head -n 12 "$out/images/package-sizes.txt"
+    (cd "$out/images" && ls -l --block-size=K vmlinuz initrd cistern.efi cistern.iso 2>/dev/null | awk '{ print $5, $9 }')
+}
+
+# KiB and package, the largest first. A file counts for the package that wrote it last; what was taken out again counts for none.
+package_sizes() { # OUT
+    awk -F, '{ of[$2] = $1 } END { for (file in of) printf "%s\t%s\n", of[file], file }' "$1/build/packages-file-list.txt" |
+        while IFS=$'\t' read -r package file; do
+            [ -f "$1/target/$file" ] && [ ! -L "$1/target/$file" ] || continue
+            printf '%s\t%s\n' "$package" "$(stat -c %s "$1/target/$file")"
+        done |
+        awk -F'\t' '{ size[$1] += $2 } END { for (package in size) printf "%8d  %s\n", size[package] / 1024, package }' | sort -rn
+}
