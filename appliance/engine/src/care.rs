@@ -159,6 +159,15 @@ impl Engine {
         }
     }
 
+    /// Whether something kept the clock right when that was last asked. If it never was, it is now.
+    pub(crate) fn clock_was_kept(&self) -> bool {
+        if locked(&self.0.care).clock_asked.is_none() {
+            self.look_at_clock();
+        }
+        let care = locked(&self.0.care);
+        care.clock_asked.is_some() && care.unkept.is_none() && !care.unset
+    }
+
     /// Whether the clock was set, and is kept right.
     pub(crate) fn look_at_clock(&self) {
         let Some(built) = self.built() else { return };
