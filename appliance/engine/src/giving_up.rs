@@ -10,6 +10,7 @@ use crate::EngineError;
 use crate::engine::Engine;
 use crate::pending::busy_with;
 use crate::pools::refuse_volumes;
+use crate::view::PoolView;
 
 impl Engine {
     /// The last wipe may have been done and told to have failed: asked for again, the pool of which no disk is here any more is
@@ -90,4 +91,16 @@ impl Engine {
         self.reconcile()?;
         self.disk_now(id)
     }
+}
+
+/// A pool all of whose disks vanished while it was served is not deleted: a restart forgets what the kernel still has of it.
+pub(crate) fn refuse_vanished(pool: &PoolView) -> Result<(), EngineError> {
+    if !pool.nodes.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::Unavailable(format!(
+        "none of the disks of pool {0} is here; bring them back, or, to give up what it holds, restart the appliance and delete pool {0} \
+         then",
+        pool.tags.name
+    )))
 }

@@ -16,6 +16,7 @@ use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::free_part::{free_warnings, refuse_free_among};
+use crate::giving_up::refuse_vanished;
 use crate::layers::{layer_warnings, laying_limit, size_in};
 use crate::layout;
 use crate::locks::Patiently;
@@ -114,14 +115,7 @@ impl Engine {
                 | JobKind::DrainDisk => Err(busy_with(&pool, &pending)),
             };
         }
-        // While it was served: a restart forgets what the kernel still has of it.
-        if pool.nodes.is_empty() {
-            return Err(EngineError::Unavailable(format!(
-                "none of the disks of pool {0} is here; bring them back, or, to give up what it holds, restart the appliance and delete \
-                 pool {0} then",
-                pool.tags.name
-            )));
-        }
+        refuse_vanished(&pool)?;
         refuse_volumes(&pool)?;
         refuse_missing(&pool)?;
         let pending = self.begin_job(

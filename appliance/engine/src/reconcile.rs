@@ -247,22 +247,7 @@ impl Engine {
             inactive.map(|(volume, _)| *volume).collect()
         };
         for volume in skipped {
-            let activated = self.change_lvm(
-                id,
-                || format!("activate volume {volume}"),
-                || self.0.host.lvm.activate_lv(&id.to_string(), &volume.to_string(), mode),
-                |view| {
-                    if let Some(volume) = view.volume_mut(volume) {
-                        volume.active = true;
-                    }
-                },
-            );
-            match activated {
-                Err(error) if power_lost(&error) => return Err(error),
-                // The volume says so.
-                Err(error) => tracing::warn!(error = error.problem().detail, "a volume could not be activated"),
-                Ok(()) => {}
-            }
+            self.activate_volume(id, volume, mode)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cistern_host::ThinMode;
+use cistern_host::{Activation, ThinMode};
 use cistern_model::{EventKind, PoolId, PoolState, Severity, VolumeId};
 
 use crate::EngineError;
@@ -122,26 +122,31 @@ impl Engine {
             if self.view().volume(*id).is_none_or(|(_, volume)| volume.active) {
                 continue;
             }
-            let activated = self.change_lvm(
-                *pool,
-                || format!("activate volume {id}"),
-                || {
-                    let (vg, lv) = (pool.to_string(), id.to_string());
-                    self.0.host.lvm.activate_lv(&vg, &lv, self.activation(*pool))
-                },
-                |view| {
-                    if let Some(volume) = view.volume_mut(*id) {
-                        volume.active = true;
-                    }
-                },
-            );
-            match activated {
-                Err(error) if power_lost(&error) => return Err(error),
-                Err(error) => tracing::warn!(error = error.problem().detail, "a volume could not be activated"),
-                Ok(()) => {}
-            }
+            self.activate_volume(*pool, *id, self.activation(*pool))?;
         }
         Ok(())
+    }
+
+    /// Activates a volume's device. One that cannot be says so itself. Fails only if the machine is gone.
+    pub(crate) fn activate_volume(&self, pool: PoolId, id: VolumeId, mode: Activation) -> Result<(), EngineError> {
+        let activated = self.change_lvm(
+            pool,
+            || format!("activate volume {id}"),
+            || self.0.host.lvm.activate_lv(&pool.to_string(), &id.to_string(), mode),
+            |view| {
+                if let Some(volume) = view.volume_mut(id) {
+                    volume.active = true;
+                }
+            },
+        );
+        match activated {
+            Err(error) if power_lost(&error) => Err(error),
+            Err(error) => {
+                tracing::warn!(error = error.problem().detail, "a volume could not be activated");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Mounts a filesystem anew that the kernel has shut down. While its pool takes no writes that would be in vain.
