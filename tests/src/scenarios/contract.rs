@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::lab::{CONTRACT_SERIAL, Lab};
 
 /// How long the whole suite may take under software emulation.
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Every contract holds on the appliance's kernel, with its tools.
 pub(super) fn contract(lab: &Lab) -> Result<()> {
