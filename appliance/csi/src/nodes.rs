@@ -43,7 +43,7 @@ pub struct Named(pub BTreeMap<NodeName, Vec<IpAddr>>);
 impl Addresses for Named {
     async fn of(&self, node: &NodeName) -> Result<Vec<IpAddr>, Status> {
         let found = self.0.get(node).cloned();
-        found.ok_or_else(|| Status::not_found(format!("there is no node {node}; name it with --node")))
+        found.ok_or_else(|| Status::not_found(format!("there is no node {node}; name it with --node-address")))
     }
 
     async fn all(&self) -> Result<BTreeMap<NodeName, Vec<IpAddr>>, Status> {

@@ -17,7 +17,7 @@ pub struct System {
     pub kernel: String,
     /// Its name in the network.
     pub hostname: String,
-    /// The machine's id (machine-id(5)), which is also its LVM system ID.
+    /// The machine's id (machine-id(5)); its LVM system ID is made of it.
     pub machine_id: String,
     /// Whether it runs live: no state partition was found, and settings and tokens are lost at the next start.
     pub live: bool,

@@ -1,6 +1,6 @@
 //! Runs the scenarios on the built image and counts them.
 //!
-//!     scenarios [--list] [--part base|storage] [--singly] [NAME...]
+//!     scenarios [--list] [--part base|storage|long|kubernetes|nodes] [--singly] [NAME...]
 //!
 //! Without names it runs all of a part, without a part all parts. The last line is `scenarios: N passed, N failed`. The list of parts
 //! and names is checked in as tests/scenarios.txt; one that is in one list and not in the other is a failure, and so is one that was not run.

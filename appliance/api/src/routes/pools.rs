@@ -75,8 +75,8 @@ pub(crate) async fn create(
     })
 }
 
-/// Changes a pool's settings: how much may be promised of it, how much is kept for snapshots and trash, and how
-/// long deleted volumes stay in the trash.
+/// Changes a pool's settings: how much may be promised of it, how much is kept for snapshots and trash, how
+/// long deleted volumes stay in the trash, and how often its disks are compared.
 #[utoipa::path(patch, path = "/v1/pools/{pool}", tag = "pools", operation_id = "changePool", request_body = PoolChange,
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]

@@ -111,7 +111,7 @@ pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(id): Segmen
         .map(Json)
 }
 
-/// Changes what is given of a volume: its name, its labels, its owner, its size. A size is absolute and never smaller.
+/// Changes what is given of a volume: its name, labels, owner, size and schedule. A size is absolute and never smaller.
 #[utoipa::path(patch, path = "/v1/volumes/{id}", tag = "volumes", operation_id = "changeVolume",
     params(("id" = String, Path, description = "The volume's id")), request_body = VolumeChange,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]

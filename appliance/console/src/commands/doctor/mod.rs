@@ -134,7 +134,7 @@ fn files(wanted: &Doctor) -> Result<Read, CliError> {
         let text = fs::read_to_string(file).map_err(|e| CliError::io(format!("reading {}", file.display()), e))?;
         let added = read.cluster.add(&text);
         added.map_err(|error| {
-            let hint = "make it with: kubectl get pv,pvc,volumeattachments,nodes,csinodes,csidrivers,storageclasses,events -A -o json";
+            let hint = "make it with: kubectl get pv,pvc,volumeattachments,nodes,csinodes,csidrivers,storageclasses,pods,events -A -o json";
             CliError::other(ErrorKind::Invalid, format!("{}: {error}", file.display()), Some(hint))
         })?;
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
