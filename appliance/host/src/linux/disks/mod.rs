@@ -327,6 +327,7 @@ impl Disks for LinuxDisks {
         loop {
             let now = find()?;
             if !now.is_unmade() && now.node.exists() {
+                look_anew_elsewhere(&operation, disk);
                 return Ok(());
             }
             if since.elapsed() > APPEARS {
@@ -343,8 +344,7 @@ impl Disks for LinuxDisks {
 
     fn wipe(&self, node: &Path) -> Result<(), HostError> {
         let operation = format!("wipe {}", node.display());
-        let known = self.list()?.into_iter().find(|device| device.node == node);
-        let others = known.map(|device| device.other_nodes).unwrap_or_default();
+        let others = others_of(node)?;
         let mut all = [node].into_iter().chain(others.iter().map(PathBuf::as_path));
         if let Some(busy) = all.find(|node| held(node)) {
             return Err(HostError::Busy {
@@ -363,11 +363,7 @@ impl Disks for LinuxDisks {
         }
         signatures::erase(node)?;
         refresh(&operation, node)?;
-        for other in others.iter().filter(|other| !is_partition(other)) {
-            if let Err(error) = look_anew(&operation, other) {
-                tracing::warn!(%error, "a disk may be shown as it was, by another path");
-            }
-        }
+        look_anew_at(&operation, &others);
         Ok(())
     }
 
@@ -437,4 +433,29 @@ fn look_anew(operation: &str, node: &Path) -> Result<(), HostError> {
     let opened = fs::OpenOptions::new().write(true).open(node);
     opened.map(close).map_err(|source| file::io(operation, node, source))?;
     refresh(operation, node)
+}
+
+/// Has them look again at each of these that is a disk and no partition. Where that fails it is told in the log only: nothing is
+/// done by these.
+fn look_anew_at(operation: &str, others: &[PathBuf]) {
+    for other in others.iter().filter(|other| !is_partition(other)) {
+        if let Err(error) = look_anew(operation, other) {
+            tracing::warn!(%error, "a disk may be shown as it was, by another path");
+        }
+    }
+}
+
+/// Has them look again at a disk by all of its paths but this one, by which its table was written. Where that fails it is told
+/// in the log only.
+pub(super) fn look_anew_elsewhere(operation: &str, node: &Path) {
+    match others_of(node) {
+        Ok(others) => look_anew_at(operation, &others),
+        Err(error) => tracing::warn!(%error, "a disk may be shown as it was, by another path"),
+    }
+}
+
+/// The nodes of the other paths to the disk that is used by this one, and of their partitions.
+fn others_of(node: &Path) -> Result<Vec<PathBuf>, HostError> {
+    let known = LinuxDisks.list()?.into_iter().find(|device| device.node == node);
+    Ok(known.map(|device| device.other_nodes).unwrap_or_default())
 }

@@ -242,7 +242,9 @@ impl Layers for LinuxLayers {
             Ok(())
         })?;
         drop(held);
-        disks::refresh(&operation, &partition)
+        disks::refresh(&operation, &partition)?;
+        disks::look_anew_elsewhere(&operation, &spec.node);
+        Ok(())
     }
 
     fn open(&self, spec: &LayerSpec, key: Option<&LayerKey>) -> Result<(), HostError> {
@@ -288,13 +290,14 @@ impl Layers for LinuxLayers {
             run_with(&operation, &line, &script)?;
             run(&operation, &growth::tell_length(&spec.node))?;
         }
-        with_key(&operation, key, || {
-            growth::growing(spec).iter().try_for_each(|layer| match layer {
-                growth::Growing::Encryption(line) => run(&operation, line).map(drop),
-                growth::Growing::Checksums(name) => grow_checksums(&operation, name, spec.discards),
-            })
+        // Without the key's file and its lock while checksums grow: what is new may be written with zeroes, for hours.
+        growth::growing(spec).iter().try_for_each(|layer| match layer {
+            growth::Growing::Encryption(line) => with_key(&operation, key, || run(&operation, line).map(drop)),
+            growth::Growing::Checksums(name) => grow_checksums(&operation, name, spec.discards),
         })?;
-        disks::refresh(&operation, &node_of(&partition))
+        disks::refresh(&operation, &node_of(&partition))?;
+        disks::look_anew_elsewhere(&operation, &spec.node);
+        Ok(())
     }
 
     fn close(&self, node: &Path) -> Result<(), HostError> {
