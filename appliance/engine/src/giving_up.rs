@@ -16,10 +16,21 @@ impl Engine {
     /// The last wipe may have been done and told to have failed: asked for again, the pool of which no disk is here any more is
     /// not waited for.
     pub(crate) fn forget_given_up(&self, by: &Principal, named: &str) -> Result<(), EngineError> {
-        let gone = self.visible_pool(by, named).ok();
-        let Some(pool) = gone.filter(|pool| pool.nodes.is_empty() && self.pending_on(pool.id).is_none()) else {
-            return Ok(());
+        let Ok(pool) = self.visible_pool(by, named) else {
+            // A restart has forgotten what the kernel had of it.
+            let away = self.away_named(named);
+            let mine = away.filter(|(id, had)| by.may_use_pool(&had.name) && !self.is_locked(*id));
+            return match mine {
+                Some((id, _)) if self.pending_on(id).is_none() => {
+                    self.note_pool_gone(id)?;
+                    self.reconcile()
+                }
+                Some(_) | None => Ok(()),
+            };
         };
+        if !pool.nodes.is_empty() || self.pending_on(pool.id).is_some() {
+            return Ok(());
+        }
         self.note_pool_gone(pool.id)?;
         self.change_view(|view| drop(view.pools.remove(&pool.id)));
         self.reconcile()

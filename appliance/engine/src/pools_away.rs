@@ -19,7 +19,7 @@ use crate::tags::Stage;
 /// What is known of a pool that is not here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Had {
-    name: PoolName,
+    pub(crate) name: PoolName,
     layout: Layout,
 }
 
@@ -153,7 +153,8 @@ impl Engine {
         self.locked_pools().iter().any(|pool| pool.object == id)
     }
 
-    fn away_named(&self, name_or_id: &str) -> Option<(PoolId, Had)> {
+    /// One that is away, by its name or id.
+    pub(crate) fn away_named(&self, name_or_id: &str) -> Option<(PoolId, Had)> {
         let mut away = self.away().unwrap_or_default().into_iter();
         away.find(|(id, had)| id.to_string() == name_or_id || had.name.as_str() == name_or_id)
     }

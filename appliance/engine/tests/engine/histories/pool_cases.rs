@@ -179,6 +179,12 @@ pub(super) const OF_POOLS: &[Case] = &[
         GiveUp,
     ),
     (
+        "give the last disk of a pool up",
+        Layout::Mirror,
+        &[V0, FILE, Detach { nth: 1 }],
+        GiveUp,
+    ),
+    (
         "give a pool up that has layers",
         Layout::Mirror,
         &[DeletePool, in_layers(Layout::Parity, 3), V0, FILE, Detach { nth: 1 }],
