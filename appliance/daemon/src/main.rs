@@ -126,6 +126,7 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
         while let Err(error) = outcome {
             tracing::error!("{error:#}; trying again in {} s", START_AGAIN.as_secs());
             service::status(&format!("not started: {error:#}"));
+            engine.note_not_started(&format!("the supervisor could not start: {error:#}"));
             tokio::time::sleep(START_AGAIN).await;
             outcome = start(&engine).await;
         }
@@ -203,6 +204,12 @@ fn serve(
 /// Not without the state partition of a machine that has one: with another system ID its pools would be a stranger's to it, and the
 /// NFS server would tell their clients that all is gone.
 async fn start(engine: &Engine) -> anyhow::Result<()> {
+    // Whatever becomes of it, it is tried again for as long as it takes.
+    let extend = || {
+        let more = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
+        service::tell(&[NotifyState::ExtendTimeoutUsec(more)]);
+    };
+    extend();
     anyhow::ensure!(
         !Path::new(STATE_FAILED).exists(),
         "the state partition cannot be mounted, or the disk that this machine started from does not answer, and without it no pool is \
@@ -217,10 +224,7 @@ async fn start(engine: &Engine) -> anyhow::Result<()> {
             done = &mut work => {
                 return done.context("the start broke off")?.context("the appliance could not be brought up");
             }
-            _ = tick.tick() => {
-                let more = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-                service::tell(&[NotifyState::ExtendTimeoutUsec(more)]);
-            }
+            _ = tick.tick() => extend(),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::clients::refuse_twice;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
+use crate::locks::Patiently;
 use crate::pools::{no_pool, refuse_missing, refuse_unready};
 use crate::tags::{self, OptionTags, PoolTags, Stage, Unreadable, VolumeTags};
 use crate::view::{PoolView, View};
@@ -169,6 +170,8 @@ impl Engine {
                 }
             });
         };
+        // Its clients have nothing meanwhile: what was begun goes on, whatever comes between.
+        let _patiently = Patiently::begin();
         releasing(true);
         let outcome = self.stop_serving(pool).and_then(|()| part());
         releasing(false);
@@ -202,6 +205,12 @@ impl Engine {
         }
         for (id, _) in pool.snapshots.iter().filter(|(_, snapshot)| snapshot.active) {
             self.let_go(&self.snapshot_path(*id))?;
+        }
+        // One whose proof was cut short may be mounted.
+        for path in pool.volumes.keys().map(|id| self.copy_path(*id)) {
+            if self.mounted(&path)? {
+                self.let_go(&path)?;
+            }
         }
         self.change_lvm(
             pool.id,

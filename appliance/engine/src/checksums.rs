@@ -195,6 +195,8 @@ impl Engine {
 
     /// An image of a pool is used again: its copies are to be compared.
     pub(crate) fn note_taken_back(&self, pool: &PoolView) {
+        // If it fails again before anybody looks, that is news.
+        locked(&self.0.failures.told).remove(&pool.id);
         if pool.tags.layers.checksums {
             locked(&self.0.layers.counts).to_heal.insert(pool.id);
         }

@@ -23,7 +23,7 @@ use crate::growing::Grown;
 use crate::jobs::Jobs;
 use crate::kept::Kept;
 use crate::left_out::LeftOut;
-use crate::locks::{LvmLocks, Names, Operations};
+use crate::locks::{LvmLocks, Names, Operations, has_turn};
 use crate::logs::Owned;
 use crate::pending::Pending;
 use crate::pools_away::PoolsHad;
@@ -103,7 +103,9 @@ pub(crate) struct Inner {
     pub(crate) operations: Operations,
     pub(crate) pending: Mutex<Vec<Pending>>,
     /// Held while exports are replaced; whether the last time failed.
-    exports_stale: Mutex<bool>,
+    pub(crate) exports_stale: Mutex<bool>,
+    /// Why the last start failed.
+    pub(crate) not_started: Mutex<Option<String>>,
     pub(crate) started: AtomicBool,
     /// When the NFS server is to start, if disks are waited for.
     pub(crate) nfs_due: Mutex<Option<Instant>>,
@@ -153,6 +155,7 @@ impl Engine {
             operations: Operations::default(),
             pending: Mutex::default(),
             exports_stale: Mutex::new(true),
+            not_started: Mutex::default(),
             started: AtomicBool::new(false),
             nfs_due: Mutex::default(),
             maybe_suspended: AtomicBool::new(true),
@@ -193,6 +196,11 @@ impl Engine {
     /// Events from now on. A receiver that falls 1000 behind is told that it missed some.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.0.events.subscribe()
+    }
+
+    /// Notes why it cannot be started, for those who ask how it is.
+    pub fn note_not_started(&self, why: &str) {
+        *locked(&self.0.not_started) = Some(why.to_owned());
     }
 
     /// Whether no operation is far beyond its limit. For the watchdog.
@@ -278,18 +286,24 @@ impl Engine {
         };
         match source.kind() {
             HostErrorKind::PowerLost => return outcome,
-            HostErrorKind::TimedOut => {
-                self.0.maybe_suspended.store(true, Ordering::SeqCst);
-                self.resume_suspended(Duration::ZERO);
-            }
+            HostErrorKind::TimedOut => self.0.maybe_suspended.store(true, Ordering::SeqCst),
             HostErrorKind::Busy | HostErrorKind::Failed => {}
         }
         // What was told to have failed may have been done: the exports may say other than the tags do now.
         *locked(&self.0.exports_stale) = true;
+        // Whoever has a turn does this when it is over.
+        if !has_turn() {
+            self.look_after_failure();
+        }
+        outcome
+    }
+
+    /// Finds out what a change of LVM's has come to that was told to have failed.
+    pub(crate) fn look_after_failure(&self) {
+        self.resume_suspended(Duration::ZERO);
         if let Err(error) = self.read_lvm() {
             tracing::warn!(%error, "after a failed change the state could not be read");
         }
-        outcome
     }
 
     /// Lets I/O go on to what a command of LVM's that was cut short has left suspended: whoever uses such a volume hangs.

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cistern_host::{Activation, ImageHealth, SyncAction};
-use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity};
+use cistern_model::{DiskId, EventKind, Layout, PoolId, Severity, VolumeId};
 
 use crate::EngineError;
 use crate::engine::{Engine, Inner, locked};
 use crate::error::Doing as _;
 use crate::mending::Due;
 use crate::pools::power_lost;
+use crate::rollback::ROLLBACK_AGAIN;
 use crate::tags::Stage;
 use crate::view::{DATA, PoolView};
 use crate::volumes::bare;
@@ -35,7 +36,9 @@ pub(crate) struct Failures {
     /// What was last to be mended in a pool by reconciling, and when.
     pub(crate) tried: Mutex<BTreeMap<PoolId, (Due, Instant)>>,
     /// The images that the kernel did not use, otherwise than was known of a pool, when all was last reconciled for that.
-    told: Mutex<BTreeMap<PoolId, BTreeSet<(String, usize)>>>,
+    pub(crate) told: Mutex<BTreeMap<PoolId, BTreeSet<(String, usize)>>>,
+    /// Why rollings back could not be finished, as it was told, and when that was tried last.
+    pub(crate) unfinished: Mutex<BTreeMap<VolumeId, (String, Instant)>>,
     /// Whether the pools were looked for: before that any may be there.
     pub(crate) looked: AtomicBool,
 }
@@ -136,7 +139,10 @@ impl Engine {
             view.pools.values().map(as_it_lies).collect()
         };
         let waits = |pool: &PoolView| self.waits_to_be_taken_back(pool) || self.waits_to_be_mended(pool);
-        let owed = self.0.failures.owed.load(Ordering::SeqCst) || pools.iter().any(waits);
+        let unfinished = locked(&self.0.failures.unfinished)
+            .values()
+            .any(|(_, tried)| tried.elapsed() >= ROLLBACK_AGAIN);
+        let owed = self.0.failures.owed.load(Ordering::SeqCst) || unfinished || pools.iter().any(waits);
         if owed && let Err(error) = self.reconcile() {
             // Nothing may have been tried.
             locked(&self.0.failures.tried).clear();

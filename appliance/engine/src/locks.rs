@@ -1,9 +1,10 @@
 //! Who works on what. Invariant: one operation at a time on a name; one LVM command at a time in a pool; nobody changes
 //! LVM while the state is read as a whole. No lock but a name's own is held while a filesystem is made or unmounted.
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
+use std::marker::PhantomData;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,15 @@ impl<K> Default for Queues<K> {
 
 impl<K: Clone + Eq + Hash> Queues<K> {
     fn join(&mut self, what: &K) -> u64 {
+        self.join_all(std::slice::from_ref(what))
+    }
+
+    /// In all of them at once, and so before or behind another one in all of them.
+    fn join_all(&mut self, what: &[K]) -> u64 {
         self.number += 1;
-        self.of.entry(what.clone()).or_default().push_back(self.number);
+        for what in what {
+            self.of.entry(what.clone()).or_default().push_back(self.number);
+        }
         self.number
     }
 
@@ -127,6 +135,12 @@ const LONGEST: Duration = Duration::from_secs(2 * 3600);
 
 thread_local! {
     static PATIENT: Cell<u32> = const { Cell::new(0) };
+    /// How many operations are under way on this thread.
+    static UNDER_WAY: Cell<u32> = const { Cell::new(0) };
+    /// Whether they have changed something.
+    static BEGUN: Cell<bool> = const { Cell::new(false) };
+    /// The pools whose turn this thread has.
+    static TURNS: RefCell<Vec<PoolId>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, this thread waits for a pool however long a command there takes: nobody waits for what it does, and it is not asked
@@ -181,8 +195,27 @@ pub(crate) struct Still<'a>(&'a LvmLocks);
 
 struct Changing<'a> {
     locks: &'a LvmLocks,
-    pool: PoolId,
+    /// None within a turn.
+    pools: Vec<PoolId>,
     number: u64,
+}
+
+/// The turn at some pools: this thread's changes there come one after another, and nobody else's between them.
+pub(crate) struct Turn<'a> {
+    _changing: Changing<'a>,
+    /// It is the thread's.
+    _here: PhantomData<*const ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        TURNS.with_borrow_mut(Vec::clear);
+    }
+}
+
+/// Whether this thread has a turn: then it may not wait for a moment at which nobody changes anything.
+pub(crate) fn has_turn() -> bool {
+    TURNS.with_borrow(|turns| !turns.is_empty())
 }
 
 impl LvmLocks {
@@ -194,25 +227,50 @@ impl LvmLocks {
     ///
     /// # Errors
     /// `Unavailable`, and nothing was run, if a command has been at this pool for longer than a request waits for anything, such as one
-    /// that removes terabytes: who waits for it would keep others from their turn. Not for a thread that is [`Patiently`] at work.
+    /// that removes terabytes: who waits for it would keep others from their turn. Not for a thread that is [`Patiently`] at work, nor
+    /// within an operation that has changed something: what was begun is not to be broken off for that.
     pub(crate) fn change<T>(&self, pool: PoolId, body: impl FnOnce() -> T) -> Result<T, EngineError> {
-        let _changing = self.begin(pool)?;
+        let _changing = match TURNS.with_borrow(|turns| turns.contains(&pool)) {
+            true => Changing {
+                locks: self,
+                pools: Vec::new(),
+                number: 0,
+            },
+            false => self.begin(vec![pool])?,
+        };
         Ok(body())
     }
 
-    fn begin(&self, pool: PoolId) -> Result<Changing<'_>, EngineError> {
+    /// Has the turn at all of these pools, for as long as what this gives back lives. Nothing that reads the state as a whole may be
+    /// called meanwhile, nor a turn be asked for: two that have one would wait for each other.
+    ///
+    /// # Errors
+    /// As [`LvmLocks::change`].
+    pub(crate) fn turn(&self, pools: BTreeSet<PoolId>) -> Result<Turn<'_>, EngineError> {
+        let changing = self.begin(pools.into_iter().collect())?;
+        TURNS.with_borrow_mut(|turns| turns.extend(&changing.pools));
+        Ok(Turn {
+            _changing: changing,
+            _here: PhantomData,
+        })
+    }
+
+    fn begin(&self, pools: Vec<PoolId>) -> Result<Changing<'_>, EngineError> {
+        let patient = PATIENT.with(Cell::get) > 0 || BEGUN.with(Cell::get);
         let mut world = self.world();
-        let number = world.pools.join(&pool);
+        let number = world.pools.join_all(&pools);
         loop {
-            let first = world.pools.is_first(&pool, number);
-            if first && !world.reading && (world.readers_waiting == 0 || world.is_at_length()) {
+            let behind = pools.iter().find(|pool| !world.pools.is_first(pool, number));
+            if behind.is_none() && !world.reading && (world.readers_waiting == 0 || world.is_at_length()) {
                 break;
             }
-            if !first
-                && PATIENT.with(Cell::get) == 0
-                && let Some(taken) = world.is_kept(pool)
+            if let Some(pool) = behind
+                && !patient
+                && let Some(taken) = world.is_kept(*pool)
             {
-                world.pools.leave(&pool, number);
+                pools.iter().for_each(|pool| world.pools.leave(pool, number));
+                drop(world);
+                self.changed.notify_all();
                 return Err(EngineError::Unavailable(format!(
                     "a command that takes long has been at {pool} for {} s; ask again when it has ended",
                     taken.as_secs()
@@ -222,11 +280,13 @@ impl LvmLocks {
             let waited = self.changed.wait_timeout(world, LONG / 5);
             world = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        world.changes.insert(pool, Instant::now());
+        let now = Instant::now();
+        world.changes.extend(pools.iter().map(|pool| (*pool, now)));
         drop(world);
+        BEGUN.set(UNDER_WAY.get() > 0);
         Ok(Changing {
             locks: self,
-            pool,
+            pools,
             number,
         })
     }
@@ -259,8 +319,10 @@ impl Drop for Still<'_> {
 impl Drop for Changing<'_> {
     fn drop(&mut self) {
         let mut world = self.locks.world();
-        world.changes.remove(&self.pool);
-        world.pools.leave(&self.pool, self.number);
+        for pool in &self.pools {
+            world.changes.remove(pool);
+            world.pools.leave(pool, self.number);
+        }
         drop(world);
         self.locks.changed.notify_all();
     }
@@ -282,10 +344,11 @@ struct Running {
     looked: Option<Instant>,
 }
 
-/// An operation that runs until this is dropped.
+/// An operation that runs until this is dropped, on the thread that began it.
 pub(crate) struct Operation<'a> {
     operations: &'a Operations,
     number: u64,
+    _here: PhantomData<*const ()>,
 }
 
 impl Operations {
@@ -299,9 +362,11 @@ impl Operations {
         running.number += 1;
         let number = running.number;
         running.deadlines.insert(number, Instant::now() + limit);
+        UNDER_WAY.set(UNDER_WAY.get() + 1);
         Operation {
             operations: self,
             number,
+            _here: PhantomData,
         }
     }
 
@@ -321,6 +386,10 @@ impl Operations {
 impl Drop for Operation<'_> {
     fn drop(&mut self) {
         self.operations.locked().deadlines.remove(&self.number);
+        UNDER_WAY.set(UNDER_WAY.get() - 1);
+        if UNDER_WAY.get() == 0 {
+            BEGUN.set(false);
+        }
     }
 }
 
@@ -419,12 +488,22 @@ mod tests {
             });
             changed.unwrap();
             // A request does not wait for it, and who does what nobody asked for does.
-            assert!(locks.change(pool(1), || ()).is_err());
+            let request = scope.spawn(|| {
+                assert!(locks.change(pool(1), || ()).is_err());
+                assert!(locks.turn(BTreeSet::from([pool(1), pool(3)])).is_err());
+            });
+            request.join().unwrap();
+            // Nor does one that is in the middle give up.
+            scope.spawn(|| {
+                let _operation = operations.begin(LONG);
+                locks.change(pool(3), || ()).unwrap();
+                locks.change(pool(1), || ()).unwrap();
+            });
             scope.spawn(|| {
                 let _patiently = Patiently::begin();
                 locks.change(pool(1), || ()).unwrap();
             });
-            while locks.world().pools.of[&pool(1)].len() < 2 {
+            while locks.world().pools.of[&pool(1)].len() < 3 {
                 std::thread::yield_now();
             }
             ending.wait();
@@ -433,6 +512,37 @@ mod tests {
         assert!((LONG..LONG * 3).contains(&taken), "{taken:?}");
         // What it took is counted for nobody.
         assert!(operations.in_time(locks.is_at_length()));
+    }
+
+    #[test]
+    fn within_a_turn_nobody_else_changes_its_pools() {
+        let (locks, steps) = (LvmLocks::default(), Mutex::new(Vec::new()));
+        let (both, pools) = (BTreeSet::from([pool(1), pool(2)]), [pool(1), pool(2)]);
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let (locks, steps, both) = (&locks, &steps, both.clone());
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        let turn = locks.turn(both.clone()).unwrap();
+                        assert!(has_turn());
+                        for id in pools {
+                            locks.change(id, || steps.lock().unwrap().push(n)).unwrap();
+                            std::thread::yield_now();
+                        }
+                        drop(turn);
+                        assert!(!has_turn());
+                        locks.change(pools[n % 2], || ()).unwrap();
+                        drop(locks.still());
+                    }
+                });
+            }
+        });
+        let steps = steps.into_inner().unwrap();
+        assert!(
+            steps.len() == 160 && steps.chunks(2).all(|pair| pair[0] == pair[1]),
+            "{steps:?}"
+        );
+        assert!(locks.world().pools.of.is_empty() && locks.world().changes.is_empty());
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cistern_model::{DiskId, EventKind, PoolId, Principal, Severity};
@@ -20,6 +19,8 @@ use crate::view::PoolView;
 
 /// When a spare is tried again that could not take a disk's place, with nothing different since.
 const AGAIN: Duration = Duration::from_secs(600);
+/// When it is tried again if somebody was at the disks.
+const SOON: Duration = Duration::from_secs(60);
 
 /// What is to be mended in a pool, and how the pool is. Where that is the same nothing has happened since.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +69,10 @@ impl Engine {
             return Ok(());
         }
         let Some(_disks) = self.0.names.try_hold(DISKS.to_owned()) else {
-            // Whoever has it is soon done.
-            self.0.failures.owed.store(true, Ordering::SeqCst);
+            // Whoever has it is soon done, or lays checksums for hours.
+            if let Some((_, at)) = locked(&self.0.failures.tried).get_mut(&id) {
+                *at = at.checked_sub(AGAIN - SOON).unwrap_or(*at);
+            }
             return Ok(());
         };
         if let Err(error) = self.judge_replacement(&pool, &old) {

@@ -9,7 +9,7 @@ use cistern_model::{
 
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
-use crate::engine::Engine;
+use crate::engine::{Engine, locked};
 use crate::pools::refuse_incomplete;
 use crate::tags::node_tag;
 use crate::view::VolumeView;
@@ -66,10 +66,17 @@ impl Engine {
             remove: old.iter().map(|old| node_tag(node, old)).collect(),
         };
         let mut read_again = false;
-        self.retag(pool.id, id, &change, |volume| {
+        let noted = self.retag(pool.id, id, &change, |volume| {
             let before = volume.tags.nodes.insert(node.clone(), access.clone());
             read_again = before == old;
-        })?;
+        });
+        if let Err(error) = noted {
+            // Nothing was changed: what the tag says holds, and the exports say less.
+            if matches!(error, EngineError::Unavailable(_)) {
+                self.see_node_again(id, node, old.as_ref());
+            }
+            return Err(error);
+        }
         self.publish_volume(id)?;
         if read_again {
             for client in &gone {
@@ -123,7 +130,7 @@ impl Engine {
                     read_again = volume.tags.nodes.remove(node).is_some();
                 });
                 if noted.is_err() {
-                    self.see_node(id, node, Some(access));
+                    self.see_node_again(id, node, Some(access));
                 }
                 noted?;
                 if read_again {
@@ -169,9 +176,15 @@ impl Engine {
         });
         if fencing.is_err() {
             // It is asked again, and is as it was until then.
-            self.see_node(id, node, Some(access));
+            self.see_node_again(id, node, Some(access));
         }
         Ok(fencing?.into_iter().flatten().collect())
+    }
+
+    /// Has the view say what a node may as its tag does, after it said less: the exports were told that.
+    fn see_node_again(&self, id: VolumeId, node: &NodeName, access: Option<&NodeAccess>) {
+        self.see_node(id, node, access);
+        *locked(&self.0.exports_stale) = true;
     }
 
     /// Has the view say what a node may.

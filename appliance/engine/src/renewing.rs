@@ -73,7 +73,9 @@ impl Engine {
         };
         let volumes = pool.volumes.keys().map(|volume| self.path_of(*volume));
         let snapshots = pool.snapshots.keys().map(|snapshot| self.snapshot_path(*snapshot));
-        for path in volumes.chain(snapshots) {
+        // One whose proof was cut short may be mounted.
+        let copies = pool.volumes.keys().map(|volume| self.copy_path(*volume));
+        for path in volumes.chain(snapshots).chain(copies) {
             if self.mounted(&path)? {
                 self.give_back(&path)?;
             }

@@ -36,14 +36,15 @@ pub(crate) struct Try {
 impl Engine {
     /// One look. Fails only if the machine is gone.
     pub(crate) fn revive_volumes(&self) -> Result<(), EngineError> {
+        let _operation = self.0.operations.begin(LIMIT);
+        // One whose disks hang may hang this too: nobody is to wait for it. Whoever serves them looks again.
+        let mut down = self.volumes_in(|stage| stage == Stage::Ready);
+        down.retain(|(_, id)| self.0.host.filesystems.is_up(&self.path_of(*id)).is_ok_and(|up| !up));
         // Between two mounts a volume is not served: nobody is to be told meanwhile that it is not there. And while all is being
         // reconciled a pool may be taken down to be brought up.
         let Some(_still) = self.0.names.try_hold(RECONCILING.to_owned()) else {
             return Ok(());
         };
-        let _operation = self.0.operations.begin(LIMIT);
-        let mut down = self.volumes_in(|stage| stage == Stage::Ready);
-        down.retain(|(_, id)| self.0.host.filesystems.is_up(&self.path_of(*id)).is_ok_and(|up| !up));
         let mounted = down.iter().map(|(_, id)| self.path_of(*id)).collect();
         self.serve_all(down.clone(), &mounted)?;
         let mut due = self.due_again();

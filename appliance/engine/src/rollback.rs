@@ -11,6 +11,10 @@
 //! 4. the volume's LV is removed; 5. the copy takes its name;
 //! 6. mount, grow to the volume's size, export, `state=ready`.
 
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
 use cistern_model::{
     EventKind, PoolId, Principal, RollbackRequest, Severity, SnapshotId, SnapshotName, Volume, VolumeId,
 };
@@ -18,13 +22,16 @@ use uuid::Uuid;
 
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
-use crate::engine::Engine;
+use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::pools::{power_lost, refuse_unready};
 use crate::snapshots::{no_snapshot, snapshot_lock, unsettled};
 use crate::tags::{Rollback, Stage, VolumeTags};
 use crate::view::{Copied, VolumeView, copy_name};
 use crate::volumes::{LIMIT, no_volume, volume_lock};
+
+/// When one is gone on with that could not be finished.
+pub(crate) const ROLLBACK_AGAIN: Duration = Duration::from_secs(300);
 
 impl Engine {
     /// Makes a volume what one of its snapshots is. What its clients have open there is cut off.
@@ -40,7 +47,7 @@ impl Engine {
             // What was begun and broke off goes on first. If something else was asked for then, this is still to be done.
             same = matches!(&volume.tags.rollback, Some(Rollback::To { snapshot, keep })
                 if *snapshot == to && keep.is_none() == request.discard);
-            self.finish_rollback(pool.id, id)?;
+            self.owe_rollback(id, self.finish_rollback(pool.id, id))?;
             volume = self.visible_volume(by, id)?.1;
         }
         if !same {
@@ -58,8 +65,8 @@ impl Engine {
             refuse_unready(&pool)?;
             self.refuse_full_pool(pool.id, "copies")?;
             let keep = (!request.discard).then(|| SnapshotId::from_uuid(Uuid::new_v4()));
-            self.begin_rollback(pool.id, id, &volume, to, keep)?;
-            self.finish_rollback(pool.id, id)?;
+            self.owe_rollback(id, self.begin_rollback(pool.id, id, &volume, to, keep))?;
+            self.owe_rollback(id, self.finish_rollback(pool.id, id))?;
         }
         let message = format!("volume {} of pool {} was rolled back", volume.tags.name, pool.tags.name);
         self.record(
@@ -70,6 +77,15 @@ impl Engine {
             message,
         );
         self.volume_model(id)
+    }
+
+    /// One that failed half way, and could not be taken back, is gone on with by a look at all: nobody may ask again.
+    fn owe_rollback(&self, id: VolumeId, outcome: Result<(), EngineError>) -> Result<(), EngineError> {
+        let stage = || self.view().volume(id).map(|(_, volume)| volume.tags.state);
+        if outcome.is_err() && stage() == Some(Stage::RollingBack) {
+            self.0.failures.owed.store(true, Ordering::SeqCst);
+        }
+        outcome
     }
 
     /// Says that it is to be, and withdraws the volume. What cannot be withdrawn stays as it is.
@@ -108,6 +124,8 @@ impl Engine {
     }
 
     fn serve_as_it_was(&self, pool: PoolId, id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
+        // The copy may be all there is by now, if what removed the rest told that it had not.
+        self.read_lvm()?;
         let copy = self.view().volume(id).map(|(_, volume)| volume.copy);
         match copy {
             Some(Copied::No) => {}
@@ -124,10 +142,16 @@ impl Engine {
             // It is the volume by now, or there is none.
             Some(Copied::Alone) | None => return Ok(()),
         }
-        if let Some(Rollback::To { keep: Some(keep), .. }) = volume.tags.rollback
-            && self.view().snapshot(keep).is_some()
-        {
-            self.remove_snapshot(pool, keep)?;
+        if let Some(Rollback::To { keep: Some(keep), .. }) = volume.tags.rollback {
+            let lock = self.0.names.try_hold(snapshot_lock(keep));
+            let served = self
+                .view()
+                .snapshot(keep)
+                .map(|(_, kept)| !kept.tags.clients.is_empty());
+            // One that somebody found of use stays: it holds what the volume does.
+            if lock.is_some() && served == Some(false) {
+                self.remove_snapshot(pool, keep)?;
+            }
         }
         let tags = VolumeTags {
             state: Stage::Ready,
@@ -311,10 +335,15 @@ impl Engine {
         up
     }
 
+    /// Where the copy that a volume is to become is mounted, to see whether it can be.
+    pub(crate) fn copy_path(&self, volume: VolumeId) -> PathBuf {
+        self.0.config.volumes_dir.join(copy_name(volume))
+    }
+
     /// Mounts the copy that a volume is to become, before there is nothing else, and lets go of it.
     fn prove_copy(&self, pool: PoolId, id: VolumeId, volume: &VolumeView) -> Result<(), EngineError> {
         let (vg, copy) = (pool.to_string(), copy_name(id));
-        let (node, path) = (self.0.host.lvm.node(&vg, &copy), self.0.config.volumes_dir.join(&copy));
+        let (node, path) = (self.0.host.lvm.node(&vg, &copy), self.copy_path(id));
         let mount = || match self.mounted(&path)? {
             true => Ok(()),
             false => {
@@ -342,7 +371,13 @@ impl Engine {
 
     /// Finishes what was interrupted. Fails only if the machine is gone.
     pub(crate) fn finish_rollbacks(&self) -> Result<(), EngineError> {
-        for (pool, id) in self.volumes_in(|stage| stage == Stage::RollingBack) {
+        let now = Instant::now();
+        let begun = self.volumes_in(|stage| stage == Stage::RollingBack);
+        locked(&self.0.failures.unfinished).retain(|id, (_, tried)| {
+            *tried = now;
+            begun.iter().any(|(_, other)| other == id)
+        });
+        for (pool, id) in begun {
             let found = {
                 let view = self.view();
                 view.volume(id)
@@ -379,6 +414,17 @@ impl Engine {
                     ),
                 ),
             };
+            let left = self.view().volume(id).map(|(_, volume)| volume.tags.state) == Some(Stage::RollingBack);
+            let told = {
+                let mut unfinished = locked(&self.0.failures.unfinished);
+                match left {
+                    true => unfinished.insert(id, (message.clone(), Instant::now())),
+                    false => unfinished.remove(&id),
+                }
+            };
+            if told.is_some_and(|(told, _)| told == message) {
+                continue;
+            }
             self.record(
                 EventKind::VolumeRolledBack,
                 severity,

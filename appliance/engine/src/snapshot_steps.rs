@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use cistern_host::{Activation, Filesystems, TagChange};
 use cistern_model::{EventKind, PoolId, PoolState, Severity, SnapshotId, SnapshotName, VolumeId};
@@ -85,15 +86,31 @@ impl Engine {
         if let Err(error) = &outcome
             && !power_lost(error)
         {
-            for (pool, id, _) in self.group(group) {
-                if let Err(undo) = self.remove_snapshot(pool, id) {
-                    tracing::warn!(%undo, snapshot = %id, "what was begun could not be undone");
-                }
+            if matches!(error, EngineError::Host { .. }) {
+                self.look_after_failure();
             }
+            // Asking again does it otherwise, and a look at all.
+            let _ = self.undo_group(group);
         }
         let made = outcome?;
         self.finish_group(group)?;
         Ok(made)
+    }
+
+    /// Removes what there is of a group that was begun. What cannot be removed is left to a look at all.
+    ///
+    /// # Errors
+    /// The last of those that removing one gave.
+    pub(crate) fn undo_group(&self, group: Uuid) -> Result<(), EngineError> {
+        let mut outcome = Ok(());
+        for (pool, id, _) in self.group(group) {
+            if let Err(undo) = self.remove_snapshot(pool, id) {
+                tracing::warn!(%undo, snapshot = %id, "what was begun could not be undone");
+                self.0.failures.owed.store(true, Ordering::SeqCst);
+                outcome = Err(undo);
+            }
+        }
+        outcome
     }
 
     fn copy_group(
@@ -102,6 +119,8 @@ impl Engine {
         name: &SnapshotName,
         group: Uuid,
     ) -> Result<Vec<SnapshotId>, EngineError> {
+        // Whoever writes waits for all of them: nothing is to come between two, and least of all what takes long.
+        let _turn = self.0.lvm.turn(volumes.iter().map(|(pool, ..)| pool.id).collect())?;
         let mut frozen = Frozen {
             filesystems: &*self.0.host.filesystems,
             paths: Vec::new(),

@@ -128,17 +128,24 @@ impl Engine {
             .collect();
         if let Some((_, first)) = found.first() {
             let group = first.tags.group;
-            let same = found.len() == volumes.len() && found.iter().all(|(_, s)| s.tags.group == group);
-            let Some(group) = group.filter(|group| same && self.group(*group).len() == found.len()) else {
-                return Err(EngineError::NameTaken(format!(
-                    "a snapshot {} of one of these volumes was made otherwise; choose another name",
-                    request.name
-                )));
-            };
-            // What made them may have been cut short after the last.
-            self.finish_group(group)?;
-            let object = self.models(found.iter().map(|(id, _)| *id))?;
-            return Ok(Created { object, created: false });
+            let of_group = group.is_some() && found.iter().all(|(_, s)| s.tags.group == group);
+            let members = group.map_or(0, |group| self.group(group).len());
+            match group.filter(|_| of_group && members == found.len()) {
+                Some(group) if found.len() == volumes.len() => {
+                    // What made them may have been cut short after the last.
+                    self.finish_group(group)?;
+                    let object = self.models(found.iter().map(|(id, _)| *id))?;
+                    return Ok(Created { object, created: false });
+                }
+                // Some of a request that failed, and that could not be undone then.
+                Some(group) if found.iter().all(|(_, s)| s.tags.state == Stage::Creating) => self.undo_group(group)?,
+                _ => {
+                    return Err(EngineError::NameTaken(format!(
+                        "a snapshot {} of one of these volumes was made otherwise; choose another name",
+                        request.name
+                    )));
+                }
+            }
         }
         for (pool, id, volume) in &volumes {
             refuse_unsettled(*id, volume)?;

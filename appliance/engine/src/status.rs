@@ -10,7 +10,7 @@ use cistern_model::{
 };
 
 use crate::EngineError;
-use crate::engine::Engine;
+use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
 use crate::volumes::VolumeFilter;
 
@@ -111,7 +111,8 @@ impl Engine {
     pub fn health(&self) -> Health {
         let mut reasons = Vec::new();
         if !self.is_started() {
-            reasons.push("the supervisor has not yet looked at the disks".to_owned());
+            let why = locked(&self.0.not_started).clone();
+            reasons.push(why.unwrap_or_else(|| "the supervisor has not yet looked at the disks".to_owned()));
         }
         let awaited = self.disks_awaited();
         match (self.0.host.services.state(Service::NfsServer), awaited) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cistern_engine::{Config, Engine};
 use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, ScrubRequest, VolumeState};
+use cistern_model::{AlertKind, Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, ScrubRequest, VolumeState};
 
 use crate::support::{Rig, by, client, path, refused, serial};
 
@@ -293,6 +293,20 @@ fn a_disk_that_gives_errors_is_noticed_and_asked_once_to_go_on() {
     assert_eq!(refreshed, 1);
     let changed = |kind| rig.engine.events(0, 100).iter().any(|e| e.kind == kind);
     assert!(changed(EventKind::PoolChanged));
+}
+
+#[test]
+fn a_disk_that_gives_errors_again_at_once_is_noticed_again() {
+    let (rig, _) = with(Layout::Parity, &["a", "b", "c"]);
+    rig.engine.look_at_raids().unwrap();
+    rig.machine.fail_images_on(&serial("b"));
+    rig.engine.look_at_raids().unwrap();
+    // It was asked to go on, and nobody has looked since.
+    rig.machine.fail_images_on(&serial("b"));
+    rig.engine.look_at_raids().unwrap();
+    assert_eq!(states(&rig), DEGRADED);
+    let alerts = rig.engine.alerts(false);
+    assert!(alerts.iter().any(|alert| alert.kind == AlertKind::PoolDegraded));
 }
 
 #[track_caller]

@@ -138,6 +138,20 @@ fn what_fails_on_its_way_goes_on_by_asking_again_or_by_reconcile() {
 }
 
 #[test]
+fn what_broke_off_half_way_goes_on_by_the_clock() {
+    let rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    rig.write(volume.id, "old");
+    let snapshot = rig.make_snapshot(volume.id, "s");
+    rig.write(volume.id, "new");
+    rig.machine.fail_next("lvm.rename_lv", MemoryHost::failure("rename"));
+    assert!(rig.engine.roll_back(&by(), volume.id, &to(snapshot.id, false)).is_err());
+    rig.engine.tick();
+    assert_eq!(rig.files(volume.id), ["old"]);
+    rig.check();
+}
+
+#[test]
 fn a_volume_does_not_become_what_cannot_be_mounted() {
     for discard in [false, true] {
         let mut rig = Rig::with_pool();

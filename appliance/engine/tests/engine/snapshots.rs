@@ -267,6 +267,26 @@ fn a_group_that_cannot_be_made_whole_leaves_nothing_and_nothing_stays_frozen() {
 }
 
 #[test]
+fn a_group_of_which_something_could_not_be_taken_away_is_made_when_it_is_asked_for_again() {
+    let rig = Rig::with_pool();
+    let ids = [
+        rig.make_volume("one", Bytes::gib(1)).id,
+        rig.make_volume("two", Bytes::gib(1)).id,
+    ];
+    let request = group("g", &ids);
+    let call = "lvm.create_thin_snapshot";
+    rig.machine.fail_after_next(call, MemoryHost::failure(call));
+    for _ in 0..2 {
+        // The second time nothing is made beside what is left of the first.
+        rig.machine.fail_next("lvm.remove_lv", MemoryHost::failure("remove"));
+        refused(rig.engine.create_group_snapshot(&by(), &request), ErrorKind::Internal);
+    }
+    let made = rig.engine.create_group_snapshot(&by(), &request).unwrap();
+    assert!(made.created && made.object.len() == 2 && rig.snapshots().len() == 2);
+    rig.check();
+}
+
+#[test]
 fn a_supervisor_that_breaks_off_with_frozen_volumes_thaws_them_when_it_is_back() {
     for call in [
         "filesystems.freeze",
