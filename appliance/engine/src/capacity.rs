@@ -181,6 +181,8 @@ impl Engine {
     /// Gives up what may be given up, in its order, until what was promised is out of danger.
     fn shed(&self, id: PoolId, mut status: ThinStatus) -> Result<ThinStatus, EngineError> {
         let (mut given_up, mut stuck) = (0, BTreeSet::new());
+        // What volumes hold at least, once it was counted: what is given up takes nothing of it away.
+        let mut counted = None;
         loop {
             let pool = self.named(id)?;
             // LVM removes nothing from a group that lacks a disk: each try would take long, and be in vain.
@@ -195,6 +197,17 @@ impl Engine {
             let Some(first) = first.filter(|_| given_up < SHED_AT_ONCE) else {
                 return Ok(status);
             };
+            if self.is_in_doubt(&pool) {
+                let Some(held) = counted else {
+                    counted = Some(self.count_held(&pool)?);
+                    // Clients went on writing meanwhile.
+                    status = self.measure(id)?;
+                    continue;
+                };
+                if fill::at_most_beside(pool.size, &status, held).min(pool.beside.most) <= self.allowance(&pool) {
+                    return Ok(status);
+                }
+            }
             let _operation = self.0.operations.begin(LIMIT);
             if !self.shed_one(id, first, &why)? {
                 // All of this kind was tried.
@@ -204,6 +217,36 @@ impl Engine {
             given_up += 1;
             status = self.measure(id)?;
         }
+    }
+
+    /// Whether nothing but not knowing what volumes share speaks for giving something up.
+    fn is_in_doubt(&self, pool: &PoolView) -> bool {
+        let allowed = self.allowance(pool);
+        let overcommitted = pool.overcommit(self.0.config.overcommit_percent) > 100;
+        !overcommitted && pool.beside.least <= allowed && pool.beside.most > allowed
+    }
+
+    /// What the volumes of a pool hold together at least, counted from its metadata, which may take seconds; nothing if it
+    /// cannot be counted.
+    fn count_held(&self, pool: &PoolView) -> Result<Bytes, EngineError> {
+        let name = &pool.tags.name;
+        let _operation = self.0.operations.begin(LIMIT);
+        let sizes = self.0.host.lvm.thin_sizes(&pool.vg(), DATA);
+        let sizes = match sizes.doing(|| format!("count what the volumes of pool {name} take")) {
+            Ok(sizes) => sizes,
+            Err(error) if power_lost(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(pool = %name, error = error.problem().detail, "what its volumes share was not counted");
+                return Ok(Bytes::ZERO);
+            }
+        };
+        let view = self.view();
+        let volumes = view.pools.get(&pool.id).into_iter().flat_map(|pool| &pool.volumes);
+        Ok(fill::held_at_least(volumes.map(|(id, volume)| {
+            // As when it is measured what they map.
+            let size = sizes.get(&id.to_string()).or_else(|| sizes.get(&copy_name(*id)));
+            (size.copied().unwrap_or_default(), volume.tags.source.is_some())
+        })))
     }
 
     /// What a pool's snapshots and trash may take now.
@@ -222,6 +265,7 @@ impl Engine {
             ));
         }
         // Whether they hold more than they may is not known where volumes share what they map: only how full the pool is.
+        // Before anything is given up for that alone, what they share is counted.
         let in_danger = pool.overcommit(self.0.config.overcommit_percent) > 100 || pool.beside.most > allowed;
         (in_danger && f64::from(status.data) >= SHED_LIMIT).then(|| format!("its data is {} full", status.data))
     }

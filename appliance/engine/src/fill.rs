@@ -3,7 +3,7 @@
 //! Invariant: what was promised to volumes is kept before anything else: snapshots and trash have what is reserved for
 //! them, and what is promised to nobody, and no more.
 
-use cistern_host::ThinStatus;
+use cistern_host::{ThinSize, ThinStatus};
 use cistern_model::{Bytes, Percent};
 use jiff::Timestamp;
 
@@ -42,12 +42,37 @@ pub(crate) struct Between {
 /// What of a pool only snapshots and trash hold: all that is mapped, without what volumes map. Where volumes share what they
 /// map, each chunk is counted for each of them, and how much all map together is known only between bounds.
 pub(crate) fn beside(size: Bytes, status: &ThinStatus, volumes: Between) -> Between {
-    let mapped = u128::from(size.get()) * u128::from(status.chunks_used) / u128::from(status.chunks.max(1));
-    let mapped = Bytes::new(u64::try_from(mapped).unwrap_or(u64::MAX));
+    let mapped = mapped(size, status);
     Between {
         least: mapped.saturating_sub(volumes.most),
         most: mapped.saturating_sub(volumes.least),
     }
+}
+
+/// The most of a pool that only snapshots and trash hold, where its volumes hold so much at least.
+pub(crate) fn at_most_beside(size: Bytes, status: &ThinStatus, volumes: Bytes) -> Bytes {
+    mapped(size, status).saturating_sub(volumes)
+}
+
+fn mapped(size: Bytes, status: &ThinStatus) -> Bytes {
+    let mapped = u128::from(size.get()) * u128::from(status.chunks_used) / u128::from(status.chunks.max(1));
+    Bytes::new(u64::try_from(mapped).unwrap_or(u64::MAX))
+}
+
+/// What volumes hold together at least: of each what it takes, and whether it is a copy. What is exclusive to a copy is held
+/// by nothing else. Those that are no copies share nothing with each other. What else a copy maps may be all theirs, or
+/// another copy's: the larger of the two is held for certain.
+pub(crate) fn held_at_least(volumes: impl IntoIterator<Item = (ThinSize, bool)>) -> Bytes {
+    let (mut exclusive, mut originals, mut shared) = (Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
+    for (size, is_copy) in volumes {
+        if is_copy {
+            exclusive = exclusive.saturating_add(size.exclusive);
+            shared = shared.max(size.mapped.saturating_sub(size.exclusive));
+        } else {
+            originals = originals.saturating_add(size.mapped);
+        }
+    }
+    exclusive.saturating_add(originals.max(shared))
 }
 
 /// What snapshots and trash may take: what is reserved, or all that is promised to nobody if that is more.
@@ -166,6 +191,25 @@ mod tests {
         let beside = |volumes| beside(Bytes::gib(10), &status(1.0, 36), volumes);
         assert_eq!(beside(between(3, 3)), between(2, 2));
         assert_eq!(beside(between(1, 9)), between(0, 4));
+        let at_most = |held| at_most_beside(Bytes::gib(10), &status(1.0, 36), Bytes::gib(held));
+        assert_eq!([at_most(0), at_most(3), at_most(9)], [5, 2, 0].map(Bytes::gib));
+    }
+
+    #[test]
+    fn volumes_hold_what_each_has_alone_and_of_what_is_shared_no_less_than_the_largest_part() {
+        let size = |mapped, exclusive| ThinSize {
+            mapped: Bytes::gib(mapped),
+            exclusive: Bytes::gib(exclusive),
+        };
+        let original = |mapped, exclusive| (size(mapped, exclusive), false);
+        let copy = |mapped, exclusive| (size(mapped, exclusive), true);
+        let held = |volumes: &[(ThinSize, bool)]| held_at_least(volumes.iter().copied());
+        assert_eq!(held(&[]), Bytes::ZERO);
+        // What originals share with snapshots is theirs.
+        assert_eq!(held(&[original(4, 0), original(3, 3)]), Bytes::gib(7));
+        assert_eq!(held(&[original(4, 0), copy(5, 2)]), Bytes::gib(6));
+        assert_eq!(held(&[original(1, 0), copy(9, 2), copy(5, 1)]), Bytes::gib(10));
+        assert_eq!(held(&[copy(4, 4), copy(3, 3)]), Bytes::gib(7));
     }
 
     #[test]

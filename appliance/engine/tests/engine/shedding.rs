@@ -235,6 +235,72 @@ fn what_copies_share_hides_nothing_that_is_to_be_given_up() {
     rig.check();
 }
 
+/// A copy of an empty volume that may take all that can still be promised. What an empty filesystem takes they share.
+fn large_copy(rig: &Rig) -> Volume {
+    let golden = rig.make_volume("golden", Bytes::mib(300));
+    let available = rig.engine.pool(&by(), "tank").unwrap().available;
+    let source = VolumeSource::Volume(golden.id);
+    let request = of(source, "copy", available.round_down(Bytes::mib(4)));
+    rig.engine.create_volume(&by(), &request).unwrap().object
+}
+
+/// So many thousandths of the pool.
+fn part(rig: &Rig, thousandths: u64) -> Bytes {
+    let size = rig.engine.pool(&by(), "tank").unwrap().size;
+    Bytes::new(size.get() / 1000 * thousandths)
+}
+
+/// How often it was counted what volumes share.
+fn counts(rig: &Rig) -> usize {
+    let calls = rig.machine.calls();
+    calls.iter().filter(|call| call.starts_with("lvm.thin_sizes")).count()
+}
+
+#[test]
+fn nothing_is_given_up_for_what_copies_share_when_counting_shows_that_it_fits() {
+    let rig = with_trash();
+    set(&rig, 100, 10);
+    let write = |volume: &Volume, name: &str, size: Bytes| {
+        rig.machine.write_file(&path(volume.id), name, size).unwrap();
+    };
+    let gone = rig.make_volume("gone", Bytes::gib(2));
+    write(&gone, "file", part(&rig, 95));
+    rig.engine.delete_volume(&by(), gone.id).unwrap();
+    let copy = large_copy(&rig);
+    write(&copy, "file", part(&rig, 840).saturating_sub(Bytes::mib(68)));
+    rig.engine.tick();
+    assert_eq!((trashed(&rig).len(), counts(&rig)), (1, 0), "it is not so full yet");
+    write(&copy, "more", part(&rig, 25));
+    rig.engine.tick();
+    assert_eq!((trashed(&rig).len(), counts(&rig)), (1, 1), "less than is reserved");
+    // What cannot be counted stays in doubt.
+    rig.machine.fail_next("lvm.thin_sizes", MemoryHost::failure("count"));
+    rig.engine.tick();
+    assert_eq!((trashed(&rig).len(), counts(&rig)), (0, 2));
+    rig.check();
+}
+
+#[test]
+fn what_a_copy_shares_with_its_own_snapshots_is_no_reason_to_give_them_up() {
+    let rig = with_trash();
+    set(&rig, 100, 10);
+    let copy = large_copy(&rig);
+    let write = |name: &str, size: Bytes| rig.machine.write_file(&path(copy.id), name, size).unwrap();
+    write("kept", part(&rig, 768));
+    write("old", part(&rig, 92));
+    keep(&rig, &copy, "hourly=9");
+    rig.engine.tick();
+    keep(&rig, &copy, "none");
+    let made = scheduled(&rig);
+    assert_eq!(made.len(), 1);
+    rig.machine.remove_file(&path(copy.id), "old");
+    rig.machine.host().filesystems.trim(&path(copy.id)).unwrap();
+    write("new", part(&rig, 92));
+    rig.engine.tick();
+    assert_eq!((scheduled(&rig), counts(&rig)), (made, 1));
+    rig.check();
+}
+
 #[test]
 fn a_volume_that_the_kernel_has_under_another_name_is_no_room_to_be_made() {
     let mut rig = with_trash();
