@@ -12,7 +12,7 @@ use crate::EngineError;
 use crate::clients::refuse_unsettled;
 use crate::engine::Engine;
 use crate::error::Doing as _;
-use crate::locks::Held;
+use crate::names::Held;
 use crate::pools::{no_pool, refuse_missing, refuse_unready};
 use crate::tags::VolumeTags;
 use crate::view::{PoolView, VolumeView};

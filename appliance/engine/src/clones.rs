@@ -8,7 +8,7 @@ use cistern_model::{Bytes, PoolId, Principal, VolumeRequest, VolumeSource};
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
 use crate::engine::Engine;
-use crate::locks::Held;
+use crate::names::Held;
 use crate::snapshots::{snapshot_lock, unsettled};
 use crate::tags::Stage;
 use crate::volumes::volume_lock;

@@ -110,6 +110,7 @@ mod live;
 mod locks;
 mod logs;
 mod mending;
+mod names;
 mod nodes;
 mod orphans;
 mod pending;

@@ -18,7 +18,7 @@ use crate::EngineError;
 use crate::clients::{MOST_CLIENTS, refuse_unsettled};
 use crate::engine::Engine;
 use crate::error::Doing as _;
-use crate::locks::Held;
+use crate::names::Held;
 use crate::pools::{no_pool, power_lost, refuse_incomplete, refuse_missing, refuse_unready};
 use crate::tags::{self, SnapshotTags, Stage};
 use crate::view::{DATA, PoolView, SnapshotView, VolumeView};

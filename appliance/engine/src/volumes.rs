@@ -17,7 +17,7 @@ use crate::clients::{MOST_CLIENTS, refuse_twice};
 use crate::clones::Origin;
 use crate::engine::Engine;
 use crate::error::Doing as _;
-use crate::locks::Held;
+use crate::names::Held;
 use crate::nodes::refuse_published;
 use crate::pools::{no_pool, power_lost, refuse_missing, refuse_unready};
 use crate::tags::{self, OptionTags, Stage, VolumeTags};
