@@ -4,7 +4,7 @@ IMAGE := target/image
 BINARIES := target/debug/cisternd target/debug/cistern-gate target/debug/cistern
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kubernetes test-nodes test-image check run image csi-image image-buildroot bench torture tools build
+.PHONY: help demo test test-kubernetes test-nodes test-image check run image csi-image kernel image-buildroot bench torture tools build
 
 help: ## Lists these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | column -t -s '|'
@@ -38,6 +38,9 @@ image: build ## Makes the images in target/image.
 
 csi-image: tools ## Makes the container image of the Kubernetes plugin: target/image/cistern-csi-VERSION.tar.
 	image/csi
+
+kernel: tools ## Makes the kernel of buildroot-overlay's options, which `make test` then starts the image on too; half an hour.
+	buildroot-overlay/kernel
 
 image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILDROOT_DL_DIR=...].
 	@buildroot-overlay/build "$(BUILDROOT_DIR)" "$(BUILDROOT_DL_DIR)"

@@ -53,12 +53,25 @@ fetch_kernel() {
     (cd "$1" && apt-get -qq "${options[@]}" download "$package" >&2) || die "cannot download Debian's $package package"
 }
 
-unpack_kernel() { # PACKAGE FOLDER
+# unpack_kernel PACKAGE FOLDER [all]: what Kconfig needs of the source, or all of it.
+unpack_kernel() {
+    local only=(--wildcards --exclude='*/tools/testing/*' --exclude='*/Documentation/*.rst'
+        '*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*'
+        '*/kernel/configs/*' '*/include/linux/compiler*')
+    [ "${3:-}" != all ] || only=()
     mkdir -p "$2"
     dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/src/linux-source-$kernel_series.tar.xz" | xz -dc -T0 |
-        tar -x -C "$2" --strip-components=1 --wildcards --exclude='*/tools/testing/*' --exclude='*/Documentation/*.rst' \
-            '*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*' \
-            '*/kernel/configs/*' '*/include/linux/compiler*'
+        tar -x -C "$2" --strip-components=1 ${only[@]+"${only[@]}"}
+}
+
+# Makes $work/.config as Buildroot does: the default configuration, which is $work/base, the fragments in their order, olddefconfig.
+merge_fragments() { # KERNEL WORK FRAGMENT...
+    local kernel=$1 work=$2
+    shift 2
+    {
+        "$kernel/scripts/kconfig/merge_config.sh" -m -O "$work" "$work/base" "$@" &&
+            make -s -C "$kernel" ARCH=x86_64 KCONFIG_CONFIG="$work/.config" olddefconfig
+    } >"$work/merge.log" 2>&1
 }
 
 check_kernel() { # TREE [fresh]
@@ -68,12 +81,9 @@ check_kernel() { # TREE [fresh]
     kernel_tree "${2:-}"
     version=${kernel##*/}
     work=$(mktemp -d)
-    # As Buildroot does it: the architecture's default configuration, the fragments in their order, olddefconfig.
     cp "$kernel/.defconfig" "$work/base"
-    "$kernel/scripts/kconfig/merge_config.sh" -m -O "$work" "$work/base" "${files[@]}" >"$work/merge.log" 2>&1 ||
-        { tail -n 5 "$work/merge.log"; fail "the fragments cannot be merged"; return 0; }
-    make -s -C "$kernel" ARCH=x86_64 KCONFIG_CONFIG="$work/.config" olddefconfig >"$work/make.log" 2>&1 ||
-        { tail -n 5 "$work/make.log"; fail "olddefconfig fails on Linux $version"; return 0; }
+    merge_fragments "$kernel" "$work" "${files[@]}" ||
+        { tail -n 5 "$work/merge.log"; fail "the fragments cannot be merged on Linux $version"; return 0; }
     grep -rhoE --include='Kconfig*' '^[[:space:]]*(menu)?config[[:space:]]+[A-Za-z0-9_]+' "$kernel" |
         sed 's/.*[[:space:]]/CONFIG_/' | sort -u >"$work/symbols"
     for file in "${files[@]}"; do

@@ -50,6 +50,27 @@ layer() {
     forget "$cache/layers/$name-" "$layer"
 }
 
+# layer_on KERNEL: puts a kernel that is not Debian's into a copy of $layer, and sets $layer to it. All of its modules go along: who
+# made it chose them. One that has loop and erofs built in needs none to mount the root.
+layer_on() {
+    local from=$1 under=$layer version name
+    version=$(cat "$from/version")
+    layer=$out/work/layer
+    rm -rf "$layer"
+    mkdir -p "$layer"
+    cp -al "$under/tree" "$layer/tree" 2>/dev/null || { rm -rf "$layer/tree"; cp -a "$under/tree" "$layer/tree"; }
+    rm -rf "$layer/tree/usr/lib/modules"
+    mkdir -p "$layer/tree/usr/lib/modules"
+    cp -a "$from/tree/usr/lib/modules/$version" "$layer/tree/usr/lib/modules/"
+    cp "$from/vmlinuz" "$from/config" "$from/version" "$layer/"
+    for name in crc32c_generic loop erofs; do
+        grep -q "/$name[.]ko\$" "$from/tree/usr/lib/modules/$version/modules.builtin" ||
+            "$here/lib/modules" order "$layer/tree/usr/lib/modules/$version" "$name" >>"$layer/order.all"
+    done
+    [ ! -e "$layer/order.all" ] || awk '!seen[$0]++' "$layer/order.all" >"$layer/order"
+    touch "$layer/order"
+}
+
 # Libraries that no program or other library left in the tree asks for. Those opened by name at run time are kept.
 prune_libraries() {
     local root=$1 lib soname before=-1 now=0
