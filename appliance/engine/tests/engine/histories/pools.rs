@@ -390,7 +390,9 @@ impl History {
             }
             (Step::FindStray, Ok(pool)) => {
                 let vg = pool.id.to_string();
-                if !self.rig.machine.objects().contains(&format!("{vg}/{STRAY}")) {
+                // What comes to a pool that is given up goes with it.
+                let stays = self.giving_up.is_none();
+                if stays && !self.rig.machine.objects().contains(&format!("{vg}/{STRAY}")) {
                     self.rig.machine.add_strange_volume(&vg, STRAY, &["backup"]);
                     self.rig.machine.put_xfs(&vg, STRAY, Bytes::gib(1), STRAY);
                     self.worlds.iter_mut().for_each(|world| world.stray = true);
