@@ -82,6 +82,16 @@ pub(super) fn lengths(table: &str, status: &str) -> Option<(u64, u64)> {
     Some((is, could_be))
 }
 
+/// How much of open checksums has been brought up to date since the power went, in percent; none if all has.
+///
+/// The kernel notes how far it is, and with every new table takes up all from there on, also what had been right before: a block that its
+/// disk got wrong meanwhile would pass. Behind the end of the table, where there are none yet, it may stay.
+pub(super) fn not_up_to_date(table: &str, status: &str) -> Option<u64> {
+    let is: u64 = table.split_whitespace().nth(1)?.parse().ok()?;
+    let done: u64 = status.split_whitespace().nth(5)?.parse().ok()?;
+    (done < is).then(|| done.saturating_mul(100) / is)
+}
+
 /// Makes what lies behind this readable, which has no checksums yet: it is noted as never written; or written with zeroes, where the disk takes
 /// no discards, piece by piece, so that it can be broken off.
 pub(super) fn clear_behind(device: &Path, used: &str, discards: bool) -> Line {
@@ -194,6 +204,14 @@ mod tests {
             Some("0 1833560 integrity 254:0 0 4 B 10 block_size:4096 allow_discards internal_hash:crc32c")
         );
         assert_eq!((lengths("", status), of_length("", 1)), (None, None));
+    }
+
+    #[test]
+    fn checksums_that_are_not_up_to_date_are_told_from_those_that_are() {
+        let table = "0 1039704 integrity 254:0 0 4 B 10 block_size:4096 internal_hash:crc32c\n";
+        let at = |done: &str| not_up_to_date(table, &format!("0 1039704 integrity 0 1833560 {done}\n"));
+        assert_eq!((at("0"), at("519852"), at("1039696")), (Some(0), Some(50), Some(99)));
+        assert_eq!((at("-"), at("1039704"), at("1833560")), (None, None, None));
     }
 
     #[test]

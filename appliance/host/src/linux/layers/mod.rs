@@ -170,6 +170,20 @@ impl LinuxLayers {
     }
 }
 
+/// Refuses checksums that the kernel has not brought up to date yet.
+fn up_to_date(operation: &str, name: &str) -> Result<(), HostError> {
+    let ask = |line: &args::Line| run(operation, line);
+    match growth::not_up_to_date(&ask(&growth::table(name))?, &ask(&growth::status(name))?) {
+        None => Ok(()),
+        Some(percent) => Err(HostError::Busy {
+            operation: operation.to_owned(),
+            object: format!(
+                "{name}, whose checksums are brought up to date since the power went ({percent} % done): ask again then; until then it"
+            ),
+        }),
+    }
+}
+
 /// Makes open checksums as large as what they lie on can have.
 ///
 /// The kernel reckons how large that is when it is given a table, and does not when the disk grows. What is new has no
@@ -284,6 +298,12 @@ impl Layers for LinuxLayers {
             let detail = "its layers are not open".to_owned();
             return Err(HostError::Unexpected { operation, detail });
         };
+        // Before anything is changed.
+        for layer in growth::growing(spec) {
+            if let growth::Growing::Checksums(name) = layer {
+                up_to_date(&operation, &name)?;
+            }
+        }
         let size = size_of(&operation, &sysfs(&spec.node))?;
         if size_of(&operation, &partition)? < growth::partition_size(size) {
             let (line, script) = growth::lengthen(&spec.node, size);
