@@ -145,12 +145,18 @@ impl Engine {
     /// All pools that the caller may see, by name.
     pub fn pools(&self, by: &Principal) -> Result<Vec<Pool>, EngineError> {
         let _operation = self.0.operations.begin(Duration::from_secs(300));
+        self.refuse_to_list(by, None)?;
+        Ok(self.pools_known(by))
+    }
+
+    /// Those that are known, also while the start has not ended.
+    pub(crate) fn pools_known(&self, by: &Principal) -> Vec<Pool> {
         self.freshen();
         let pools: Vec<PoolView> = self.view().pools.values().cloned().collect();
         let seen = pools.iter().filter(|pool| by.may_use_pool(&pool.tags.name));
         let mut pools: Vec<Pool> = seen.map(|pool| self.pool_model(pool)).collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
-        Ok(pools)
+        pools
     }
 
     /// A pool, by its name or its id.
@@ -195,6 +201,16 @@ impl Engine {
             true => self.no_pool_here(by, name_or_id, no_pool(name_or_id)),
             false => Engine::not_started(),
         })
+    }
+
+    /// The pool of this name. Fails as [`Engine::visible_pool`].
+    pub(crate) fn pool_of_name(&self, by: &Principal, name: &PoolName) -> Result<PoolId, EngineError> {
+        let found = self
+            .view()
+            .pool_named(name)
+            .filter(|pool| by.may_use_pool(&pool.tags.name))
+            .map(|pool| pool.id);
+        found.map_or_else(|| self.visible_pool(by, name.as_str()).map(|pool| pool.id), Ok)
     }
 
     pub(crate) fn pool_model(&self, pool: &PoolView) -> Pool {

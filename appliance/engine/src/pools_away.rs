@@ -133,6 +133,25 @@ impl Engine {
         }
     }
 
+    /// Refuses a list that would be empty, or lack what is there, for another reason than that there is nothing: the start has not ended,
+    /// or the pool whose things are asked for is away.
+    pub(crate) fn refuse_to_list(&self, by: &Principal, pool: Option<&str>) -> Result<(), EngineError> {
+        match (self.is_started(), pool) {
+            (false, _) => Err(Engine::not_started()),
+            (true, Some(pool)) => self.visible_pool(by, pool).map(drop),
+            (true, None) => Ok(()),
+        }
+    }
+
+    /// Refuses to say that nothing has this name where it may lie in a pool that is away.
+    pub(crate) fn refuse_as_none(&self, what: &'static str, by: &Principal, name: &str) -> Result<(), EngineError> {
+        let name = name.to_owned();
+        match self.absent(by, EngineError::NotFound { what, name }) {
+            EngineError::NotFound { .. } => Ok(()),
+            unknown => Err(unknown),
+        }
+    }
+
     /// What is told of a pool that was not found: of one that is away, that it is.
     pub(crate) fn no_pool_here(&self, by: &Principal, name_or_id: &str, not_found: EngineError) -> EngineError {
         let named = self.away_named(name_or_id);

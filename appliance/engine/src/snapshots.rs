@@ -19,7 +19,7 @@ use crate::clients::{MOST_CLIENTS, refuse_unsettled};
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::names::Held;
-use crate::pools::{no_pool, power_lost, refuse_incomplete, refuse_missing, refuse_unready};
+use crate::pools::{power_lost, refuse_incomplete, refuse_missing, refuse_unready};
 use crate::tags::{self, SnapshotTags, Stage};
 use crate::view::{DATA, PoolView, SnapshotView, VolumeView};
 use crate::volumes::{Created, LIMIT, bare, not_the_callers};
@@ -214,12 +214,9 @@ impl Engine {
         after: Option<SnapshotId>,
     ) -> Result<Page<Snapshot>, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
+        self.refuse_to_list(by, filter.pool.as_deref())?;
         let mut found: Vec<SnapshotId> = {
             let view = self.view();
-            if let Some(pool) = &filter.pool {
-                let seen = view.pool(pool).filter(|pool| by.may_use_pool(&pool.tags.name));
-                seen.ok_or_else(|| no_pool(pool))?;
-            }
             let in_filter = |pool: &&PoolView| {
                 let named = |text: &String| pool.tags.name.as_str() == text || pool.id.to_string() == *text;
                 filter.pool.as_ref().is_none_or(named) && by.may_use_pool(&pool.tags.name)
@@ -233,6 +230,9 @@ impl Engine {
             });
             wanted.map(|(id, _)| *id).collect()
         };
+        if let (true, None, Some(name), None) = (found.is_empty(), after, &filter.name, &filter.pool) {
+            self.refuse_as_none("snapshot", by, name.as_str())?;
+        }
         found.sort();
         let more = found.len() > limit;
         found.truncate(limit);

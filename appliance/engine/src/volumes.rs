@@ -58,13 +58,7 @@ impl Engine {
         let options = request.options.apply(&VolumeOptions::default());
         refuse_options(&options)?;
         refuse_twice(&request.clients)?;
-        let pool = {
-            let view = self.view();
-            let pool = view
-                .pool_named(&request.pool)
-                .filter(|pool| by.may_use_pool(&pool.tags.name));
-            pool.ok_or_else(|| no_pool(request.pool.as_str()))?.id
-        };
+        let pool = self.pool_of_name(by, &request.pool)?;
         let _names = self.hold_for_creation(by, pool, request)?;
         let existing = {
             let view = self.view();
@@ -78,6 +72,10 @@ impl Engine {
             Some((id, volume)) => {
                 same_request(by, request, size, &volume)?;
                 if volume.tags.state == Stage::Ready {
+                    // The last step may have failed after it was ready.
+                    if volume.trouble.is_none() {
+                        self.give_root(pool, id)?;
+                    }
                     self.publish_if_stale()?;
                     return Ok(Created {
                         object: self.volume_model(id)?,
@@ -122,7 +120,8 @@ impl Engine {
         })
     }
 
-    /// Volumes that the caller may see, by id, those after `after`.
+    /// Volumes that the caller may see, by id, those after `after`. Those in pools that are away are not among them; but who asks for a
+    /// name, and for a pool, is not told that there is none where it may lie in such a pool.
     pub fn volumes(
         &self,
         by: &Principal,
@@ -131,14 +130,26 @@ impl Engine {
         after: Option<VolumeId>,
     ) -> Result<Page<Volume>, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
+        self.refuse_to_list(by, filter.pool.as_deref())?;
+        let page = self.volumes_known(by, filter, limit, after);
+        if let (true, None, Some(name), None) = (page.items.is_empty(), after, &filter.name, &filter.pool) {
+            self.refuse_as_none("volume", by, name.as_str())?;
+        }
+        Ok(page)
+    }
+
+    /// Those that are known, also while the start has not ended.
+    pub(crate) fn volumes_known(
+        &self,
+        by: &Principal,
+        filter: &VolumeFilter,
+        limit: usize,
+        after: Option<VolumeId>,
+    ) -> Page<Volume> {
         let mut page: Vec<(VolumeId, PoolView, VolumeView)> = Vec::new();
         let mut more = false;
         {
             let view = self.view();
-            if let Some(pool) = &filter.pool {
-                let seen = view.pool(pool).filter(|pool| by.may_use_pool(&pool.tags.name));
-                seen.ok_or_else(|| no_pool(pool))?;
-            }
             let in_filter = |pool: &PoolView| {
                 let named = |text: &String| pool.tags.name.as_str() == text || pool.id.to_string() == *text;
                 filter.pool.as_ref().is_none_or(named)
@@ -173,7 +184,7 @@ impl Engine {
         } else {
             None
         };
-        Ok(Page { items, next })
+        Page { items, next }
     }
 
     /// A volume.

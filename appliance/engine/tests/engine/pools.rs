@@ -1,6 +1,6 @@
 //! Pools: planned, made, deleted, refused.
 
-use cistern_engine::PoolCreation;
+use cistern_engine::{PoolCreation, VolumeFilter};
 use cistern_host::memory::{MemoryHost, signature};
 use cistern_model::{Bytes, DiskState, ErrorKind, EventKind, JobState, Layout, PoolState, Waste};
 use std::time::Duration;
@@ -426,10 +426,26 @@ fn what_may_lie_in_a_pool_that_is_away_is_not_told_to_be_gone() {
         rig.machine.detach(disk);
     }
     rig.restart();
+    let listed = |name: &str, pool: Option<&str>| {
+        let filter = VolumeFilter {
+            name: Some(name.parse().unwrap()),
+            pool: pool.map(str::to_owned),
+            ..VolumeFilter::default()
+        };
+        rig.engine
+            .volumes(&by(), &filter, 10, None)
+            .map(|page| page.items.len())
+    };
     for asked in [
         rig.engine.volume(&by(), volume.id).map(drop),
         rig.engine.delete_volume(&by(), volume.id).map(drop),
         rig.engine.pool(&by(), "tank").map(drop),
+        // Who makes volumes by name would make it again elsewhere.
+        listed("v", None).map(drop),
+        listed("v", Some("tank")).map(drop),
+        rig.engine
+            .create_volume(&by(), &volume_request("v", Bytes::gib(1)))
+            .map(drop),
     ] {
         let told = asked.unwrap_err();
         assert_eq!(told.kind(), ErrorKind::Unavailable);
@@ -439,10 +455,15 @@ fn what_may_lie_in_a_pool_that_is_away_is_not_told_to_be_gone() {
         );
     }
     refused(rig.engine.pool(&by(), "another"), ErrorKind::NotFound);
+    refused(listed("v", Some("another")), ErrorKind::NotFound);
+    // What else there is is listed all the same.
+    let all = rig.engine.volumes(&by(), &VolumeFilter::default(), 10, None).unwrap();
+    assert_eq!(all.items.len(), 0);
     // Until somebody says that it does not come back.
     let job = rig.engine.delete_pool(&by(), &pool.id.to_string()).unwrap();
     rig.wait(&job);
     refused(rig.engine.volume(&by(), volume.id), ErrorKind::NotFound);
+    assert_eq!(listed("v", None).unwrap(), 0);
     refused(rig.engine.delete_pool(&by(), "tank"), ErrorKind::NotFound);
 }
 

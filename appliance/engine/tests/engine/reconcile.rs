@@ -126,6 +126,10 @@ fn nfs_is_not_started_while_the_volumes_are_not_known_or_not_exported() {
         refused(rig.engine.start(), ErrorKind::Internal);
         assert_eq!(rig.machine.exports_at_nfs_start().len(), starts, "{call}");
         assert!(!rig.engine.health().healthy);
+        // What it does not know yet is not told to be none.
+        refused(rig.engine.pools(&by()), ErrorKind::Unavailable);
+        let all = VolumeFilter::default();
+        refused(rig.engine.volumes(&by(), &all, 10, None), ErrorKind::Unavailable);
         rig.engine.start().unwrap();
         rig.check();
         rig.check_exports_before_nfs();
