@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cistern_client::ClientError;
+use cistern_client::{ClientError, Endpoint, Fingerprint};
 use tonic::{Code, Status};
 
 use crate::handle::{ApplianceId, Handle, shown};
@@ -73,11 +73,7 @@ pub fn of_id(registry: &Registry, id: &ApplianceId, secrets: &Secrets) -> Result
     if let Some(found) = good.iter().find(|appliance| appliance.id == *id) {
         return Ok(found.by(secrets));
     }
-    let named = format!("{id}.toml");
-    let why = bad
-        .iter()
-        .find(|bad| bad.file.file_name().is_some_and(|name| name == named.as_str()));
-    Err(Status::unavailable(match why {
+    Err(Status::unavailable(match broken(&bad, id.as_str()) {
         Some(bad) => format!("what the plugin's Secret says of appliance {id} cannot be used: {bad}; mend it"),
         None => format!(
             "the plugin's Secret names no appliance {id}, on which this lies; there are {}. If it has another name there now, name \
@@ -85,6 +81,13 @@ pub fn of_id(registry: &Registry, id: &ApplianceId, secrets: &Secrets) -> Result
             names(&good)
         ),
     }))
+}
+
+/// The entry of this name among those that cannot be used.
+fn broken<'a>(bad: &'a [Unusable], id: &str) -> Option<&'a Unusable> {
+    let named = format!("{id}.toml");
+    bad.iter()
+        .find(|bad| bad.file.file_name().is_some_and(|name| name == named.as_str()))
 }
 
 fn names(all: &[Appliance]) -> String {
@@ -100,12 +103,18 @@ pub fn of_class(registry: &Registry, endpoint: Option<&str>, secrets: &Secrets) 
     let Some(endpoint) = endpoint else {
         return Ok(all(registry)?.iter().map(|appliance| appliance.by(secrets)).collect());
     };
-    let plain = |url: &str| url.trim_end_matches('/').to_ascii_lowercase();
-    let meant = |appliance: &&Appliance| {
-        appliance.id.as_str() == endpoint || plain(appliance.client.endpoint()) == plain(endpoint)
-    };
+    // Read as the Secret's is, so that what is written alike there is the same; of which certificate does not matter.
+    let url = Endpoint::https(&endpoint.to_ascii_lowercase(), Fingerprint::of(&[])).map(|url| url.to_string());
+    let there = |appliance: &&Appliance| url.as_ref().is_ok_and(|url| url == appliance.client.endpoint());
     let (good, bad) = read(registry)?;
-    match good.iter().find(meant) {
+    let named = good.iter().find(|appliance| appliance.id.as_str() == endpoint);
+    let found = match (named, broken(&bad, endpoint)) {
+        (Some(appliance), _) => Some(appliance),
+        // That one is meant, and not another whose host has this name.
+        (None, Some(_)) => None,
+        (None, None) => good.iter().find(there),
+    };
+    match found {
         Some(appliance) => Ok(vec![appliance.by(secrets)]),
         // It may be one of these.
         None if !bad.is_empty() => Err(unusable(&bad)),
@@ -220,6 +229,36 @@ mod tests {
             told.message().contains("endpoint") && told.message().contains("a, c"),
             "{told}"
         );
+    }
+
+    #[test]
+    fn a_class_may_write_an_appliance_s_url_as_the_secret_does_and_its_id_goes_before() {
+        let files = [
+            ("a.toml", "https://nas:443"),
+            ("b.toml", "https://[fd00:0::5]:8443"),
+            ("c.toml", "10.0.0.5"),
+            ("d.toml", "https://e:8443"),
+            ("e.toml", "https://other:8443"),
+            ("f.toml", "https://broken:8443"),
+            ("broken.toml", "ftp://broken"),
+        ];
+        let (_folder, registry) = registry(&files);
+        let class = |endpoint| of_class(&registry, Some(endpoint), &Secrets::default());
+        for (endpoint, id) in [
+            ("https://nas:443", "a"),
+            ("https://NAS/", "a"),
+            ("https://[fd00:0::5]:8443", "b"),
+            ("[fd00::5]", "b"),
+            ("10.0.0.5", "c"),
+            ("https://10.0.0.5:8443", "c"),
+            ("e", "e"),
+            ("e:8443", "d"),
+        ] {
+            assert_eq!(class(endpoint).unwrap()[0].id.as_str(), id, "{endpoint}");
+        }
+        for endpoint in ["https://nas:8443", "https://10.0.0.5", "broken"] {
+            assert_eq!(class(endpoint).unwrap_err().code(), Code::Unavailable, "{endpoint}");
+        }
     }
 
     #[test]

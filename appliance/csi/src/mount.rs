@@ -1,40 +1,32 @@
 //! Mounting on a Kubernetes node: the one module that asks its kernel for anything.
 //!
 //! Invariant: no call here lasts longer than its limit, whatever a server does. No path that may be an NFS mount is looked at (stat,
-//! open, read): with its server gone each such look hangs; what is mounted is read from /proc/self/mountinfo. What mounts and takes
-//! away, and what looks how full a volume is, are processes of their own, that can be killed or left behind.
+//! open, read): with its server gone each such look hangs; what is mounted is read from /proc/self/mountinfo. What mounts,
+//! writes out and takes away, and what looks how full a volume is, are processes of their own, that can be killed or left behind.
 //!
-//! What is taken away last of a volume waits until all that was written there is on the appliance. While the appliance does not
-//! answer, nothing is begun that would hang: the volume stays staged, and is taken away when it is asked for again and the appliance is
-//! back. Only after the time that an operator named (none, if none was named) is such an appliance given up: the kernel is told to let
-//! all that waits for it fail (`shutdown` below /sys/fs/nfs, Linux 6.5 and newer). What had not been written out by then is lost, and
-//! that is told in the log.
+//! How what is mounted is taken away again, also from an appliance that is gone, is in leaving.rs.
 
 mod child;
 mod kernel;
+mod leaving;
 mod room;
 mod server;
+mod silence;
 mod table;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MsFlags;
 
 use child::{Call, Running};
+use silence::Silences;
 
 pub use child::as_child;
 pub use room::{Amount, Room};
 pub use table::Mounted;
-
-/// How soon something is tried again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +39,8 @@ pub struct Limits {
     pub local: Duration,
     /// How long a server may be silent within one call before the caller is told to come again.
     pub silence: Duration,
-    /// How long a server may be silent before what waits for it is given up, and what it has not got is lost; none: it never is.
+    /// How long a server may be silent without a break before what waits for it is given up, and what it has not got is lost; none: it
+    /// never is.
     pub patience: Option<Duration>,
     /// What is left to do once a server was given up.
     pub end: Duration,
@@ -106,7 +99,7 @@ pub struct Mounts {
     /// How long things may take.
     pub limits: Limits,
     /// Since when servers do not answer.
-    silent: Arc<Mutex<BTreeMap<IpAddr, Instant>>>,
+    silent: Silences,
 }
 
 impl Default for Mounts {
@@ -116,7 +109,7 @@ impl Default for Mounts {
             table: PathBuf::from("/proc/self/mountinfo"),
             filesystems: PathBuf::from("/sys/fs/nfs"),
             limits: Limits::default(),
-            silent: Arc::default(),
+            silent: Silences::default(),
         }
     }
 }
@@ -158,7 +151,7 @@ impl Mounts {
         let mut silent = Vec::new();
         let mut failure = None;
         for address in addresses.iter().copied() {
-            if let Err(error) = server::knock(address, self.limits.knock).await {
+            if let Err(error) = self.knock(address).await {
                 silent.push(format!("{address}: {error}"));
                 continue;
             }
@@ -171,6 +164,14 @@ impl Mounts {
             }
         }
         Err(failure.unwrap_or_else(|| Failure::Silent(silent.join("; "))))
+    }
+
+    /// Fails unless a server answers a request for nothing. All that is asked of servers is asked here: one that answers is silent no
+    /// more, whoever wanted to know.
+    async fn knock(&self, server: IpAddr) -> io::Result<()> {
+        server::knock(server, self.limits.knock).await?;
+        self.silent.heard(server);
+        Ok(())
     }
 
     async fn nfs_from(&self, server: IpAddr, path: &str, target: &Path, options: &[String]) -> Result<(), Failure> {
@@ -241,209 +242,6 @@ impl Mounts {
         let told = running.told().await?;
         Room::read(&told).ok_or_else(|| io::Error::other(format!("what looked told {told:?}")))
     }
-
-    /// Takes all away that is mounted at a path. No error if there is nothing.
-    ///
-    /// What is still to be written out to a server that answers is waited for, however long that takes.
-    ///
-    /// # Errors
-    /// The kernel refuses, or it is in use.
-    pub async fn unmount(&self, target: &Path) -> Result<(), Failure> {
-        loop {
-            let all = self.all()?;
-            let Some(mounted) = all.iter().rfind(|mounted| mounted.target == target) else {
-                return Ok(());
-            };
-            let elsewhere = all
-                .iter()
-                .any(|other| other.device == mounted.device && other.target != target);
-            match elsewhere || !mounted.is_nfs() {
-                true => self.unmount_one_of_several(mounted).await?,
-                false => self.unmount_last(mounted).await?,
-            }
-        }
-    }
-
-    /// Takes one away of a volume that is shown elsewhere too: nothing is written out for that.
-    async fn unmount_one_of_several(&self, mounted: &Mounted) -> Result<(), Failure> {
-        let what = "taking it away";
-        match self
-            .kept_short(
-                what,
-                &unmounting(&mounted.target, MntFlags::UMOUNT_NOFOLLOW),
-                self.limits.local,
-            )
-            .await
-        {
-            Err(Failure::Refused(error)) if is(&error, Errno::EINVAL) => Ok(()),
-            Err(Failure::Refused(error)) if !is(&error, Errno::EBUSY) => Err(error.into()),
-            Err(Failure::Refused(_)) if self.answers(mounted).await => Err(Failure::Busy),
-            Err(Failure::Refused(_) | Failure::Hangs { .. }) if mounted.is_nfs() => {
-                tracing::warn!(
-                    target = %mounted.target.display(), source = %mounted.source,
-                    "a process uses this mount and its server does not answer: the name is taken away, and that process waits on \
-                     until the volume is taken from this node"
-                );
-                self.detach(&mounted.target).await
-            }
-            other => other,
-        }
-    }
-
-    /// Takes the last one away of a volume: what is not written out yet is, unless its server is given up.
-    async fn unmount_last(&self, mounted: &Mounted) -> Result<(), Failure> {
-        let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-        let mut given_up = self.is_given_up(mounted);
-        if let (false, Some(server), false) = (given_up, mounted.server, self.comes_back(mounted).await) {
-            if !self.is_out_of_patience(server) {
-                return Err(Failure::Waits(server));
-            }
-            given_up = true;
-            if !self.give_up(mounted)? {
-                flags |= MntFlags::MNT_FORCE;
-            }
-        }
-        let mut running = Running::begin(&self.program, &unmounting(&mounted.target, flags)).await?;
-        loop {
-            let time = if given_up { self.limits.end } else { self.limits.local };
-            match running.within(time).await {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(error)) if is(&error, Errno::EINVAL) => return Ok(()),
-                Some(Err(error)) if is(&error, Errno::EBUSY) && given_up => return self.detach_given_up(mounted).await,
-                Some(Err(error)) if is(&error, Errno::EBUSY) => return Err(Failure::Busy),
-                Some(Err(error)) => return Err(error.into()),
-                None if given_up => {
-                    tracing::error!(
-                        source = %mounted.source,
-                        "this kernel does not let go of what waits for a server that is gone; it goes on waiting, with a process that \
-                         nobody can end, until that server is back or this node is started anew"
-                    );
-                    return Ok(());
-                }
-                // Its name is gone already, and it is being written out: whoever asks again is told that this goes on.
-                None if self.comes_back(mounted).await => {}
-                None if !mounted.server.is_some_and(|server| self.is_out_of_patience(server)) => {}
-                None => {
-                    given_up = true;
-                    self.give_up(mounted)?;
-                }
-            }
-        }
-    }
-
-    /// The processes that use it are told that what they wait for has failed; who stays all the same keeps what has no name any more.
-    async fn detach_given_up(&self, mounted: &Mounted) -> Result<(), Failure> {
-        let began = Instant::now();
-        while began.elapsed() < self.limits.end {
-            tokio::time::sleep(AGAIN).await;
-            let call = unmounting(&mounted.target, MntFlags::UMOUNT_NOFOLLOW);
-            match self.kept_short("taking it away", &call, self.limits.end).await {
-                Err(Failure::Refused(error)) if is(&error, Errno::EBUSY) => {}
-                Err(Failure::Refused(error)) if is(&error, Errno::EINVAL) => return Ok(()),
-                Err(Failure::Hangs { .. }) => break,
-                other => return other,
-            }
-        }
-        tracing::warn!(
-            source = %mounted.source,
-            "a process of this node uses what was given up: only the name is taken away, and each of its reads and writes fails"
-        );
-        self.detach(&mounted.target).await
-    }
-
-    async fn detach(&self, target: &Path) -> Result<(), Failure> {
-        let call = unmounting(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-        match self.kept_short("taking its name away", &call, self.limits.local).await {
-            Err(Failure::Refused(error)) if is(&error, Errno::EINVAL) => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Whether the server of a mount answers, now or before it has been silent for too long for one call. One that nobody can ask
-    /// does.
-    async fn comes_back(&self, mounted: &Mounted) -> bool {
-        let began = Instant::now();
-        loop {
-            if self.answers(mounted).await {
-                if let Some(server) = mounted.server {
-                    self.silent().remove(&server);
-                }
-                return true;
-            }
-            if began.elapsed() > self.limits.silence {
-                if let Some(server) = mounted.server {
-                    self.silent().entry(server).or_insert(began);
-                }
-                return false;
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
-    }
-
-    /// Whether a server has been silent for longer than anybody waits.
-    fn is_out_of_patience(&self, server: IpAddr) -> bool {
-        let since = self.silent().get(&server).copied();
-        let patience = self.limits.patience;
-        patience.is_some_and(|patience| since.is_some_and(|since| since.elapsed() >= patience))
-    }
-
-    fn silent(&self) -> std::sync::MutexGuard<'_, BTreeMap<IpAddr, Instant>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn answers(&self, mounted: &Mounted) -> bool {
-        match mounted.server {
-            Some(server) => server::knock(server, self.limits.knock).await.is_ok(),
-            // Nobody can be asked.
-            None => true,
-        }
-    }
-
-    /// Whether its server was given up: whatever is asked of it fails from then on, also when the server is back.
-    pub fn is_given_up(&self, mounted: &Mounted) -> bool {
-        let said = std::fs::read_to_string(self.shutdown(mounted));
-        said.is_ok_and(|said| said.trim() == "1")
-    }
-
-    /// Lets all fail that waits for the server of this mount, or will; whether the kernel can do that.
-    fn give_up(&self, mounted: &Mounted) -> io::Result<bool> {
-        tracing::error!(
-            source = %mounted.source, target = %mounted.target.display(),
-            "the appliance has not answered for {} s, as long as was to be waited: its volume is given up here, and what \
-             this node's processes wrote and did not sync is lost",
-            self.limits.patience.unwrap_or_default().as_secs()
-        );
-        let others = self
-            .all()?
-            .iter()
-            .any(|other| other.is_nfs() && other.server == mounted.server && other.device != mounted.device);
-        if others && !kernel::gives_up_one_alone() {
-            return Ok(false);
-        }
-        match std::fs::write(self.shutdown(mounted), "1") {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                tracing::warn!(%error, "this kernel cannot be told to give a server up (Linux 6.5 and newer can)");
-                Ok(false)
-            }
-        }
-    }
-
-    /// Where the kernel is told to give a mount's server up.
-    fn shutdown(&self, mounted: &Mounted) -> PathBuf {
-        self.filesystems.join(&mounted.device).join("shutdown")
-    }
-}
-
-fn unmounting(target: &Path, flags: MntFlags) -> Call {
-    Call::Unmount {
-        target: OsString::from(target),
-        flags,
-    }
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno as i32)
 }
 
 /// What of mount(8)'s and mount.nfs(8)'s words are flags of mount(2), and what the kernel is told besides.

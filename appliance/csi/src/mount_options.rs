@@ -26,7 +26,6 @@ const FLAGS: &[&str] = &[
     "rdirplus",
     "nordirplus",
     "resvport",
-    "noresvport",
     "ro",
     "rw",
     "sync",
@@ -106,6 +105,12 @@ fn one(option: &str) -> Result<String, Invalid> {
     let refuse = |why: &str| Err(Invalid::new("mount option", option, why));
     let (key, value) = match option.split_once('=') {
         None if FLAGS.contains(&option) => return Ok(option.to_owned()),
+        // They are exported as `secure`.
+        None if option == "noresvport" => {
+            return refuse(
+                "an appliance lets nobody in who comes from a port above 1023, and this asks for such a one",
+            );
+        }
         None => return refuse("it is none of NFS 4's that can be given in a class; see `man 5 nfs`"),
         Some(pair) => pair,
     };
@@ -163,9 +168,20 @@ mod tests {
             "context=a b",
             "context=a;b",
             "fscontext=a",
+            "noresvport",
         ] {
             let told = read(&[wrong.to_owned()]).unwrap_err().to_string();
             assert!(told.contains(wrong), "{told}");
         }
+    }
+
+    #[test]
+    fn what_an_appliance_lets_nobody_in_with_is_refused_for_that() {
+        let told = read(&["hard,noresvport".to_owned()]).unwrap_err().to_string();
+        assert!(
+            told.contains("noresvport") && told.contains("port above 1023"),
+            "{told}"
+        );
+        assert_eq!(read(&["resvport".to_owned()]).unwrap(), ["resvport"]);
     }
 }

@@ -85,8 +85,8 @@ fn failed(what: &str, target: &Path, error: &io::Error) -> Status {
     let text = format!("{what} {}: {error}", target.display());
     match error.raw_os_error().map(nix::errno::Errno::from_raw) {
         Some(nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => Status::permission_denied(format!(
-            "{text}; the appliance does not let this node in from the address that it comes from: see `cistern nodes list`, and the \
-             annotation {} of the Node",
+            "{text}; the appliance does not let this node in from the address that it comes from: see `cistern nodes list VOLUME`, \
+             and the annotation {} of the Node",
             crate::nodes::ANNOTATION
         )),
         Some(nix::errno::Errno::ENOENT) => Status::not_found(text),
@@ -423,5 +423,19 @@ impl csi::node_server::Node for Node {
             max_volumes_per_node: 0,
             accessible_topology: (!segments.is_empty()).then_some(csi::Topology { segments }),
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_not_let_in_is_told_a_command_that_there_is() {
+        let refused = io::Error::from_raw_os_error(nix::errno::Errno::EPERM as i32);
+        let told = failed("mount", Path::new("/staged"), &refused);
+        assert_eq!(told.code(), tonic::Code::PermissionDenied);
+        // It lists the nodes of one volume, and needs to be told which.
+        assert!(told.message().contains("`cistern nodes list VOLUME`"), "{told}");
     }
 }

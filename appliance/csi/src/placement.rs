@@ -17,6 +17,9 @@ use crate::refusal::{Asked, invalid};
 use crate::registry::Appliance;
 use crate::secrets::Secrets;
 
+/// In what a volume is measured: as the engine has it (`engine/src/volumes.rs`).
+const BLOCK: Bytes = Bytes::new(4096);
+
 impl Controller {
     /// The appliances that may have it, the preferred ones first.
     pub(crate) fn candidates(
@@ -83,6 +86,7 @@ impl Controller {
         let pools = answered(Asked::Make, appliance, appliance.client.pools().await)?;
         match <[Pool; 1]>::try_from(pools) {
             Ok([pool]) => Ok(pool.name),
+            Err(pools) if pools.is_empty() => Err(no_pools(appliance)),
             Err(pools) => Err(invalid(format!(
                 "parameter pool is missing, and appliance {} has {} pools: {}",
                 appliance.id,
@@ -103,14 +107,15 @@ impl Controller {
             Err(status) => return status,
         };
         let there = match answered(Asked::Make, appliance, appliance.client.pools().await) {
-            Ok(pools) if pools.is_empty() => "the plugin's token is for none".to_owned(),
+            Ok(pools) if pools.is_empty() => return no_pools(appliance),
             Ok(pools) => format!("there are {}", names(&pools)),
             Err(status) => return status,
         };
         invalid(format!("parameter pool: {}; {there}", missing.message()))
     }
 
-    /// The volume of this name that was made before, if it was: where there are several candidates it may lie on any.
+    /// The volume of this name that was made before, if it was: where there are several candidates it may lie on any. Each has to say that it
+    /// has none; one that cannot say so now, as where a pool is away, keeps it from being made elsewhere.
     pub(crate) async fn made_before(
         &self,
         candidates: &[Appliance],
@@ -129,13 +134,23 @@ impl Controller {
             match answered(Asked::Make, appliance, appliance.client.all_volumes(&query).await) {
                 Ok(found) if found.is_empty() => {}
                 Ok(_) => return Ok(Some(appliance.clone())),
-                // It has no pool of this name.
-                Err(status) if status.code() == Code::NotFound => {}
+                // It has no pool of this name, here or away. Of what is in all of its pools that would be no answer.
+                Err(status) if status.code() == Code::NotFound && class.pool.is_some() => {}
                 Err(status) => return Err(status),
             }
         }
         Ok(None)
     }
+}
+
+/// What is told of an appliance that shows no pool at all. The request is not at fault, and each of the reasons can end without another one:
+/// it is asked again.
+fn no_pools(appliance: &Appliance) -> Status {
+    Status::unavailable(format!(
+        "appliance {} shows no pool: there is none yet (`cistern pools create`), its pools' disks are away or locked, or the token is for \
+         none of them",
+        appliance.id
+    ))
 }
 
 fn names(pools: &[Pool]) -> String {
@@ -179,7 +194,9 @@ impl Controller {
                 }
             };
             answers = true;
-            let meant = |pool: &&Pool| class.pool.as_ref().is_none_or(|name| *name == pool.name);
+            // A class that names none means an appliance's only one; where there are several, nothing can be made of it.
+            let only = pools.len() == 1;
+            let meant = |pool: &&Pool| class.pool.as_ref().map_or(only, |name| *name == pool.name);
             for pool in pools.iter().filter(meant).filter(|pool| serves(pool.state)) {
                 sum = sum.saturating_add(pool.available);
                 largest = largest.max(pool.available);
@@ -200,7 +217,7 @@ fn serves(state: PoolState) -> bool {
     matches!(state, PoolState::Ready | PoolState::Degraded)
 }
 
-/// How large a volume is to be, and at most may be.
+/// How large a volume is to be, in the whole blocks in which it is made, and at most may be.
 pub(crate) fn size(range: Option<&csi::CapacityRange>, usual: Bytes) -> Result<(Bytes, Option<Bytes>), Status> {
     let Some(range) = range else { return Ok((usual, None)) };
     let of = |what: &str, value: i64| {
@@ -221,14 +238,58 @@ pub(crate) fn size(range: Option<&csi::CapacityRange>, usual: Bytes) -> Result<(
     }
     let wanted = match (required > Bytes::ZERO, limit) {
         (true, _) => required,
-        (false, Some(limit)) => usual.min(limit),
+        (false, Some(limit)) => usual.min(limit.round_down(BLOCK)),
         (false, None) => usual,
     };
-    let wanted = wanted.max(MINIMUM_VOLUME);
+    let wanted = wanted.max(MINIMUM_VOLUME).round_up(BLOCK);
     if let Some(limit) = limit.filter(|limit| wanted > *limit) {
         return Err(Status::out_of_range(format!(
-            "the smallest volume is {MINIMUM_VOLUME:#}, and at most {limit:#} are asked for"
+            "the smallest volume that is enough has {wanted:#} (at least {MINIMUM_VOLUME:#}, in whole blocks of 4 KiB), and at most {limit:#} \
+             are asked for"
         )));
     }
     Ok((wanted, limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sized(required: i64, limit: i64) -> Result<(Bytes, Option<Bytes>), Status> {
+        let range = csi::CapacityRange {
+            required_bytes: required,
+            limit_bytes: limit,
+        };
+        size(Some(&range), Bytes::gib(1))
+    }
+
+    #[test]
+    fn a_size_is_in_whole_blocks_and_its_limit_is_compared_with_those() {
+        const MIB: i64 = 1 << 20;
+        assert_eq!(size(None, Bytes::gib(5)).unwrap(), (Bytes::gib(5), None));
+        for (required, limit, comes_to) in [
+            (0, 0, 1024 * MIB),
+            (1, 0, 300 * MIB),
+            (1_000_000_000, 0, 1_000_001_536),
+            (1_000_000_000, 1_000_001_536, 1_000_001_536),
+            (0, 1_000_000_000, 999_997_440),
+            (0, 2048 * MIB, 1024 * MIB),
+            (5120 * MIB, 5120 * MIB, 5120 * MIB),
+        ] {
+            let (wanted, at_most) = sized(required, limit).unwrap();
+            assert_eq!(signed(wanted), comes_to, "{required} {limit}");
+            assert_eq!(at_most.map_or(0, signed), limit, "{required} {limit}");
+        }
+        for (required, limit, code) in [
+            (1_000_000_000, 1_000_000_000, Code::OutOfRange),
+            (1_000_000_000, 1_000_001_535, Code::OutOfRange),
+            (0, 300 * MIB - 1, Code::OutOfRange),
+            (2048 * MIB, 1024 * MIB, Code::OutOfRange),
+            (-1, 0, Code::InvalidArgument),
+            (0, -1, Code::InvalidArgument),
+        ] {
+            let told = sized(required, limit).unwrap_err();
+            assert_eq!(told.code(), code, "{required} {limit}: {told}");
+        }
+    }
 }

@@ -193,11 +193,12 @@ impl Registry {
                 "token is none: give it as `cistern tokens create` printed it".to_owned(),
             ));
         }
-        let nfs = match (&entry.nfs, &endpoint) {
-            (Some(nfs), _) => nfs.clone(),
-            (None, Endpoint::Https { url, .. }) => url.host_str().unwrap_or_default().to_owned(),
-            (None, Endpoint::Unix(_)) => String::new(),
+        let host = match &endpoint {
+            Endpoint::Https { url, .. } => url.host_str().unwrap_or_default(),
+            Endpoint::Unix(_) => "",
         };
+        let nfs = given("nfs", entry.nfs.as_deref().map(without_brackets)).map_err(refuse)?;
+        let zone = given("zone", entry.zone.as_deref()).map_err(refuse)?;
         let client = Client::with_timeouts(&endpoint, Some(entry.token.trim().to_owned()), self.timeouts);
         let client = client.map_err(|e| refuse(e.to_string()))?.at_most(AT_ONCE);
         Ok(Appliance {
@@ -205,10 +206,24 @@ impl Registry {
             making: client.clone().at_most(MAKING),
             deleting: client.clone().at_most(DELETING),
             client,
-            nfs: nfs.trim_matches(['[', ']']).to_owned(),
-            zone: entry.zone,
+            nfs: nfs.unwrap_or(without_brackets(host)).to_owned(),
+            zone: zone.map(str::to_owned),
         })
     }
+}
+
+/// What an entry says under a key that may be left out, without the spaces around it. An empty text is none: a zone without a name would be
+/// near to no node.
+fn given<'a>(key: &str, value: Option<&'a str>) -> Result<Option<&'a str>, String> {
+    match value.map(str::trim) {
+        Some("") => Err(format!("{key} is empty: say what it is, or take the line away")),
+        given => Ok(given),
+    }
+}
+
+/// An IPv6 address as it is without a port behind it.
+fn without_brackets(host: &str) -> &str {
+    host.trim().trim_matches(['[', ']'])
 }
 
 #[cfg(test)]
@@ -253,6 +268,36 @@ mod tests {
             .collect();
         assert_eq!(bad.len(), 6, "{bad:?}");
         assert!(bad.iter().all(|told| !told.contains("secret")), "{bad:?}");
+    }
+
+    #[test]
+    fn what_stands_around_a_zone_or_an_address_is_no_part_of_it_and_an_empty_one_is_refused() {
+        for (more, nfs, zone) in [
+            ("zone = \" a \"\n", "one", Some("a")),
+            ("nfs = \" 10.0.0.5\t\"\n", "10.0.0.5", None),
+            ("nfs = \" [fd00::5] \"\n", "fd00::5", None),
+        ] {
+            let (folder, registry) = registry();
+            fs::write(folder.path().join("rack-1.toml"), entry("https://one:8443", more)).unwrap();
+            let read = registry.read().unwrap().remove(0).unwrap();
+            assert_eq!((read.nfs.as_str(), read.zone.as_deref()), (nfs, zone), "{more}");
+        }
+        for more in [
+            "zone = \"\"\n",
+            "zone = \"  \"\n",
+            "nfs = \"\"\n",
+            "nfs = \" \"\n",
+            "nfs = \"[]\"\n",
+        ] {
+            let (folder, registry) = registry();
+            fs::write(folder.path().join("rack-1.toml"), entry("https://one:8443", more)).unwrap();
+            let told = registry.read().unwrap().remove(0).unwrap_err().to_string();
+            let key = more.split(' ').next().unwrap();
+            assert!(
+                told.contains("rack-1.toml") && told.contains(&format!("{key} is empty")),
+                "{told}"
+            );
+        }
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Snapshots, single ones and groups.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use cistern_client::SnapshotQuery;
-use cistern_model::{GroupSnapshotRequest, Snapshot, SnapshotName, SnapshotRequest, SnapshotState, VolumeId};
+use cistern_model::{
+    GroupSnapshotRequest, Invalid, Snapshot, SnapshotId, SnapshotName, SnapshotRequest, SnapshotState, VolumeId,
+};
 use tonic::{Code, Request, Response, Status};
 
 use crate::appliances::{self, answered};
 use crate::controller::{ANSWER, Controller};
 use crate::csi;
-use crate::handle::{ApplianceId, SnapshotHandle, VolumeHandle, shown};
+use crate::handle::{ApplianceId, Handle, SnapshotHandle, VolumeHandle, shown};
 use crate::inflight::in_time;
 use crate::lists::Page;
 use crate::models::signed;
@@ -18,6 +21,30 @@ use crate::parameters::SIDECARS;
 use crate::refusal::{Asked, invalid};
 use crate::registry::Appliance;
 use crate::secrets::Secrets;
+
+/// Snapshots that were made together: `group-` and the 32 digits of their UUID. Kept in the form of a snapshot's id, which none has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct GroupId(SnapshotId);
+
+/// A group, as a cluster knows it.
+type GroupHandle = Handle<GroupId>;
+
+impl GroupId {
+    fn has(self, snapshot: &Snapshot) -> bool {
+        snapshot.group == Some(self.0.uuid())
+    }
+}
+
+impl FromStr for GroupId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refuse = || Invalid::new("group", text, "give group- and 32 lower-case hexadecimal digits");
+        let digits = text.strip_prefix("group-").ok_or_else(refuse)?;
+        let id = format!("snap-{digits}").parse::<SnapshotId>();
+        id.map(GroupId).map_err(|_| refuse())
+    }
+}
 
 pub(crate) fn model(appliance: &ApplianceId, snapshot: &Snapshot) -> csi::Snapshot {
     let created: SystemTime = snapshot.created.into();
@@ -229,7 +256,7 @@ impl csi::group_controller_server::GroupController for Controller {
             let made = appliance.client.create_group_snapshot(&wanted).await;
             let made = answered(Asked::Snapshot, &appliance, made)?;
             Ok(csi::CreateVolumeGroupSnapshotResponse {
-                group_snapshot: Some(group(&appliance, made.object)?),
+                group_snapshot: Some(group_model(&appliance, &made.object)?),
             })
         };
         let on = format!("group {}", request.name);
@@ -244,11 +271,24 @@ impl csi::group_controller_server::GroupController for Controller {
         if request.group_snapshot_id.is_empty() {
             return Err(invalid("the group's id is missing"));
         }
+        let Ok(group) = request.group_snapshot_id.parse::<GroupHandle>() else {
+            return Ok(Response::new(csi::DeleteVolumeGroupSnapshotResponse {}));
+        };
         let secrets = Secrets::read(&request.secrets)?;
-        for id in request.snapshot_ids {
-            delete(self, id, secrets.clone()).await?;
-        }
-        Ok(Response::new(csi::DeleteVolumeGroupSnapshotResponse {}))
+        // What was never ours is gone, as a member that was deleted by itself is.
+        let ours = |id: &&String| id.is_empty() || id.parse::<SnapshotHandle>().is_ok();
+        let named = named(&group, request.snapshot_ids.iter().filter(ours))?;
+        let (this, on) = (self.clone(), format!("group {}", request.group_snapshot_id));
+        let work = async move {
+            let appliance = appliances::of_id(&this.registry, &group.appliance, &secrets)?.for_deleting();
+            let (members, _) = members(&appliance, group.object, &named).await?;
+            for member in members {
+                let deleted = appliance.client.delete_snapshot(member.id).await;
+                appliances::gone(answered(Asked::Other, &appliance, deleted))?;
+            }
+            Ok(csi::DeleteVolumeGroupSnapshotResponse {})
+        };
+        self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
     async fn get_volume_group_snapshot(
@@ -260,36 +300,88 @@ impl csi::group_controller_server::GroupController for Controller {
             return Err(invalid("the group's id is missing"));
         }
         let secrets = Secrets::read(&request.secrets)?;
-        in_time(ANSWER, show_group(self, request, &secrets)).await
+        in_time(ANSWER, show_group(self, &request, &secrets)).await
     }
 }
 
 async fn show_group(
     controller: &Controller,
-    request: csi::GetVolumeGroupSnapshotRequest,
+    request: &csi::GetVolumeGroupSnapshotRequest,
     secrets: &Secrets,
 ) -> Result<csi::GetVolumeGroupSnapshotResponse, Status> {
-    let mut by_appliance: BTreeMap<ApplianceId, Vec<Snapshot>> = BTreeMap::new();
-    for id in &request.snapshot_ids {
-        let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
-        let appliance = appliances::of_id(&controller.registry, &handle.appliance, secrets)?;
-        let found = appliance.client.snapshot(handle.object, false).await;
-        let found = answered(Asked::Other, &appliance, found)?;
-        by_appliance.entry(handle.appliance).or_default().push(found);
+    let group: GroupHandle = appliances::handle("group", &request.group_snapshot_id)?;
+    let named = named(&group, &request.snapshot_ids)?;
+    let appliance = appliances::of_id(&controller.registry, &group.appliance, secrets)?;
+    let (members, gone) = members(&appliance, group.object, &named).await?;
+    let shown = shown(&request.group_snapshot_id);
+    match gone {
+        _ if members.is_empty() => Err(Status::not_found(format!("there is no group {shown}"))),
+        Some(gone) => Err(Status::not_found(format!("of group {shown}, {gone} is gone"))),
+        None => Ok(csi::GetVolumeGroupSnapshotResponse {
+            group_snapshot: Some(group_model(&appliance, &members)?),
+        }),
     }
-    let Some((id, all)) = by_appliance.into_iter().next() else {
-        return Err(Status::not_found(format!(
-            "there is no group {}",
-            shown(&request.group_snapshot_id)
-        )));
-    };
-    let appliance = appliances::of_id(&controller.registry, &id, secrets)?;
-    Ok(csi::GetVolumeGroupSnapshotResponse {
-        group_snapshot: Some(group(&appliance, all)?),
-    })
 }
 
-fn group(appliance: &Appliance, all: Vec<Snapshot>) -> Result<csi::VolumeGroupSnapshot, Status> {
+/// What was named as a group's snapshots.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for one that lies on another appliance than the group, `NOT_FOUND` for one that is none of this driver's.
+fn named<'a>(group: &GroupHandle, ids: impl IntoIterator<Item = &'a String>) -> Result<Vec<SnapshotId>, Status> {
+    let one = |id: &String| {
+        let handle: SnapshotHandle = appliances::handle("snapshot", id)?;
+        match handle.appliance == group.appliance {
+            true => Ok(handle.object),
+            false => Err(invalid(format!(
+                "snapshot {} is none of the group's, which is on appliance {}",
+                shown(id),
+                group.appliance
+            ))),
+        }
+    };
+    ids.into_iter().map(one).collect()
+}
+
+/// All of a group's snapshots, whichever of them were named, and one of those that were and are gone.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` if one that was named is there, and none of the group's; `UNAVAILABLE` if there may be more in a pool that is away:
+/// a list does not say so, and an appliance that does not find what it is asked for does.
+async fn members(
+    appliance: &Appliance,
+    group: GroupId,
+    named: &[SnapshotId],
+) -> Result<(Vec<Snapshot>, Option<SnapshotId>), Status> {
+    let all = appliance.client.all_snapshots(&SnapshotQuery::default()).await;
+    let mut members = answered(Asked::Other, appliance, all)?;
+    members.retain(|snapshot| group.has(snapshot));
+    if named.is_empty() {
+        // Nobody says how many there are to be; so it is asked for what it cannot find.
+        let nothing = appliance.client.snapshot(group.0, false).await;
+        appliances::gone(answered(Asked::Other, appliance, nothing).map(drop))?;
+    }
+    let mut gone = None;
+    for id in named {
+        if members.iter().any(|member| member.id == *id) {
+            continue;
+        }
+        let found = appliance.client.snapshot(*id, false).await;
+        match answered(Asked::Other, appliance, found) {
+            Ok(found) if group.has(&found) => members.push(found),
+            Ok(found) => {
+                return Err(invalid(format!(
+                    "snapshot {} ({id}) of volume {} is none of the group's",
+                    found.name, found.volume_name
+                )));
+            }
+            Err(status) if status.code() == Code::NotFound => gone = Some(*id),
+            Err(status) => return Err(status),
+        }
+    }
+    Ok((members, gone))
+}
+
+fn group_model(appliance: &Appliance, all: &[Snapshot]) -> Result<csi::VolumeGroupSnapshot, Status> {
     let models: Vec<csi::Snapshot> = all.iter().map(|snapshot| model(&appliance.id, snapshot)).collect();
     let first = models
         .first()

@@ -72,17 +72,20 @@ impl Controller {
             usual = size;
         }
         let (size, limit) = size(request.capacity_range.as_ref(), usual)?;
+        let below_source = source.is_some() && size < usual;
         if let Some(before) = self.made_before(&candidates, &class, &request.name).await? {
             candidates = vec![before];
         }
         let options = class.options.clone().and_then(mutable.options.clone());
         let (mut full, mut lacking) = (None, None);
         for appliance in &candidates {
-            // Another may have that pool.
-            let another = |status: &Status| candidates.len() > 1 && status.code() == Code::InvalidArgument;
+            // Another may have that pool. Nothing was made here, and what was made before has been looked for.
+            let another = |status: &Status| {
+                candidates.len() > 1 && matches!(status.code(), Code::InvalidArgument | Code::Unavailable)
+            };
             let pool = match self.pool_of(appliance, &class).await {
                 Err(status) if another(&status) => {
-                    lacking = Some(status);
+                    lacking = Some(the_hopeful(lacking, status));
                     continue;
                 }
                 found => found?,
@@ -126,7 +129,11 @@ impl Controller {
                     if !another(&status) {
                         return Err(status);
                     }
-                    lacking = Some(status);
+                    lacking = Some(the_hopeful(lacking, status));
+                }
+                // It refuses that in its own words. What was made before it gives, also where the source has grown since.
+                Err(status) if below_source && status.code() == Code::InvalidArgument => {
+                    return Err(Status::out_of_range(status.message()));
                 }
                 Err(status) => return Err(status),
             }
@@ -154,26 +161,26 @@ impl Controller {
         range: Option<&csi::CapacityRange>,
         secrets: &Secrets,
     ) -> Result<csi::ControllerExpandVolumeResponse, Status> {
-        let (wanted, limit) = size(range, USUAL_SIZE)?;
         let appliance = appliances::of_id(&self.registry, &handle.appliance, secrets)?.for_making();
-        let mut volume = answered(Asked::Grow, &appliance, appliance.client.volume(handle.object).await)?;
+        let volume = answered(Asked::Grow, &appliance, appliance.client.volume(handle.object).await)?;
+        // Where nothing is said but how large it may be, it stays as it is.
+        let (wanted, limit) = size(range, volume.size)?;
         if let Some(limit) = limit.filter(|limit| volume.size > *limit) {
             return Err(Status::out_of_range(format!(
                 "volume {} has {:#}, more than the {limit:#} that it may at most have; volumes do not shrink",
                 volume.name, volume.size
             )));
         }
-        if volume.size < wanted {
-            let change = VolumeChange {
-                size: Some(wanted),
-                ..VolumeChange::default()
-            };
-            volume = answered(
-                Asked::Grow,
-                &appliance,
-                appliance.client.change_volume(handle.object, &change).await,
-            )?;
-        }
+        // Also for the size that it has: a growth that failed on its way has noted that, and the appliance ends it when it is asked again.
+        let change = VolumeChange {
+            size: Some(wanted.max(volume.size)),
+            ..VolumeChange::default()
+        };
+        let volume = answered(
+            Asked::Grow,
+            &appliance,
+            appliance.client.change_volume(handle.object, &change).await,
+        )?;
         Ok(csi::ControllerExpandVolumeResponse {
             capacity_bytes: signed(volume.size),
             node_expansion_required: false,
@@ -251,7 +258,7 @@ impl Controller {
         })
     }
 
-    /// Whether a volume can be had in these ways.
+    /// Whether a volume can be had in these ways, and with these parameters.
     pub(crate) async fn validate(
         &self,
         request: csi::ValidateVolumeCapabilitiesRequest,
@@ -263,7 +270,10 @@ impl Controller {
         let handle: VolumeHandle = appliances::handle("volume", &request.volume_id)?;
         let appliance = appliances::of_id(&self.registry, &handle.appliance, &secrets)?;
         answered(Asked::Other, &appliance, appliance.client.volume(handle.object).await)?;
-        let (confirmed, message) = match Access::read_all(&request.volume_capabilities) {
+        let judged = Access::read_all(&request.volume_capabilities)
+            .and_then(|_| Class::read(&request.parameters.clone().into_iter().collect()).map_err(invalid))
+            .and_then(|_| Mutable::read(&request.mutable_parameters.clone().into_iter().collect()).map_err(invalid));
+        let (confirmed, message) = match judged {
             Ok(_) => (
                 Some(csi::validate_volume_capabilities_response::Confirmed {
                     volume_context: request.volume_context,
@@ -277,4 +287,9 @@ impl Controller {
         };
         Ok(csi::ValidateVolumeCapabilitiesResponse { confirmed, message })
     }
+}
+
+/// Which of two appliances' reasons not to have a pool is told: one that may end by itself is no end.
+fn the_hopeful(told: Option<Status>, now: Status) -> Status {
+    told.filter(|told| told.code() == Code::Unavailable).unwrap_or(now)
 }

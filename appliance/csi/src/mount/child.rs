@@ -1,5 +1,5 @@
-//! Calls of mount(2), umount(2) and statfs(2), each in a process of its own: such a call may wait for a server that is gone, and a
-//! process can be killed, or left to itself, where a thread of the plugin would be lost.
+//! Calls of mount(2), syncfs(2), umount(2) and statfs(2), each in a process of its own: such a call may wait for a server that is gone,
+//! and a process can be killed, or left to itself, where a thread of the plugin would be lost.
 //!
 //! Invariant: the process does that one call and ends; its exit code is the call's errno, 0 if it succeeded. What a look saw is one line
 //! of its output.
@@ -11,8 +11,11 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::statvfs;
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid, syncfs};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -44,6 +47,8 @@ pub(super) enum Call {
         /// What holds of it now; none if it may be written there as it may be here.
         read_only: Option<MsFlags>,
     },
+    /// Has all written out that was written to what is mounted. What it had to open is closed when it has ended.
+    WriteOut { target: OsString },
     /// Takes a mount away.
     Unmount { target: OsString, flags: MntFlags },
     /// Looks how much room there is in what is mounted.
@@ -70,6 +75,7 @@ impl Call {
                 all.extend(read_only.map(|flags| number(flags.bits())));
                 all
             }
+            Call::WriteOut { target } => vec![word("write-out"), target],
             Call::Unmount { target, flags } => {
                 vec![word("unmount"), target, number(flags.bits().unsigned_abs().into())]
             }
@@ -97,6 +103,7 @@ impl Call {
                 target: target.clone(),
                 read_only: Some(MsFlags::from_bits(bits(flags)?)?),
             }),
+            ("write-out", [target]) => Some(Call::WriteOut { target: target.clone() }),
             ("unmount", [target, flags]) => Some(Call::Unmount {
                 target: target.clone(),
                 flags: MntFlags::from_bits(i32::try_from(bits(flags)?).ok()?)?,
@@ -135,11 +142,34 @@ impl Call {
                     mount(none, target, none, flags, none)?;
                 }
             }
+            Call::WriteOut { target } => write_out(target)?,
             Call::Unmount { target, flags } => umount2(target.as_os_str(), *flags)?,
             Call::Look { target } => return Ok(format!("{}\n", Room::of(&statvfs(target.as_os_str())?))),
         }
         Ok(String::new())
     }
+}
+
+/// Writes all out of what is mounted at a folder. That is opened by `O_PATH` at first, for which nobody is asked for leave and no
+/// automounter mounts anything. Only for a process of its own: what it may do to files is another user's afterwards.
+fn write_out(target: &OsStr) -> Result<(), Errno> {
+    let folder = open(
+        target,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = match openat(&folder, ".", flags, Mode::empty()) {
+        // Where root is nobody to the appliance (`squash`), the folder's owner may still read it.
+        Err(Errno::EACCES) => {
+            let seen = fstat(&folder)?;
+            setfsgid(Gid::from_raw(seen.st_gid));
+            setfsuid(Uid::from_raw(seen.st_uid));
+            openat(&folder, ".", flags, Mode::empty())?
+        }
+        opened => opened?,
+    };
+    syncfs(opened)
 }
 
 /// The exit code of a process that was started as such a one, once it has done its call; none for any other.
@@ -184,7 +214,9 @@ impl Running {
     pub(super) async fn begin(program: &Path, call: &Call) -> io::Result<Self> {
         let (turns, output) = match call {
             Call::Look { .. } => (&LOOKING, Stdio::piped()),
-            Call::Nfs { .. } | Call::Bind { .. } | Call::Unmount { .. } => (&BEGINNING, Stdio::null()),
+            Call::Nfs { .. } | Call::Bind { .. } | Call::WriteOut { .. } | Call::Unmount { .. } => {
+                (&BEGINNING, Stdio::null())
+            }
         };
         let mut command = Command::new(program);
         command
@@ -270,6 +302,7 @@ mod tests {
                 target: "/b".into(),
                 read_only: Some(MsFlags::MS_NODEV),
             },
+            Call::WriteOut { target: "/a b".into() },
             Call::Unmount {
                 target: "/b".into(),
                 flags: MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
@@ -292,5 +325,22 @@ mod tests {
             [Errno::ENOENT as i32, Errno::EPERM as i32].contains(&nowhere.unwrap()),
             "{nowhere:?}"
         );
+    }
+
+    #[test]
+    fn only_a_folder_is_written_out_and_no_link_to_one() {
+        let ends = |target: &str| {
+            let words = ["cistern-csi", NAME, "write-out", target];
+            as_child(words.map(OsString::from))
+        };
+        // A filesystem that has nothing to write out.
+        assert_eq!(ends("/proc"), Some(0));
+        for (target, errno) in [
+            ("/proc/self", Errno::ENOTDIR),
+            ("/proc/version", Errno::ENOTDIR),
+            ("/nowhere/at/all", Errno::ENOENT),
+        ] {
+            assert_eq!(ends(target), Some(errno as i32), "{target}");
+        }
     }
 }

@@ -3,10 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::Instant;
 
+use nix::errno::Errno;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::leaving::is;
 use super::*;
 
 const PATH: &str = "/volumes/vol-1";
@@ -20,10 +23,16 @@ struct Lab {
 impl Lab {
     /// Whose calls of the kernel are this script, which finds its words as `$2` and on, and `$TABLE` and `$NFS`.
     fn new(script: &str) -> Self {
+        Lab::writing_out("exit 0", script)
+    }
+
+    /// The same, where a script of its own writes out.
+    fn writing_out(write_out: &str, script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let text = format!(
-            "#!/bin/sh\nTABLE={table} NFS={nfs}\necho \"$@\" >> {calls}\n{script}\n",
+            "#!/bin/sh\nTABLE={table} NFS={nfs}\necho \"$@\" >> {calls}\n\
+             if [ \"$2\" = write-out ]; then\n{write_out}\nexit\nfi\n{script}\n",
             table = at("table").display(),
             nfs = at("nfs").display(),
             calls = at("calls").display()
@@ -35,7 +44,7 @@ impl Lab {
             program: at("program"),
             table: at("table"),
             filesystems: at("nfs"),
-            silent: Arc::default(),
+            silent: Silences::default(),
             limits: Limits {
                 knock: Duration::from_millis(200),
                 mount: Duration::from_millis(500),
@@ -67,6 +76,16 @@ impl Lab {
     fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// What was asked of the kernel, and where.
+    fn asked(&self) -> Vec<String> {
+        let two = |call: String| call.split(' ').skip(1).take(2).collect::<Vec<_>>().join(" ");
+        self.calls().into_iter().map(two).collect()
+    }
+
+    fn is_mounted(&self, target: &str) -> bool {
+        self.mounts.at(Path::new(target)).unwrap().is_some()
     }
 }
 
@@ -126,7 +145,7 @@ async fn what_one_address_refuses_another_may_give() {
 async fn a_server_that_answers_is_waited_for_and_never_given_up() {
     let _server = serving("127.0.77.4").await;
     // It takes longer to write out than anything else may take.
-    let lab = Lab::new(&format!("sleep 2; {TAKE_AWAY}"));
+    let lab = Lab::writing_out("sleep 2", &format!("sleep 2; {TAKE_AWAY}"));
     lab.mounted("127.0.77.4", "0:57", &["/staged"]);
     lab.mounts.unmount(Path::new("/staged")).await.unwrap();
     assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "0");
@@ -200,6 +219,101 @@ async fn a_server_that_goes_while_it_is_written_to_is_given_up_then() {
     server.abort();
     going.await.unwrap().unwrap();
     assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "1");
+}
+
+/// Ends a server, and comes back when nobody listens there any more.
+async fn end(server: &tokio::task::JoinHandle<()>) {
+    server.abort();
+    while !server.is_finished() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answered_meanwhile_has_all_of_the_named_time_again() {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let mut lab = Lab::new(TAKE_AWAY);
+    lab.mounts.limits.patience = Some(PATIENCE);
+    lab.mounted("127.0.77.7", "0:57", &["/staged"]);
+    let told = lab.mounts.unmount(Path::new("/staged")).await;
+    assert!(matches!(told, Err(Failure::Waits(_))), "{told:?}");
+    // It is back for a while, and that is seen when another volume is mounted.
+    let server = serving("127.0.77.7").await;
+    let other = lab.mounts.nfs("127.0.77.7", "/volumes/vol-2", Path::new("/other"), &[]);
+    other.await.unwrap();
+    end(&server).await;
+    tokio::time::sleep(PATIENCE).await;
+    let told = lab.mounts.unmount(Path::new("/staged")).await;
+    assert!(matches!(told, Err(Failure::Waits(_))), "{told:?}");
+    assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "0");
+    tokio::time::sleep(PATIENCE).await;
+    lab.mounts.unmount(Path::new("/staged")).await.unwrap();
+    assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "1");
+}
+
+#[tokio::test]
+async fn the_last_one_of_a_volume_is_written_out_before_it_is_taken_away_and_no_other() {
+    let _server = serving("127.0.77.8").await;
+    let lab = Lab::new(TAKE_AWAY);
+    lab.mounted("127.0.77.8", "0:57", &["/staged", "/pod"]);
+    for target in ["/pod", "/staged"] {
+        lab.mounts.unmount(Path::new(target)).await.unwrap();
+    }
+    assert_eq!(lab.asked(), ["unmount /pod", "write-out /staged", "unmount /staged"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_out_is_taken_away_all_the_same() {
+    let _server = serving("127.0.77.9").await;
+    for errno in [Errno::EIO, Errno::ENOSPC, Errno::EDQUOT, Errno::ESTALE] {
+        let lab = Lab::writing_out(&format!("exit {}", errno as i32), TAKE_AWAY);
+        lab.mounted("127.0.77.9", "0:57", &["/staged"]);
+        lab.mounts.unmount(Path::new("/staged")).await.unwrap();
+        assert_eq!(lab.asked(), ["write-out /staged", "unmount /staged"], "{errno}");
+        assert!(!lab.is_mounted("/staged"), "{errno}");
+    }
+    // That of which nobody knows how far it came is begun again.
+    let lab = Lab::writing_out("kill -KILL $$", TAKE_AWAY);
+    lab.mounted("127.0.77.9", "0:57", &["/staged"]);
+    let told = lab.mounts.unmount(Path::new("/staged")).await;
+    assert!(matches!(told, Err(Failure::Refused(_))), "{told:?}");
+    assert!(lab.is_mounted("/staged"));
+}
+
+#[tokio::test]
+async fn a_server_that_goes_while_a_volume_is_written_out_is_waited_for_or_given_up_then() {
+    // One that a kernel lets fail when it is told to, and one that goes on.
+    let fails = "until grep -q 1 $NFS/0:57/shutdown; do sleep 0.05; done; exit 5";
+    for (address, write_out) in [("127.0.77.10", fails), ("127.0.77.11", "exec sleep 1000")] {
+        let server = serving(address).await;
+        let mut lab = Lab::writing_out(write_out, TAKE_AWAY);
+        lab.mounts.limits.end = Duration::from_secs(2);
+        lab.mounted(address, "0:57", &["/staged"]);
+        let mounts = lab.mounts.clone();
+        let going = tokio::spawn(async move { mounts.unmount(Path::new("/staged")).await });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "0");
+        assert!(lab.is_mounted("/staged"));
+        end(&server).await;
+        going.await.unwrap().unwrap();
+        assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "1");
+        assert!(!lab.is_mounted("/staged"));
+    }
+
+    let server = serving("127.0.77.12").await;
+    let mut lab = Lab::writing_out("until [ -e $TABLE.back ]; do sleep 0.05; done", TAKE_AWAY);
+    lab.mounts.limits.patience = None;
+    lab.mounted("127.0.77.12", "0:57", &["/staged"]);
+    let mounts = lab.mounts.clone();
+    let going = tokio::spawn(async move { mounts.unmount(Path::new("/staged")).await });
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    end(&server).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!going.is_finished() && lab.is_mounted("/staged"));
+    fs::write(lab.folder.path().join("table.back"), "").unwrap();
+    going.await.unwrap().unwrap();
+    assert_eq!(fs::read_to_string(lab.shutdown("0:57")).unwrap(), "0");
+    assert!(!lab.is_mounted("/staged"));
 }
 
 #[tokio::test]

@@ -11,15 +11,15 @@ use tonic::{Code, Request, Status};
 use crate::support::{Appliance, GIB, NOBODY, Plugin, capability, wanted};
 
 /// Longer than anything that is taken.
-fn long() -> String {
+pub(crate) fn long() -> String {
     "x".repeat(100_000)
 }
 
-fn pair(key: &str, value: &str) -> std::collections::HashMap<String, String> {
+pub(crate) fn pair(key: &str, value: &str) -> std::collections::HashMap<String, String> {
     [(key.to_owned(), value.to_owned())].into()
 }
 
-fn range(required: i64, limit: i64) -> Option<csi::CapacityRange> {
+pub(crate) fn range(required: i64, limit: i64) -> Option<csi::CapacityRange> {
     Some(csi::CapacityRange {
         required_bytes: required,
         limit_bytes: limit,
@@ -27,10 +27,10 @@ fn range(required: i64, limit: i64) -> Option<csi::CapacityRange> {
 }
 
 /// What was asked, the code that is due, and a word that is to be in the answer.
-type Case = (&'static str, Result<(), Status>, Code, &'static str);
+pub(crate) type Case = (&'static str, Result<(), Status>, Code, &'static str);
 
 /// Looks that each was refused as it should be, in words that one can read.
-fn judge(cases: Vec<Case>) {
+pub(crate) fn judge(cases: Vec<Case>) {
     for (what, answer, code, says) in cases {
         let Err(told) = answer else { panic!("{what} was done") };
         assert_eq!(told.code(), code, "{what}: {told}");

@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bad_ids;
 mod bad_input;
+mod busy;
+mod groups;
 mod lanes;
 mod other_appliances;
+mod placement;
+mod sizes;
 mod support;
 mod zones;

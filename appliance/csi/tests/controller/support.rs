@@ -43,6 +43,7 @@ pub(crate) struct Appliance {
     /// That of one that may only look.
     pub(crate) viewer: String,
     pub(crate) engine: Option<Engine>,
+    pub(crate) machine: Option<MemoryHost>,
     stop: watch::Sender<bool>,
     _supervisor: Option<watch::Sender<bool>>,
 }
@@ -84,6 +85,7 @@ impl Appliance {
         let listener = UnixListener::bind(appliance.dir.path().join("api.sock")).unwrap();
         tokio::spawn(async move { axum::serve(PeerListener(listener), service).await });
         appliance.engine = Some(engine);
+        appliance.machine = Some(machine);
         appliance
     }
 
@@ -129,6 +131,7 @@ impl Appliance {
             other,
             viewer,
             engine: None,
+            machine: None,
             stop,
             _supervisor: None,
         }

@@ -1,0 +1,113 @@
+//! One call at a time for one thing, through the whole controller.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use cistern_csi::controller::Controller;
+use cistern_csi::csi;
+use cistern_csi::csi::controller_server::Controller as _;
+use tokio::time::timeout;
+use tonic::{Code, Request, Status};
+
+use crate::bad_input::{pair, range};
+use crate::support::{Appliance, GIB, NOBODY, Plugin, capability, wanted};
+
+/// How long what does not wait may take.
+const SOON: Duration = Duration::from_secs(6);
+
+async fn call(it: Controller, which: &str) -> Result<(), Status> {
+    let volume_id = NOBODY.to_owned();
+    let node_id = "node-1".to_owned();
+    match which {
+        "create" => it.create_volume(Request::new(wanted("v"))).await.map(drop),
+        "create another" => it.create_volume(Request::new(wanted("w"))).await.map(drop),
+        "delete" => {
+            let request = csi::DeleteVolumeRequest {
+                volume_id,
+                ..csi::DeleteVolumeRequest::default()
+            };
+            it.delete_volume(Request::new(request)).await.map(drop)
+        }
+        "grow" => {
+            let request = csi::ControllerExpandVolumeRequest {
+                volume_id,
+                capacity_range: range(2 * GIB, 0),
+                ..csi::ControllerExpandVolumeRequest::default()
+            };
+            it.controller_expand_volume(Request::new(request)).await.map(drop)
+        }
+        "change" => {
+            let request = csi::ControllerModifyVolumeRequest {
+                volume_id,
+                mutable_parameters: pair("squash", "all"),
+                ..csi::ControllerModifyVolumeRequest::default()
+            };
+            it.controller_modify_volume(Request::new(request)).await.map(drop)
+        }
+        "publish" => {
+            let request = csi::ControllerPublishVolumeRequest {
+                volume_id,
+                node_id,
+                volume_capability: Some(capability()),
+                ..csi::ControllerPublishVolumeRequest::default()
+            };
+            it.controller_publish_volume(Request::new(request)).await.map(drop)
+        }
+        "unpublish" => {
+            let request = csi::ControllerUnpublishVolumeRequest {
+                volume_id,
+                node_id,
+                ..csi::ControllerUnpublishVolumeRequest::default()
+            };
+            it.controller_unpublish_volume(Request::new(request)).await.map(drop)
+        }
+        _ => panic!("there is no call {which}"),
+    }
+}
+
+#[tokio::test]
+async fn a_second_call_for_a_volume_that_is_worked_on_is_told_to_come_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let never = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<StatusCode>()
+    };
+    let appliance = Appliance::answering(Router::new().fallback(never)).await;
+    for (first, second) in [
+        ("create", "create"),
+        ("delete", "delete"),
+        ("grow", "delete"),
+        ("change", "grow"),
+        ("publish", "publish"),
+        ("publish", "unpublish"),
+    ] {
+        // One of its own for each, as what was begun goes on.
+        let plugin = Plugin::new(&[("rack-1", appliance.entry())]);
+        asked.store(0, Ordering::SeqCst);
+        let begun = tokio::spawn(call(plugin.controller.clone(), first));
+        let under_way = async {
+            while asked.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(SOON, under_way).await.is_ok(), "{first} was not begun");
+        let told = timeout(SOON, call(plugin.controller.clone(), second)).await;
+        let told = told.unwrap().unwrap_err();
+        assert_eq!(told.code(), Code::Aborted, "{second} during {first}: {told}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{second} during {first} was sent");
+        // Another volume does not wait for it.
+        let other = tokio::spawn(call(plugin.controller.clone(), "create another"));
+        let begins = async {
+            while asked.load(Ordering::SeqCst) == 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(SOON, begins).await.is_ok(), "{first} keeps others waiting");
+        begun.abort();
+        other.abort();
+    }
+}
