@@ -271,6 +271,7 @@ mod tests {
             "kube manifests --new-token k8s --helm cistern-chart",
             "kube manifests --new-token k8s --zone a",
             "kube manifests --new-token k8s --zones",
+            "kube manifests --new-token k8s --give-up-after 30",
             "kube manifests --monitoring --new-token k8s",
             "kube manifests --new-token k8s --monitoring metrics",
             "kube dashboard",
@@ -290,6 +291,7 @@ mod tests {
             "volumes create x",
             "snapshots create x",
             "trash purge",
+            "kube manifests --new-token k8s --give-up-after 0",
         ] {
             let words = std::iter::once("cistern").chain(line.split(' ').filter(|w| !w.is_empty()));
             assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");

@@ -1,7 +1,7 @@
-//! Waiting for a job, with a bar where there is a terminal.
+//! Waiting for a job, with a bar where there is a terminal, and for what is made by name.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cistern_client::{Client, ClientError};
 use cistern_model::{ErrorKind, Job, JobState};
@@ -12,6 +12,26 @@ use crate::error::CliError;
 const INTERVAL: Duration = Duration::from_millis(300);
 /// How long the appliance may be silent before waiting is given up.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long something may be in the making.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Asks for something that is made by name until it is there, and says whether it was asked for more than once. An appliance with much to
+/// do answers after a minute that the work goes on, and goes on with it for who asks again.
+pub(crate) async fn to_the_end<T>(ask: impl AsyncFn() -> Result<T, ClientError>) -> Result<(T, bool), ClientError> {
+    let (began, mut again) = (Instant::now(), false);
+    loop {
+        match ask().await {
+            Ok(made) => return Ok((made, again)),
+            Err(ClientError::Problem(problem)) if problem.kind == ErrorKind::TimedOut && began.elapsed() < LONGEST => {
+                if !again {
+                    eprintln!("note: the appliance has much to do; waiting for it");
+                }
+                again = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
 
 /// Waits until the job has ended, and gives it; an error if it failed.
 pub(crate) async fn wait(client: &Client, mut job: Job, show: bool) -> Result<Job, CliError> {
@@ -60,4 +80,32 @@ fn may_pass(error: &ClientError) -> bool {
         error.kind(),
         ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::TooManyRequests
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cistern_model::Problem;
+    use std::cell::RefCell;
+
+    #[tokio::test]
+    async fn what_goes_on_is_asked_for_until_it_is_there_and_nothing_else_is() {
+        let problem = |kind| Err(ClientError::Problem(Problem::new(kind, "it")));
+        for (answers, made) in [
+            (vec![Ok(1)], Some((1, false))),
+            (
+                vec![problem(ErrorKind::TimedOut), problem(ErrorKind::TimedOut), Ok(2)],
+                Some((2, true)),
+            ),
+            (vec![problem(ErrorKind::NameTaken), Ok(3)], None),
+            (
+                vec![problem(ErrorKind::TimedOut), problem(ErrorKind::NoSpace), Ok(4)],
+                None,
+            ),
+        ] {
+            let answers = RefCell::new(answers.into_iter());
+            let asked = to_the_end(async || answers.borrow_mut().next().unwrap()).await;
+            assert_eq!(asked.ok(), made);
+        }
+    }
 }

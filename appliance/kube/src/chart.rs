@@ -1,9 +1,11 @@
 //! The same objects as a Helm chart and as a kustomize base: folders of files.
 
+use std::num::NonZeroU32;
+
 use crate::fit::Unfit;
 use crate::manifests::{
     ACCESS, ACCESS_ZONES, BINDING_ANYWHERE, BINDING_ZONE, CLASS, CONTROLLER, CSIDRIVER, DASHBOARD, ENTRY, ENTRY_NFS,
-    ENTRY_ZONE, GROUP_SNAPSHOT_CLASS, Installation, NODE, RULES, SECRET, SNAPSHOT_CLASS,
+    ENTRY_ZONE, GIVE_UP_AFTER, GROUP_SNAPSHOT_CLASS, Installation, NODE, RULES, SECRET, SNAPSHOT_CLASS,
 };
 use crate::{dashboard, rules};
 
@@ -40,6 +42,8 @@ The node's part mounts for pods, and so is privileged. Where the cluster holds p
     kubectl label namespace {{ .Release.Namespace }} pod-security.kubernetes.io/enforce=privileged
 ";
 
+/// By this name a chart's Secret has the text of an entry.
+const ENTRY_NAME: &str = "cistern-csi.entry";
 const IF_ZONE: &str = "{{- if $appliance.zone }}\n";
 
 /// What kube-prometheus-stack is usually installed as.
@@ -59,24 +63,18 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
         ..installation.clone()
     };
     let each = "{{- range $id, $appliance := .Values.appliances }}\n";
-    let nfs = format!(
-        "{{{{- if $appliance.nfs }}}}\n{}{{{{- end }}}}\n",
-        ENTRY_NFS.replace("${nfs}", "{{ $appliance.nfs }}")
-    );
-    let (zone, binding, access) = match installation.zones {
+    let (binding, access) = match installation.zones {
         true => (
-            format!("{IF_ZONE}{ENTRY_ZONE}{{{{- end }}}}\n"),
             format!("{IF_ZONE}{BINDING_ZONE}{{{{- else }}}}\n{BINDING_ANYWHERE}{{{{- end }}}}\n"),
             values.fill(ACCESS) + &values.fill(ACCESS_ZONES),
         ),
-        false => (String::new(), BINDING_ANYWHERE.to_owned(), values.fill(ACCESS)),
+        false => (BINDING_ANYWHERE.to_owned(), values.fill(ACCESS)),
     };
-    let entry = ENTRY.replace("${nfs}", &nfs).replace("${in-zone}", &zone);
-    let entry = put(&entry, OF_APPLIANCE);
     let class = put(&CLASS.replace("${binding}", &binding), OF_APPLIANCE);
-    let entries = format!("{each}{entry}{{{{- end }}}}\n");
     let classes =
         format!("{each}{{{{- range $pool := $appliance.pools }}}}\n---\n{class}{{{{- end }}}}\n{{{{- end }}}}\n");
+    let give_up = GIVE_UP_AFTER.replace("${minutes}", "{{ int .Values.giveUpAfter }}");
+    let give_up = format!("{{{{- if .Values.giveUpAfter }}}}\n{give_up}{{{{- end }}}}\n");
     let groups = match installation.group_snapshots {
         true => vec![("groupsnapshotclass.yaml", GROUP_SNAPSHOT_CLASS.to_owned())],
         false => Vec::new(),
@@ -84,9 +82,9 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
     let templates = [
         ("csidriver.yaml", values.fill(CSIDRIVER)),
         ("access.yaml", access),
-        ("secret.yaml", values.fill(SECRET).replace("${entries}", &entries)),
+        ("secret.yaml", secret(&values.fill(SECRET), each, installation.zones)),
         ("controller.yaml", values.fill(CONTROLLER)),
-        ("node.yaml", values.fill(NODE)),
+        ("node.yaml", values.fill(&NODE.replace("${give-up-after}", &give_up))),
         ("classes.yaml", classes),
         ("snapshotclass.yaml", SNAPSHOT_CLASS.to_owned()),
     ];
@@ -124,6 +122,25 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
     Ok(files)
 }
 
+/// The Secret with an entry for each appliance, in `data` and so in base64. Of `stringData` an API server keeps no trace but what it adds
+/// to `data`: an appliance that was taken out of the values would stay.
+fn secret(template: &str, each: &str, zones: bool) -> String {
+    let nfs = format!("{{{{- if $appliance.nfs }}}}\n{ENTRY_NFS}{{{{- end }}}}\n");
+    let nfs = nfs.replace("${nfs}", "{{ $appliance.nfs }}");
+    let zone = match zones {
+        true => format!("{IF_ZONE}{ENTRY_ZONE}{{{{- end }}}}\n"),
+        false => String::new(),
+    };
+    let entry = ENTRY.replace("${nfs}", &nfs).replace("${in-zone}", &zone);
+    let entry = put(&entry, OF_APPLIANCE);
+    let (key, text) = entry.split_once("|\n").unwrap_or_default();
+    // Its text stands at the margin: nothing takes the indentation away that a block in YAML has.
+    let text: String = text.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+    let entries = format!("{each}{key}{{{{ include {ENTRY_NAME:?} $appliance | b64enc }}}}\n{{{{- end }}}}\n");
+    let object = template.replace("stringData:", "data:").replace("${entries}", &entries);
+    format!("{{{{- define {ENTRY_NAME:?} -}}}}\n{{{{- $appliance := . -}}}}\n{text}{{{{ end -}}}}\n{object}")
+}
+
 fn value(place: &str) -> String {
     let found = VALUES.iter().find(|(known, _)| *known == place);
     found.map(|(_, value)| (*value).to_owned()).unwrap_or_default()
@@ -140,6 +157,7 @@ fn values_text(installation: &Installation) -> String {
         image,
         sidecars,
         kubelet,
+        give_up_after,
         ..
     } = installation;
     let mut text = format!(
@@ -147,11 +165,14 @@ fn values_text(installation: &Installation) -> String {
          monitoring:\n  enabled: {}\n  release: {:?}\n\
          # The image of cistern-csi, and from where the sidecars' images come.\nimage: {image:?}\nsidecars: {sidecars:?}\n\
          # The kubelet's folder on each node.\nkubelet: {kubelet:?}\n\
+         # After how many minutes without an answer a node gives an appliance up, when it is to take its volumes away; what was written there\n\
+         # and not synced is lost then. 0: never.\ngiveUpAfter: {}\n\
          # The appliances, by the names that classes and volumes know them by. Each of their pools becomes a class: its name begins with\n\
          # `classes`, or with cistern- and the appliance's name where that is not said. Neither may change as long as claims name a class.\n\
          appliances:\n",
         installation.monitoring.is_some(),
         installation.monitoring.as_deref().unwrap_or(RELEASE),
+        give_up_after.map_or(0, NonZeroU32::get),
     );
     for appliance in &installation.appliances {
         let pools: Vec<&str> = appliance.pools.iter().map(|pool| pool.as_str()).collect();
@@ -206,18 +227,74 @@ mod tests {
         for (name, text) in files.iter().filter(|(name, _)| name.starts_with("templates/")) {
             assert!(!text.contains("${"), "{name}: {text}");
             assert_eq!(text.matches("{{").count(), text.matches("}}").count(), "{name}");
-            let opened =
-                text.matches("range ").count() + text.matches("{{ if ").count() + text.matches("{{- if ").count();
-            assert_eq!(opened, text.matches(" end }}").count(), "{name}: {text}");
+            let opened = ["range ", "{{ if ", "{{- if ", "{{- define "].map(|word| text.matches(word).count());
+            let ended = [" end }}", " end -}}"].map(|word| text.matches(word).count());
+            assert_eq!(
+                opened.iter().sum::<usize>(),
+                ended.iter().sum::<usize>(),
+                "{name}: {text}"
+            );
         }
         let of = |name: &str| &files.iter().find(|(file, _)| file == name).unwrap().1;
         assert!(of("templates/controller.yaml").contains("image: {{ .Values.image }}"));
         assert!(!of("templates/secret.yaml").contains("cistern_secret"));
+        assert!(of("templates/node.yaml").contains(
+            "{{- if .Values.giveUpAfter }}\n            - --give-up-after={{ int .Values.giveUpAfter }}\n{{- end }}\n          env:"
+        ));
         assert!(of("templates/NOTES.txt").contains("pod-security.kubernetes.io/enforce=privileged"));
         let values: serde_json::Value = serde_saphyr::from_str(of("values.yaml")).unwrap();
         assert_eq!(values["appliances"]["rack-2"]["nfs"], "10.0.0.5");
         assert_eq!(values["appliances"]["rack-2"]["zone"], "b");
         assert_eq!(values["appliances"]["rack-1"]["pools"][1], "fast");
+        assert_eq!(values["giveUpAfter"], 0);
+        let patient = Installation {
+            give_up_after: NonZeroU32::new(30),
+            ..installation()
+        };
+        let values: serde_json::Value = serde_saphyr::from_str(&values_text(&patient)).unwrap();
+        assert_eq!(values["giveUpAfter"], 30);
+    }
+
+    #[test]
+    fn an_appliance_that_is_taken_out_of_a_chart_s_values_is_taken_out_of_its_secret() {
+        let zones = Installation {
+            zones: true,
+            ..installation()
+        };
+        let files = chart(&zones, "1.2.3").unwrap();
+        let secret = &files
+            .iter()
+            .find(|(file, _)| file == "templates/secret.yaml")
+            .unwrap()
+            .1;
+        let expected = r#"{{- define "cistern-csi.entry" -}}
+{{- $appliance := . -}}
+url = "{{ $appliance.url }}"
+token = "{{ $appliance.token }}"
+fingerprint = "{{ $appliance.fingerprint }}"
+{{- if $appliance.nfs }}
+nfs = "{{ $appliance.nfs }}"
+{{- end }}
+{{- if $appliance.zone }}
+zone = "{{ $appliance.zone }}"
+{{- end }}
+{{ end -}}
+apiVersion: v1
+kind: Secret
+metadata:
+  name: cistern-appliances
+  namespace: "{{ .Release.Namespace }}"
+type: Opaque
+data:
+{{- range $id, $appliance := .Values.appliances }}
+  {{ $id }}.toml: {{ include "cistern-csi.entry" $appliance | b64enc }}
+{{- end }}
+"#;
+        assert_eq!(secret, expected);
+        // What is applied, by itself or of a base, lets the entries stand that others put there.
+        assert!(zones.text().unwrap().contains("\nstringData:\n"));
+        let base = kustomize(&zones).unwrap();
+        assert!(base.iter().any(|(_, text)| text.contains("\nstringData:\n")));
     }
 
     #[test]

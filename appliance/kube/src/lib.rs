@@ -6,6 +6,8 @@
 //!
 //! Not here: the plugin itself, which is `csi`.
 
+#[cfg(test)]
+mod access;
 mod chart;
 mod dashboard;
 pub mod doctor;

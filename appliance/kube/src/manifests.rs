@@ -1,5 +1,7 @@
 //! The objects themselves, as text that `kubectl apply` takes.
 
+use std::num::NonZeroU32;
+
 use cistern_model::PoolName;
 
 use crate::dashboard::dashboard;
@@ -31,6 +33,8 @@ const GROUPS: &str = "--feature-gates=CSIVolumeGroupSnapshot=true";
 const STRICT: &str = "--strict-topology";
 /// What the plugin is told there.
 const ZONES: &str = "            - --zones\n";
+/// What a node's part is told where it is to give appliances up.
+pub(crate) const GIVE_UP_AFTER: &str = "            - --give-up-after=${minutes}\n";
 
 pub(crate) const NAMESPACE: &str = include_str!("../templates/namespace.yaml");
 pub(crate) const CSIDRIVER: &str = include_str!("../templates/csidriver.yaml");
@@ -68,6 +72,8 @@ pub struct Installation {
     pub group_snapshots: bool,
     /// Whether appliances are near to the nodes of their zone only.
     pub zones: bool,
+    /// After how many minutes without an answer a node gives an appliance up, when it is to take its volumes away. None: never.
+    pub give_up_after: Option<NonZeroU32>,
     /// Whether a dashboard for Grafana and rules for Prometheus are wanted, and to which release of kube-prometheus-stack they
     /// belong. Its CRDs are to be in the cluster then.
     pub monitoring: Option<String>,
@@ -147,8 +153,11 @@ impl Installation {
 
     pub(crate) fn fill(&self, template: &str) -> String {
         let containers = self.sidecar_containers();
+        let give_up = self.give_up_after;
+        let give_up = give_up.map(|minutes| GIVE_UP_AFTER.replace("${minutes}", &minutes.to_string()));
         [
             ("${sidecar-containers}", containers.as_str()),
+            ("${give-up-after}", &give_up.unwrap_or_default()),
             ("${zones}", if self.zones { ZONES } else { "" }),
             ("${node-token}", if self.zones { "true" } else { "false" }),
             ("${namespace}", &self.namespace),
@@ -254,11 +263,12 @@ pub(crate) mod tests {
             appliances: vec![appliance("rack-1", &["tank", "fast"]), appliance("rack-2", &["tank"])],
             group_snapshots: true,
             zones: false,
+            give_up_after: None,
             monitoring: None,
         }
     }
 
-    fn objects(text: &str) -> Vec<Value> {
+    pub(crate) fn objects(text: &str) -> Vec<Value> {
         let documents = text.split("\n---\n");
         documents.map(|text| serde_saphyr::from_str(text).unwrap()).collect()
     }
@@ -321,6 +331,39 @@ pub(crate) mod tests {
                 .unwrap()
                 .contains("nfs")
         );
+    }
+
+    /// What the pods of this object are.
+    fn pods<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+        let found = objects.iter().find(|object| object["kind"] == kind);
+        &found.unwrap()["spec"]["template"]["spec"]
+    }
+
+    #[test]
+    fn the_plugin_s_pods_go_to_nodes_with_linux() {
+        let objects = objects(&installation().text().unwrap());
+        for kind in ["Deployment", "DaemonSet"] {
+            let selected = &pods(&objects, kind)["nodeSelector"];
+            assert_eq!(*selected, serde_json::json!({"kubernetes.io/os": "linux"}), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_node_gives_appliances_up_only_where_that_was_said() {
+        assert!(!installation().text().unwrap().contains("give-up"));
+        let patient = Installation {
+            give_up_after: NonZeroU32::new(30),
+            ..installation()
+        };
+        let text = patient.text().unwrap();
+        assert_eq!(
+            text.matches("give-up").count(),
+            1,
+            "only the nodes' part has it: {text}"
+        );
+        let objects = objects(&text);
+        let arguments = pods(&objects, "DaemonSet")["containers"][0]["args"].as_array().unwrap();
+        assert!(arguments.contains(&Value::from("--give-up-after=30")), "{arguments:?}");
     }
 
     #[test]

@@ -308,6 +308,7 @@ mod tests {
             group_snapshots: false,
             zones: false,
             monitoring: None,
+            give_up_after: None,
         };
         let printed = installation.text().unwrap();
         assert_eq!(printed.matches(&format!("image: {}\n", name.short())).count(), 2);

@@ -486,7 +486,8 @@ pub(crate) fn on_no_node(manifests: &str) -> Result<String> {
         manifests.matches(account).count() == 1,
         "no Deployment of the controller in {manifests}"
     );
-    let selected = format!("{account}      nodeSelector:\n        kubernetes.io/hostname: none\n");
+    // Not by a nodeSelector: it has one.
+    let selected = format!("{account}      schedulerName: nobody\n");
     Ok(manifests.replace(account, &selected))
 }
 

@@ -1,5 +1,6 @@
 //! What is given to a cluster.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -79,6 +80,10 @@ pub(crate) struct Manifests {
     /// With zones, also if this appliance has none: it is near to all nodes then
     #[arg(long)]
     pub(crate) zones: bool,
+    /// A node gives an appliance up that has not answered for so many minutes when its volumes are to be taken from it; what was
+    /// written there and not synced is lost then
+    #[arg(long, value_name = "MINUTES")]
+    pub(crate) give_up_after: Option<NonZeroU32>,
     /// With a dashboard for Grafana and rules for Prometheus, for kube-prometheus-stack, installed as this release
     #[arg(long, value_name = "RELEASE", num_args = 0..=1, default_missing_value = cistern_kube::RELEASE)]
     pub(crate) monitoring: Option<String>,

@@ -76,6 +76,7 @@ async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Resul
         group_snapshots: wanted.group_snapshots,
         monitoring: wanted.monitoring,
         zones: wanted.zones || wanted.zone.is_some(),
+        give_up_after: wanted.give_up_after,
     };
     installation.text().map_err(unfit)?;
     for folder in wanted.helm.iter().chain(&wanted.kustomize) {

@@ -9,6 +9,7 @@ use super::Context;
 use super::volumes::show;
 use crate::cli::{Snapshots, Trash};
 use crate::error::CliError;
+use crate::progress::to_the_end;
 use crate::{ask, tables};
 
 pub(crate) async fn run(context: &Context, command: Snapshots) -> Result<(), CliError> {
@@ -42,14 +43,14 @@ pub(crate) async fn run(context: &Context, command: Snapshots) -> Result<(), Cli
             }
             let (made, created) = match ids[..] {
                 [id] => {
-                    let made = client.create_snapshot(id, &SnapshotRequest { name }).await?;
-                    (vec![made.object], made.created)
+                    let request = SnapshotRequest { name };
+                    let (made, again) = to_the_end(|| client.create_snapshot(id, &request)).await?;
+                    (vec![made.object], made.created || again)
                 }
                 _ => {
-                    let made = client
-                        .create_group_snapshot(&GroupSnapshotRequest { name, volumes: ids })
-                        .await?;
-                    (made.object, made.created)
+                    let request = GroupSnapshotRequest { name, volumes: ids };
+                    let (made, again) = to_the_end(|| client.create_group_snapshot(&request)).await?;
+                    (made.object, made.created || again)
                 }
             };
             if !created {

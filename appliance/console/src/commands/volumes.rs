@@ -1,6 +1,6 @@
 //! Volumes, and who may mount them.
 
-use cistern_client::VolumeQuery;
+use cistern_client::{Endpoint, Fingerprint, VolumeQuery};
 use cistern_kube::Source;
 use cistern_model::{
     Bytes, Invalid, Label, Labels, MINIMUM_VOLUME, NodeAccess, PublishedNode, RollbackRequest, SnapshotId, Volume,
@@ -10,6 +10,7 @@ use cistern_model::{
 use super::{Context, going, snapshots};
 use crate::cli::{Clients, Nodes, Serving, Volumes};
 use crate::error::CliError;
+use crate::progress::to_the_end;
 use crate::{ask, output::Rows, tables};
 
 pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliError> {
@@ -72,8 +73,8 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
                 labels: changed(Labels::default(), &labels)?,
                 source: source.map(|(source, _)| source),
             };
-            let made = client.create_volume(&request).await?;
-            if !made.created {
+            let (made, again) = to_the_end(|| client.create_volume(&request)).await?;
+            if !made.created && !again {
                 output.note("The volume is there already, the same.");
             }
             if made.object.size > size {
@@ -278,8 +279,8 @@ pub(crate) async fn show(context: &Context, volume: Volume) -> Result<(), CliErr
 
 /// The address that a client would mount from: the one that this command was sent to, or the appliance's first.
 async fn host(context: &Context) -> Option<String> {
-    if let Some(rest) = context.client.endpoint().strip_prefix("https://") {
-        return Some(rest.rsplit_once(':').map_or(rest, |(host, _)| host).to_owned());
+    if let Some(host) = host_of(context.client.endpoint()) {
+        return Some(host);
     }
     let system = context.client.system().await.ok()?;
     let address = system.interfaces.iter().flat_map(|i| i.reachable_addresses()).next()?;
@@ -288,6 +289,16 @@ async fn host(context: &Context) -> Option<String> {
     } else {
         address.to_string()
     })
+}
+
+/// The host in an appliance's address, an IPv6 one with its brackets; none in its own socket's.
+fn host_of(endpoint: &str) -> Option<String> {
+    // Which certificate it shows is of no matter to its address.
+    let endpoint = Endpoint::https(endpoint, Fingerprint::of(&[])).ok()?;
+    match endpoint {
+        Endpoint::Https { url, .. } => url.host_str().map(str::to_owned),
+        Endpoint::Unix(_) => None,
+    }
 }
 
 pub(crate) async fn nodes(context: &Context, command: Nodes) -> Result<(), CliError> {
@@ -357,6 +368,24 @@ pub(crate) async fn clients(context: &Context, command: Clients) -> Result<(), C
                 eprintln!("{}", tables::fence(report));
             }
             print(&gone.volume)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_taken_out_of_an_address_whole() {
+        for (address, host) in [
+            ("https://10.0.0.5:8443", Some("10.0.0.5")),
+            ("https://storage.example", Some("storage.example")),
+            ("https://[fd00::5]:8443", Some("[fd00::5]")),
+            ("https://[fd00::5]", Some("[fd00::5]")),
+            ("unix:/run/cistern/api.sock", None),
+        ] {
+            assert_eq!(host_of(address).as_deref(), host, "{address}");
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct Appliance {
     pub id: String,
     /// How it is called from here: `cistern`, or `cistern --profile NAME`.
     pub command: String,
+    /// Where its API is, as this user asks it.
+    pub url: Option<String>,
     /// What the plugin's Secret says of it, where that could be read.
     pub entry: Option<Entry>,
     /// Whether the plugin's token is good for anything.
@@ -35,6 +37,9 @@ pub struct Entry {
     /// Where nodes mount from, if that is another address.
     #[serde(default)]
     pub nfs: Option<String>,
+    /// The zone that it is in.
+    #[serde(default)]
+    pub zone: Option<String>,
 }
 
 /// Never the token.

@@ -199,8 +199,22 @@ impl Cluster {
     }
 }
 
-fn read<T: DeserializeOwned>(item: Value) -> Result<T, Unreadable> {
+/// Reads an object as if what is null in it were not there: so Go writes a list without items, as a CSINode's drivers are where its
+/// kubelet knows none.
+fn read<T: DeserializeOwned>(mut item: Value) -> Result<T, Unreadable> {
+    drop_nulls(&mut item);
     Ok(serde_json::from_value(item)?)
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn keep<T: DeserializeOwned>(list: &mut Option<Vec<T>>, item: Value) -> Result<(), Unreadable> {
@@ -274,8 +288,7 @@ objects! {
 
     CsiNode { metadata: Meta, spec: CsiNodeSpec, }
     CsiNodeSpec { drivers: Vec<CsiNodeDriver>, }
-    // Without keys it is null, which is not as if it were not there.
-    CsiNodeDriver { name: String, topology_keys: Option<Vec<String>>, }
+    CsiNodeDriver { name: String, topology_keys: Vec<String>, }
 
     Driver { metadata: Meta, spec: DriverSpec, }
     DriverSpec {

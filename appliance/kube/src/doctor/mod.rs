@@ -12,6 +12,7 @@ mod cluster;
 mod finding;
 mod groups;
 mod quantity;
+mod registry;
 mod served;
 mod setup;
 mod snapshots;
@@ -47,6 +48,8 @@ pub struct Seen {
     pub cluster: Cluster,
     /// The appliances, by the ids that the cluster knows them by.
     pub appliances: Vec<Appliance>,
+    /// The namespace of the plugin, in which cures are to be applied.
+    pub namespace: String,
     /// When; none if that was some time ago, of files. Then whatever is being deleted is taken for stuck, and no lease for old.
     pub now: Option<Timestamp>,
 }
@@ -56,6 +59,7 @@ pub fn examine(seen: &Seen) -> Vec<Finding> {
     let looked = Looked::at(seen);
     let mut findings = Vec::new();
     setup::look(&looked, &mut findings);
+    registry::look(&looked, &mut findings);
     served::look(&looked, &mut findings);
     volumes::look(&looked, &mut findings);
     claims::look(&looked, &mut findings);
@@ -85,6 +89,8 @@ struct Named<'a> {
     handle: Option<(&'a str, VolumeId)>,
     /// The volume, where it was seen.
     volume: Option<(&'a Appliance, &'a Volume)>,
+    /// Whether it is for a folder of the volume, and not for all of it.
+    is_part: bool,
 }
 
 impl<'a> Looked<'a> {
@@ -172,7 +178,7 @@ impl<'a> Looked<'a> {
 impl<'a> Named<'a> {
     /// What a PersistentVolume of this driver names, or one of Kubernetes' own NFS client that mounts a volume of an appliance's.
     fn by(seen: &'a Seen, pv: &'a PersistentVolume) -> Option<Self> {
-        let (appliance, volume) = match (&pv.spec.csi, &pv.spec.nfs) {
+        let (appliance, volume, is_part) = match (&pv.spec.csi, &pv.spec.nfs) {
             (Some(csi), _) if csi.driver == DRIVER => {
                 let parts = csi.volume_handle.split_once(':');
                 let Some((appliance, Ok(volume))) = parts.map(|(id, volume)| (id, volume.parse())) else {
@@ -180,15 +186,19 @@ impl<'a> Named<'a> {
                         pv,
                         handle: None,
                         volume: None,
+                        is_part: false,
                     });
                 };
-                (appliance, volume)
+                (appliance, volume, false)
             }
             (None, Some(nfs)) => {
-                let volume: VolumeId = nfs.path.strip_prefix("/volumes/")?.parse().ok()?;
+                let below = nfs.path.strip_prefix("/volumes/")?;
+                let mut below = below.split('/').filter(|part| !part.is_empty());
+                let volume: VolumeId = below.next()?.parse().ok()?;
                 let has =
                     |appliance: &&Appliance| appliance.serves_at(&nfs.server) || appliance.volume(volume).is_some();
-                (seen.appliances.iter().find(has)?.id.as_str(), volume)
+                let appliance = seen.appliances.iter().find(has)?.id.as_str();
+                (appliance, volume, below.next().is_some())
             }
             _ => return None,
         };
@@ -197,6 +207,7 @@ impl<'a> Named<'a> {
             pv,
             handle: Some((appliance, volume)),
             volume: found.and_then(|known| Some((known, known.volume(volume)?))),
+            is_part,
         })
     }
 }

@@ -53,7 +53,7 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
 }
 
 /// The pools that a volume of this cluster lies in, or that a class names.
-fn used_pools(looked: &Looked<'_>, appliance: &Appliance) -> BTreeSet<PoolId> {
+pub(super) fn used_pools(looked: &Looked<'_>, appliance: &Appliance) -> BTreeSet<PoolId> {
     let of_volumes = looked.named.iter().filter_map(|named| named.volume);
     let mut pools: BTreeSet<PoolId> = of_volumes
         .filter(|(of, _)| of.id == appliance.id)

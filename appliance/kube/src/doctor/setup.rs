@@ -1,11 +1,11 @@
-//! How the plugin is installed: the driver, the controller, the nodes, the Secret and the classes.
+//! How the plugin is installed: the driver, the controller, the nodes and the classes. The Secret's entries are `registry`'s.
 
 use cistern_model::Pool;
 use jiff::SignedDuration;
 
 use super::cluster::{Class, Driver, Lease};
 use super::finding::{Code, Finding};
-use super::{Appliance, DRIVER, Looked, Token, ZONE};
+use super::{Appliance, DRIVER, Looked, ZONE};
 
 /// How old a lease may be: a leader renews it each few seconds, and clocks differ a little.
 const SILENT: SignedDuration = SignedDuration::from_mins(2);
@@ -28,6 +28,9 @@ const LEADERS: &[(&str, &str, &str)] = &[
         "no snapshot is made or deleted",
     ),
 ];
+/// The CSIDriver as templates/csidriver.yaml has it, to be applied alone: with what is printed as a whole, options that an installation was
+/// printed with would be lost.
+pub(super) const DRIVER_OBJECT: &str = r#"{"apiVersion":"storage.k8s.io/v1","kind":"CSIDriver","metadata":{"name":"csi.cistern.storage"},"spec":{"attachRequired":true,"podInfoOnMount":false,"fsGroupPolicy":"File","storageCapacity":true,"seLinuxMount":true,"volumeLifecycleModes":["Persistent"]}}"#;
 /// Why a container waits that will not come right by itself.
 const WAITING: &[&str] = &[
     "CrashLoopBackOff",
@@ -44,7 +47,6 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
     controller(looked, findings);
     pods(looked, findings);
     nodes(looked, findings);
-    registry(looked, findings);
     for class in looked.cluster().classes.iter().flatten() {
         if class.provisioner == DRIVER {
             findings.extend(class_finding(looked, class));
@@ -57,10 +59,10 @@ fn driver(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
         return;
     };
     let object = format!("CSIDriver {DRIVER}");
-    let anew = "cistern kube manifests --token-file TOKEN | kubectl apply -f -".to_owned();
+    let apply = format!("echo '{DRIVER_OBJECT}' | kubectl apply -f -");
     let Some(driver) = drivers.iter().find(|driver| driver.metadata.name == DRIVER) else {
-        let cure = "Apply what `cistern kube manifests` prints; the token is in the Secret cistern-appliances, if that is there.";
-        findings.push(Finding::new(Code::DriverMissing, object, "it is not there".to_owned(), cure).run(anew));
+        let cure = "Apply it alone; the rest of the installation stays as it is.";
+        findings.push(Finding::new(Code::DriverMissing, object, "it is not there".to_owned(), cure).run(apply));
         return;
     };
     let differs = differences(driver);
@@ -70,11 +72,10 @@ fn driver(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                 Code::DriverDiffers,
                 object,
                 differs.join("; "),
-                "Delete it and apply it as `cistern kube manifests` prints it: most of it cannot be changed. Volumes that are \
-                 mounted stay mounted.",
+                "Delete it and apply it as it is printed, alone: most of it cannot be changed. Volumes that are mounted stay mounted.",
             )
             .run(format!("kubectl delete csidriver {DRIVER}"))
-            .run(anew),
+            .run(apply),
         );
     }
 }
@@ -126,7 +127,7 @@ fn controller(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
         let Some(message) = silence(looked, lease) else {
             continue;
         };
-        let namespace = lease.map_or("cistern-csi", |lease| lease.metadata.namespace.as_str());
+        let namespace = lease.map_or(&looked.seen.namespace, |lease| &lease.metadata.namespace);
         findings.push(
             Finding::new(
                 Code::ControllerSilent,
@@ -190,7 +191,7 @@ fn pods(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                 format!("pod {}{place}", pod.metadata.path()),
                 waiting.join("; "),
                 "An image that cannot be pulled: put it where the node's runtime finds it, or print the manifests with --image and \
-                 --sidecars. Else see what it says.",
+                 --sidecars, and with all else that they were printed with. Else see what it says.",
             )
             .run(format!("kubectl describe pod {}", pod.metadata.argument())),
         );
@@ -229,7 +230,7 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
             continue;
         };
         let zone = label(ZONE).filter(|zone| has_zones && !zone.is_empty());
-        let is_told = driver.topology_keys.iter().flatten().any(|key| key == ZONE);
+        let is_told = driver.topology_keys.iter().any(|key| key == ZONE);
         if let Some(zone) = zone.filter(|_| !is_told) {
             findings.push(
                 Finding::new(
@@ -244,54 +245,6 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                      --field-selector spec.nodeName={name}"
                 )),
             );
-        }
-    }
-}
-
-fn registry(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
-    let anew = |appliance: &Appliance| {
-        format!(
-            "{} kube manifests --id {} --new-token NAME | kubectl apply -f -",
-            appliance.command, appliance.id
-        )
-    };
-    for appliance in &looked.seen.appliances {
-        let id = &appliance.id;
-        let registered = looked.cluster().registered.as_ref();
-        if registered.is_some_and(|known| !known.contains(id)) {
-            findings.push(
-                Finding::new(
-                    Code::ApplianceUnregistered,
-                    format!("appliance {id}"),
-                    format!("the Secret cistern-appliances has no {id}.toml, and volumes or snapshots name it"),
-                    "Put its entry back; the other entries have to stand in the Secret beside it.",
-                )
-                .run(anew(appliance)),
-            );
-        }
-        if let Token::Refused { why } = &appliance.token {
-            findings.push(
-                Finding::new(
-                    Code::TokenRefused,
-                    format!("entry {id}.toml of the Secret cistern-appliances"),
-                    format!("the appliance refuses its token: {why}"),
-                    "Make a new token of role provisioner and put it into the Secret; give the new token the old one's name, or it \
-                     does not see the volumes that were made before.",
-                )
-                .run(format!("{} tokens list", appliance.command))
-                .run(anew(appliance)),
-            );
-        }
-        let plain = |fingerprint: &str| fingerprint.replace(':', "").to_ascii_lowercase();
-        if let (Some(entry), Some(own)) = (&appliance.entry, &appliance.fingerprint)
-            && plain(&entry.fingerprint) != plain(own)
-        {
-            findings.push(Finding::new(
-                Code::CertificateDiffers,
-                format!("entry {id}.toml of the Secret cistern-appliances"),
-                format!("it has the fingerprint {}, and the appliance is known here by {own}", entry.fingerprint),
-                "Compare both with the one on the appliance's console. Only if it was installed anew, put the right one into the Secret.",
-            ));
         }
     }
 }

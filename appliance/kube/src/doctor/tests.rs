@@ -6,7 +6,7 @@ mod volumes;
 mod world;
 
 use cistern_model::{Bytes, PoolState, Severity};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Appliance, Code, Token};
 use world::{BEFORE, JUST_NOW, OTHER, World, volume};
@@ -172,6 +172,7 @@ fn what_could_not_be_seen_is_not_taken_for_missing() {
         appliances: vec![Appliance {
             ..world.appliance.clone()
         }],
+        namespace: String::new(),
         now: None,
     };
     assert_eq!(super::examine(&seen), []);
@@ -204,6 +205,10 @@ fn the_worst_comes_first_and_each_says_what_to_run() {
 fn what_is_printed_is_what_is_compared_with() {
     let printed: super::cluster::Driver = serde_saphyr::from_str(crate::manifests::CSIDRIVER).unwrap();
     assert_eq!(super::setup::differences(&printed), Vec::<String>::new());
+    // So is what a cure applies.
+    let applied: Value = serde_json::from_str(super::setup::DRIVER_OBJECT).unwrap();
+    let printed: Value = serde_saphyr::from_str(crate::manifests::CSIDRIVER).unwrap();
+    assert_eq!(applied, printed);
 }
 
 #[test]

@@ -15,7 +15,13 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
         findings.extend(let_in(looked, named));
     }
     for (volume, all) in looked.by_volume() {
-        if let [_, _, ..] = all.as_slice() {
+        // Kubernetes' own client may mount one volume by several, each for a namespace, if none of them ends with what is in it. The
+        // plugin may not: it lets nodes in and cuts them off as if the volume were that PersistentVolume's alone.
+        let is_risky = |named: &&Named<'_>| {
+            let spec = &named.pv.spec;
+            spec.csi.is_some() || matches!(spec.persistent_volume_reclaim_policy.as_str(), "Delete" | "Recycle")
+        };
+        if all.len() > 1 && all.iter().any(is_risky) {
             let names: Vec<&str> = all.iter().map(|named| named.pv.metadata.name.as_str()).collect();
             findings.push(
                 Finding::new(
@@ -88,7 +94,8 @@ fn missing(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
 
 /// Whether both sides are of one mind about its size. While it grows they are not.
 fn differs(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
-    let (appliance, volume) = named.volume?;
+    // A folder of it was given whatever size somebody wrote.
+    let (appliance, volume) = named.volume.filter(|_| !named.is_part)?;
     let pv = named.pv;
     let says = quantity::size(&pv.spec.capacity.storage)?;
     if says == volume.size {
@@ -170,7 +177,17 @@ fn unclaimed(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
             Finding::new(Code::PvNotDeleted, object, message, cure).run(format!("kubectl describe pv {name}")),
         );
     }
-    let cure = "To use it again: make it free, and name it in a claim (volumeName). To be rid of it: delete it and its volume.";
+    let id = named.handle.map(|(_, volume)| volume);
+    let all = looked
+        .named
+        .iter()
+        .filter(|one| one.handle.map(|(_, volume)| volume) == id);
+    let is_shared = named.is_part || (id.is_some() && all.count() > 1);
+    let rid = match is_shared {
+        true => "delete it, and leave its volume to the others that are in it",
+        false => "delete it and its volume",
+    };
+    let cure = format!("To use it again: make it free, and name it in a claim (volumeName). To be rid of it: {rid}.");
     let mut finding = Finding::new(
         Code::PvReleased,
         object,
@@ -184,10 +201,11 @@ fn unclaimed(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
         "kubectl patch pv {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
     ));
     if let Some((appliance, volume)) = named.volume {
-        finding = finding.run(format!(
-            "kubectl delete pv {name} && {} volumes delete {}",
-            appliance.command, volume.id
-        ));
+        let delete = format!("kubectl delete pv {name}");
+        finding = finding.run(match is_shared {
+            true => delete,
+            false => format!("{delete} && {} volumes delete {}", appliance.command, volume.id),
+        });
     }
     Some(finding)
 }

@@ -9,10 +9,10 @@ use cistern_client::{Client, ClientError, Endpoint, SnapshotQuery, VolumeQuery};
 use cistern_kube::doctor::{Appliance, Entry, Holdings, Token};
 use cistern_model::ErrorKind;
 
-use super::Read;
+use super::{Read, Unseen};
 use crate::cli::Global;
 use crate::error::CliError;
-use crate::profile::{Profiles, parse_fingerprint, reached};
+use crate::profile::{Profile, Profiles, parse_fingerprint, reached};
 
 /// An appliance that this user can ask.
 #[derive(Debug, Clone)]
@@ -23,9 +23,24 @@ struct Known {
 }
 
 impl Known {
+    fn by(name: &str, profile: &Profile) -> Result<Self, CliError> {
+        Ok(Known {
+            profile: Some(name.to_owned()),
+            endpoint: Endpoint::https(&profile.endpoint, parse_fingerprint(&profile.fingerprint)?)?,
+            token: Some(profile.token.clone()),
+        })
+    }
+
     fn fingerprint(&self) -> Option<String> {
         match &self.endpoint {
             Endpoint::Https { fingerprint, .. } => Some(fingerprint.to_string()),
+            Endpoint::Unix(_) => None,
+        }
+    }
+
+    fn url(&self) -> Option<String> {
+        match &self.endpoint {
+            Endpoint::Https { .. } => Some(self.endpoint.to_string()),
             Endpoint::Unix(_) => None,
         }
     }
@@ -53,31 +68,41 @@ pub(super) fn named(given: &[String]) -> Result<BTreeMap<String, String>, CliErr
     given.iter().map(pair).collect()
 }
 
-/// Asks all appliances that a cluster names.
+/// The profiles that can be used, by their names, and why the others cannot: one of them says nothing about other appliances.
+fn usable(profiles: &Profiles) -> (BTreeMap<String, Known>, Vec<Unseen>) {
+    let (mut usable, mut unseen) = (BTreeMap::new(), Vec::new());
+    for (name, profile) in &profiles.profiles {
+        match Known::by(name, profile) {
+            Ok(known) => drop(usable.insert(name.clone(), known)),
+            Err(error) => unseen.push(Unseen {
+                what: format!("the profile {name}"),
+                why: error.to_string(),
+            }),
+        }
+    }
+    (usable, unseen)
+}
+
+/// Asks all appliances that a cluster names. Besides, what could not be asked here.
 pub(super) async fn ask(
     global: &Global,
     named: &BTreeMap<String, String>,
     read: &Read,
-) -> Result<Vec<Appliance>, CliError> {
-    let (endpoint, token) = reached(global)?;
-    let first = Known {
-        profile: global.profile.clone(),
-        endpoint,
-        token,
-    };
+) -> Result<(Vec<Appliance>, Vec<Unseen>), CliError> {
     let profiles = Profiles::path()
         .and_then(|path| Profiles::load(&path))
         .unwrap_or_default();
-    let mut others = BTreeMap::new();
-    for (name, profile) in &profiles.profiles {
-        let endpoint = Endpoint::https(&profile.endpoint, parse_fingerprint(&profile.fingerprint)?)?;
-        let known = Known {
-            profile: Some(name.clone()),
+    let (others, unseen) = usable(&profiles);
+    let first = match reached(global) {
+        Ok((endpoint, token)) => Some(Known {
+            profile: global.profile.clone(),
             endpoint,
-            token: Some(profile.token.clone()),
-        };
-        others.insert(name.clone(), known);
-    }
+            token,
+        }),
+        // The one that is meant where none is named may be among those that cannot be used.
+        Err(_) if global.profile.is_none() && !unseen.is_empty() && !others.is_empty() => None,
+        Err(error) => return Err(error),
+    };
     let mut ids = read.cluster.appliances();
     ids.extend(named.keys().cloned());
     if ids.is_empty() {
@@ -93,17 +118,17 @@ pub(super) async fn ask(
                 profiles.get(Some(profile))?;
                 others.get(profile)
             }
-            None => choose(&id, entry, &first, &others, one),
+            None => choose(&id, entry, first.as_ref(), &others, one),
         };
         appliances.push(look_at(&id, entry, known).await);
     }
-    Ok(appliances)
+    Ok((appliances, unseen))
 }
 
 fn choose<'a>(
     id: &str,
     entry: Option<&Entry>,
-    first: &'a Known,
+    first: Option<&'a Known>,
     others: &'a BTreeMap<String, Known>,
     one: bool,
 ) -> Option<&'a Known> {
@@ -112,17 +137,19 @@ fn choose<'a>(
         let own = known.fingerprint();
         entry.is_some_and(|entry| own.is_some_and(|own| plain(&own) == plain(&entry.fingerprint)))
     };
-    std::iter::once(first)
+    first
+        .into_iter()
         .chain(others.values())
         .find(by_certificate)
         .or_else(|| others.get(id))
-        .or_else(|| one.then_some(first))
+        .or_else(|| first.filter(|_| one))
 }
 
 async fn look_at(id: &str, entry: Option<&Entry>, known: Option<&Known>) -> Appliance {
     let mut appliance = Appliance {
         id: id.to_owned(),
         command: known.map_or_else(|| "cistern".to_owned(), Known::command),
+        url: known.and_then(Known::url),
         entry: entry.cloned(),
         token: Token::NotTried,
         fingerprint: known.and_then(Known::fingerprint),
@@ -205,14 +232,43 @@ mod tests {
             token: "t".to_owned(),
             fingerprint: fingerprint.repeat(32),
             nfs: None,
+            zone: None,
         };
         let chosen = |id: &str, entry: Option<Entry>, one: bool| {
-            choose(id, entry.as_ref(), &first, &others, one).and_then(|known| known.profile.clone())
+            choose(id, entry.as_ref(), Some(&first), &others, one).and_then(|known| known.profile.clone())
         };
         assert_eq!(chosen("rack-1", Some(entry("CC")), false).as_deref(), Some("third"));
         assert_eq!(chosen("rack-2", None, false).as_deref(), Some("rack-2"));
         assert_eq!(chosen("rack-1", None, true).as_deref(), Some("nas"));
         assert_eq!(chosen("rack-1", Some(entry("dd")), false), None);
+    }
+
+    #[test]
+    fn a_profile_that_cannot_be_used_is_told_and_keeps_none_of_the_others_from_being_used() {
+        let profile = |endpoint: &str, fingerprint: &str| Profile {
+            endpoint: endpoint.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            token: "cistern_secret".to_owned(),
+        };
+        let profiles = Profiles {
+            default: None,
+            profiles: BTreeMap::from([
+                ("a".to_owned(), profile("https://10.0.0.5:8443", "0f")),
+                ("b".to_owned(), profile("https://10.0.0.6:8443", &"0f".repeat(32))),
+                ("c".to_owned(), profile("http://10.0.0.7:8443", &"0f".repeat(32))),
+            ]),
+        };
+        let (usable, unseen) = usable(&profiles);
+        assert_eq!(usable.keys().collect::<Vec<_>>(), ["b"]);
+        let told: Vec<&str> = unseen.iter().map(|unseen| unseen.what.as_str()).collect();
+        assert_eq!(told, ["the profile a", "the profile c"]);
+        assert!(
+            unseen[0].why.contains("fingerprint") && unseen[1].why.contains("https"),
+            "{unseen:?}"
+        );
+        // Where that was the one to ask, the others are there still.
+        let chosen = |id: &str, one| choose(id, None, None, &usable, one).is_some();
+        assert!(chosen("b", false) && !chosen("rack-1", true));
     }
 
     #[test]

@@ -57,13 +57,15 @@ pub(super) async fn run(global: &Global, output: &Output, wanted: Doctor) -> Res
             true => kubectl::read(&wanted).await?,
             false => files(&wanted)?,
         };
-        let appliances = appliances::ask(global, &named, &read).await?;
+        let (appliances, unasked) = appliances::ask(global, &named, &read).await?;
         let seen = Seen {
             cluster: read.cluster,
             appliances,
+            namespace: wanted.namespace.clone(),
             now: read.at,
         };
-        Ok::<_, CliError>((examine(&seen), read.unseen))
+        let unseen: Vec<Unseen> = read.unseen.into_iter().chain(unasked).collect();
+        Ok::<_, CliError>((examine(&seen), unseen))
     };
     let (mut findings, mut unseen) = look().await?;
     if !findings.is_empty() && wanted.from.is_empty() {
@@ -178,6 +180,9 @@ impl Read {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use cistern_kube::doctor::{Appliance, Holdings, Kind, Token};
+    use clap::Parser as _;
     use serde_json::json;
 
     #[test]
@@ -198,6 +203,83 @@ mod tests {
             ["rack-1", "rack-2"]
         );
     }
+
+    /// An appliance as a cluster has it that was installed in a namespace of its own.
+    fn appliance(id: &str, entry: Option<Entry>) -> Appliance {
+        Appliance {
+            id: id.to_owned(),
+            command: "cistern --profile nas".to_owned(),
+            url: Some("https://10.0.0.5:8443".to_owned()),
+            token: match entry {
+                Some(_) => Token::Refused {
+                    why: "it is not known".to_owned(),
+                },
+                None => Token::NotTried,
+            },
+            entry,
+            fingerprint: Some("0f".repeat(32)),
+            holdings: Ok(Holdings::default()),
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_run_for_an_installation_is_understood_and_writes_one_entry() {
+        let entry = Entry {
+            url: "https://10.0.0.5:8443".to_owned(),
+            token: "cistern_old".to_owned(),
+            fingerprint: "0f".repeat(32),
+            nfs: Some("storage's".to_owned()),
+            zone: Some("b".to_owned()),
+        };
+        let mut cluster = Cluster::default();
+        cluster.asked(Kind::CSIDriver);
+        cluster.set_registered(BTreeSet::from(["rack-1".to_owned()]));
+        let seen = Seen {
+            cluster,
+            appliances: vec![appliance("rack-1", Some(entry.clone())), appliance("rack-2", None)],
+            namespace: "storage".to_owned(),
+            now: None,
+        };
+        let findings = examine(&seen);
+        let codes: BTreeSet<Code> = findings.iter().map(|finding| finding.code).collect();
+        let expected = [Code::DriverMissing, Code::ApplianceUnregistered, Code::TokenRefused];
+        assert_eq!(codes, BTreeSet::from(expected));
+        let mut written = BTreeMap::new();
+        for command in findings.iter().flat_map(|finding| &finding.commands) {
+            let words = shlex::split(command).unwrap();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            match words.as_slice() {
+                ["cistern", ..] => {
+                    assert!(!words.contains(&"manifests"), "{command}");
+                    drop(Cli::try_parse_from(words.iter()).unwrap());
+                }
+                ["kubectl", "-n", "storage", "patch", "secret", SECRET, "-p", patch] => {
+                    let patch: Value = serde_json::from_str(patch).unwrap();
+                    for (file, text) in patch["stringData"].as_object().unwrap() {
+                        let text = text.as_str().unwrap();
+                        written.insert(file.clone(), toml::from_str::<Entry>(text).unwrap());
+                    }
+                }
+                ["echo", object, "|", "kubectl", "apply", "-f", "-"] => {
+                    let object: Value = serde_json::from_str(object).unwrap();
+                    assert_eq!(object["kind"], "CSIDriver");
+                }
+                _ => panic!("{command}"),
+            }
+        }
+        let renewed = Entry {
+            token: "SECRET".to_owned(),
+            ..entry
+        };
+        let back = Entry {
+            nfs: None,
+            zone: None,
+            ..renewed.clone()
+        };
+        let expected = [("rack-1.toml".to_owned(), renewed), ("rack-2.toml".to_owned(), back)];
+        assert_eq!(written, BTreeMap::from(expected));
+    }
+
     #[test]
     fn each_finding_is_a_paragraph_and_what_is_only_to_be_known_a_line() {
         let finding = |code: Code, object: &str, commands: &[&str]| Finding {

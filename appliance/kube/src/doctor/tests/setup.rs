@@ -1,10 +1,12 @@
 //! How the plugin is installed, and how the appliances are.
 
-use cistern_model::{Bytes, PoolState, VolumeState};
+use std::collections::BTreeSet;
+
+use cistern_model::{Bytes, Owner, PoolState, VolumeState};
 use serde_json::json;
 
 use super::hold;
-use super::world::{BEFORE, World};
+use super::world::{BEFORE, VOLUME, World};
 use crate::doctor::{Code, Token};
 
 /// Its class is for one zone, and its node's plugin has told of none.
@@ -59,6 +61,28 @@ fn an_installation_that_is_not_as_it_was_printed() {
             &[Code::NodeWithoutPlugin],
         ),
         (
+            "a node whose kubelet knows no driver at all, as kubectl prints it",
+            |w| {
+                w.add(json!({"kind": "Node", "metadata": {"name": "n2"}}));
+                w.add(json!({"kind": "CSINode", "metadata": {"name": "n2"}, "spec": {"drivers": null}}));
+            },
+            &[Code::NodeWithoutPlugin],
+        ),
+        (
+            "what is empty, written as null",
+            |w| {
+                let labels = json!({"kubernetes.io/os": "windows"});
+                for object in [
+                    json!({"kind": "Node", "metadata": {"name": "w1", "labels": labels, "annotations": null}, "status": null}),
+                    json!({"kind": "Pod", "metadata": {"name": "p", "finalizers": null}, "spec": {"volumes": null}}),
+                    json!({"kind": "StorageClass", "allowedTopologies": [{"matchLabelExpressions": null}]}),
+                ] {
+                    w.add(object);
+                }
+            },
+            &[],
+        ),
+        (
             "a node whose zone came late",
             |w| {
                 zones(w);
@@ -88,15 +112,7 @@ fn an_installation_that_is_not_as_it_was_printed() {
             },
             &[Code::ApplianceUnregistered, Code::ClassWithoutAppliance],
         ),
-        (
-            "a token that is refused",
-            |w| {
-                w.appliance.token = Token::Refused {
-                    why: "the token is not known".to_owned(),
-                };
-            },
-            &[Code::TokenRefused],
-        ),
+        ("a token that is refused", refuse, &[Code::TokenRefused]),
         (
             "another certificate",
             |w| {
@@ -119,6 +135,89 @@ fn an_installation_that_is_not_as_it_was_printed() {
             &[Code::ClassWithoutPool],
         ),
     ]);
+}
+
+fn refuse(world: &mut World) {
+    world.appliance.token = Token::Refused {
+        why: "the token is not known".to_owned(),
+    };
+}
+
+/// The commands of the one finding, as they are printed.
+fn commands(change: fn(&mut World)) -> Vec<String> {
+    let mut world = World::healthy();
+    world.appliance.command = "cistern --profile nas".to_owned();
+    change(&mut world);
+    let mut findings = world.findings();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    findings.remove(0).commands
+}
+
+#[test]
+fn a_token_is_renewed_under_its_name_and_only_its_entry_is_written() {
+    let put = |entry: &str| format!("kubectl -n storage patch secret cistern-appliances -p '{entry}'");
+    let plain = format!(
+        r#"{{"stringData":{{"rack-1.toml":"url = \"https://10.0.0.5:8443\"\ntoken = \"SECRET\"\nfingerprint = \"{}\"\n"}}}}"#,
+        "0f".repeat(32)
+    );
+    let expected = [
+        "cistern --profile nas tokens list".to_owned(),
+        "cistern --profile nas tokens delete cluster".to_owned(),
+        "cistern --profile nas tokens create cluster --role provisioner --pool tank".to_owned(),
+        put(&plain),
+    ];
+    assert_eq!(commands(refuse), expected);
+    // What else stands in the entry stays there.
+    let with_more = commands(|w| {
+        refuse(w);
+        let entry = w.appliance.entry.as_mut().unwrap();
+        (entry.nfs, entry.zone) = (Some("it's".to_owned()), Some("b".to_owned()));
+    });
+    let more = plain.replace(r#"\n"}}"#, r#"\nnfs = \"it'\''s\"\nzone = \"b\"\n"}}"#);
+    assert_eq!(with_more[3], put(&more));
+    // An appliance whose entry is gone is as it is known from here.
+    let unregistered = commands(|w| {
+        w.registered = Some(BTreeSet::new());
+        w.appliance.entry = None;
+        w.remove("StorageClass");
+    });
+    assert_eq!(unregistered, expected);
+}
+
+#[test]
+fn a_token_that_cannot_be_told_from_others_is_not_named() {
+    let own = commands(|w| {
+        refuse(w);
+        w.the("StorageClass")["parameters"]["csi.storage.k8s.io/provisioner-secret-name"] = json!("theirs");
+    });
+    assert_eq!(own[1], "cistern --profile nas tokens delete NAME");
+    let other_id = commands(|w| {
+        let mut second = w.appliance.clone();
+        (second.id, second.entry, second.token) = ("rack-0".to_owned(), None, Token::NotTried);
+        w.appliances.push(second);
+        let handle = format!("rack-0:{VOLUME}");
+        w.the("PersistentVolume")["spec"]["csi"]["volumeHandle"] = json!(handle);
+    });
+    assert_eq!(other_id[1], "cistern --profile nas tokens delete NAME");
+    let by_console = commands(|w| {
+        refuse(w);
+        w.volume().owner = Owner::local();
+    });
+    assert_eq!(
+        by_console[2],
+        "cistern --profile nas tokens create NAME --role provisioner --pool tank"
+    );
+}
+
+#[test]
+fn a_driver_is_applied_alone() {
+    let commands = commands(|w| w.remove("CSIDriver"));
+    let [command] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    let object = command.strip_prefix("echo '").unwrap();
+    let object = object.strip_suffix("' | kubectl apply -f -").unwrap();
+    assert_eq!(object, crate::doctor::setup::DRIVER_OBJECT);
 }
 
 #[test]

@@ -4,8 +4,28 @@ use cistern_model::Bytes;
 use serde_json::json;
 
 use super::hold;
-use super::world::{BEFORE, JUST_NOW, OTHER, VOLUME, trashed, volume};
+use super::world::{BEFORE, JUST_NOW, OTHER, VOLUME, World, trashed, volume};
 use crate::doctor::Code;
+
+/// The volume is one that nobody claimed, mounted by Kubernetes itself.
+fn by_nfs(world: &mut World) {
+    let pv = world.the("PersistentVolume");
+    pv["metadata"]["annotations"] = json!({});
+    pv["spec"]["csi"] = json!(null);
+    pv["spec"]["nfs"] = json!({"server": "10.0.0.5", "path": format!("/volumes/{VOLUME}")});
+    pv["spec"]["persistentVolumeReclaimPolicy"] = json!("Retain");
+    world.remove("VolumeAttachment");
+    world.volume().nodes.clear();
+    world.volume().clients = vec!["10.0.0.0/24".parse().unwrap()];
+}
+
+/// Another PersistentVolume like the first, with this reclaim policy.
+fn once_more(world: &mut World, policy: &str) {
+    let mut second = world.the("PersistentVolume").clone();
+    second["metadata"] = json!({"name": "second"});
+    second["spec"]["persistentVolumeReclaimPolicy"] = json!(policy);
+    world.add(second);
+}
 
 #[test]
 fn volumes_that_one_side_lacks_or_has_otherwise() {
@@ -45,6 +65,55 @@ fn volumes_that_one_side_lacks_or_has_otherwise() {
                 w.add(second);
             },
             &[Code::HandleTwice],
+        ),
+        (
+            "one for two namespaces, by Kubernetes' own client",
+            |w| {
+                by_nfs(w);
+                once_more(w, "Retain");
+            },
+            &[],
+        ),
+        (
+            "one for two namespaces, and one of them may delete it",
+            |w| {
+                by_nfs(w);
+                once_more(w, "Recycle");
+            },
+            &[Code::HandleTwice],
+        ),
+        (
+            "one that the plugin mounts, and Kubernetes' own client",
+            |w| {
+                let mut second = w.the("PersistentVolume").clone();
+                second["metadata"] = json!({"name": "second"});
+                second["spec"]["csi"] = json!(null);
+                second["spec"]["nfs"] = json!({"server": "10.0.0.5", "path": format!("/volumes/{VOLUME}")});
+                second["spec"]["persistentVolumeReclaimPolicy"] = json!("Retain");
+                second["status"]["phase"] = json!("Available");
+                w.add(second);
+            },
+            &[Code::HandleTwice],
+        ),
+        (
+            "a folder of one, of no size of its own",
+            |w| {
+                by_nfs(w);
+                let spec = &mut w.the("PersistentVolume")["spec"];
+                spec["nfs"]["path"] = json!(format!("/volumes/{VOLUME}/photos/2026"));
+                spec["capacity"]["storage"] = json!("10Mi");
+            },
+            &[],
+        ),
+        (
+            "a folder of one that is gone",
+            |w| {
+                by_nfs(w);
+                w.the("PersistentVolume")["spec"]["nfs"]["path"] = json!(format!("/volumes/{VOLUME}/photos"));
+                w.holdings().volumes.clear();
+                w.holdings().live = None;
+            },
+            &[Code::VolumeGone],
         ),
         (
             "a leftover",
@@ -92,6 +161,31 @@ fn volumes_that_one_side_lacks_or_has_otherwise() {
             &[Code::NobodyLetIn],
         ),
     ]);
+}
+
+#[test]
+fn a_released_volume_is_told_to_be_deleted_only_where_nobody_else_has_it() {
+    let commands = |change: fn(&mut World)| {
+        let mut world = World::healthy();
+        by_nfs(&mut world);
+        world.remove("PersistentVolumeClaim");
+        world.the("PersistentVolume")["status"]["phase"] = json!("Released");
+        change(&mut world);
+        let findings = world.findings();
+        assert!(findings.iter().all(|f| f.code == Code::PvReleased), "{findings:#?}");
+        findings[0].commands[1].clone()
+    };
+    let alone = commands(|_| {});
+    assert!(
+        alone.ends_with(&format!(" && cistern volumes delete {VOLUME}")),
+        "{alone}"
+    );
+    let shared = commands(|w| once_more(w, "Retain"));
+    assert!(!shared.contains("volumes delete"), "{shared}");
+    let part = commands(|w| {
+        w.the("PersistentVolume")["spec"]["nfs"]["path"] = json!(format!("/volumes/{VOLUME}/photos"));
+    });
+    assert!(!part.contains("volumes delete"), "{part}");
 }
 
 #[test]

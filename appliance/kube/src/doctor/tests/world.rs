@@ -92,6 +92,7 @@ impl World {
                 .cloned()
                 .chain([self.appliance.clone()])
                 .collect(),
+            namespace: "storage".to_owned(),
             now: self.now.map(|now| now.parse().unwrap()),
         };
         examine(&seen)
@@ -173,11 +174,13 @@ fn appliance() -> Appliance {
     Appliance {
         id: "rack-1".to_owned(),
         command: "cistern".to_owned(),
+        url: Some("https://10.0.0.5:8443".to_owned()),
         entry: Some(Entry {
             url: "https://10.0.0.5:8443".to_owned(),
             token: "cistern_x".to_owned(),
             fingerprint: "0f".repeat(32),
             nfs: None,
+            zone: None,
         }),
         token: Token::Works {
             sees: BTreeSet::from([VOLUME.parse().unwrap()]),
