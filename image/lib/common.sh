@@ -17,6 +17,14 @@ die() { say "$*"; exit 1; }
 # The workspace's, which is the image's.
 project_version() { sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' "$project/Cargo.toml"; }
 
+# Of which processor a program for UEFI is, as such files are called: x64 or aa64; nothing if it is none, or of another.
+efi_machine() { # FILE
+    local header
+    [ "$(head -c 2 "$1" 2>/dev/null | tr -d '\0')" = MZ ] || return 0
+    header=$(od -An -tu4 -j60 -N4 "$1" | tr -d ' ')
+    case $(od -An -tx2 -j"$((header + 4))" -N2 "$1" 2>/dev/null | tr -d ' ') in 8664) echo x64 ;; aa64) echo aa64 ;; esac
+}
+
 # Content hash of files and folders: names, modes and contents.
 hash_of() {
     local path
