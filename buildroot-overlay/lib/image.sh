@@ -68,7 +68,7 @@ TOOL
     cp "$tools"/usr/lib/systemd/boot/efi/{linuxx64.efi.stub,systemd-bootx64.efi} "$work/images/boot/"
     cp "$tree/board/cistern/rootfs-overlay/etc/os-release" "$work/target/etc/os-release"
     printf 'root:x:0:0::/root:/bin/sh\n' >"$work/target/etc/passwd"
-    printf 'CONFIG_XFS_FS=m\n' >"$work/build/linux-6.12/.config"
+    printf 'CONFIG_X86_64=y\nCONFIG_XFS_FS=m\n' >"$work/build/linux-6.12/.config"
     "$work/host/bin/mkfs.erofs" --quiet -z zstd "$work/images/rootfs.erofs" "$work/target"
 }
 
