@@ -4,11 +4,15 @@
 # shellcheck shell=bash
 
 kernel_series=6.12
-kernel_cache=$cache/linux-source
+# What Kconfig needs of the source.
+kernel_parts=('*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*'
+    '*/kernel/configs/*' '*/include/linux/compiler*' --exclude='*/tools/testing/*' --exclude='*/Documentation/*.rst')
+# A tree that another list made lacks something, or is another checkout's: it stays apart, and is not taken.
+kernel_cache=$cache/linux-source/kconfig-$(printf '%s\n' "${kernel_parts[@]}" | sha256sum | cut -c1-8)
 
 # Sets $kernel to the newest cached tree, bringing one when there is none or when $1 is "fresh".
 kernel_tree() {
-    local work version
+    local work version old
     mkdir -p "$kernel_cache"
     exec 8>"$kernel_cache/lock"
     flock 8
@@ -28,6 +32,9 @@ kernel_tree() {
             mv "$work/tree" "$kernel"
         fi
         rm -rf "$work"
+        for old in "$cache/linux-source"/*; do
+            [ "$old" = "$kernel_cache" ] || [ -z "$(find "$old" -maxdepth 0 -mtime +7)" ] || rm -rf "$old"
+        done
     fi
     flock -u 8
 }
@@ -55,9 +62,7 @@ fetch_kernel() {
 
 # unpack_kernel PACKAGE FOLDER [all]: what Kconfig needs of the source, or all of it.
 unpack_kernel() {
-    local only=(--wildcards --exclude='*/tools/testing/*' --exclude='*/Documentation/*.rst'
-        '*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*'
-        '*/kernel/configs/*' '*/include/linux/compiler*')
+    local only=(--wildcards "${kernel_parts[@]}")
     [ "${3:-}" != all ] || only=()
     mkdir -p "$2"
     dpkg-deb --fsys-tarfile "$1" | tar -xO "./usr/src/linux-source-$kernel_series.tar.xz" | xz -dc -T0 |
