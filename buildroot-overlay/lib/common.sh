@@ -11,7 +11,18 @@ export LC_ALL=C
 overlay=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 project=$(dirname "$overlay")
 cache=${CISTERN_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cistern}
-defconfig=cistern_x86_64_defconfig
+architectures=(x86_64 aarch64)
+
+# Sets what differs between the architectures: Buildroot's name of one, its defconfig; how Linux calls it, in what folder its
+# source has it, and what it calls the kernel; how files for UEFI name it.
+for_architecture() { # ARCHITECTURE
+    architecture=$1 defconfig=cistern_$1_defconfig
+    case $1 in
+        x86_64) kernel_arch=x86_64 source_arch=x86 kernel_image=bzImage efi=x64 ;;
+        aarch64) kernel_arch=arm64 source_arch=arm64 kernel_image=Image efi=aa64 ;;
+        *) die "no architecture is called $1; there are: ${architectures[*]}" ;;
+    esac
+}
 
 # The oldest Buildroot that the tree was seen working with: it has the packages, the kernel series and the Rust that it asks for; and the
 # newest that it was tried with: a later one may have dropped or renamed what the tree names.
@@ -19,6 +30,16 @@ minimum=2026.08
 maximum=2026.08
 
 die() { printf 'buildroot: %s\n' "$*" >&2; exit 1; }
+
+for_architecture x86_64
+
+# each_architecture COMMAND...: the command for every one that was not left out, by --arch.
+chosen=("${architectures[@]}")
+each_architecture() {
+    local name
+    for name in "${chosen[@]}"; do for_architecture "$name"; "$@"; done
+    for_architecture "${architectures[0]}"
+}
 
 passed=0 failed=0
 ok() { passed=$((passed + 1)); printf 'ok   %s\n' "$*"; }
@@ -47,6 +68,14 @@ differences() { # CONFIG
     awk -v config="$1" '
         BEGIN { while ((getline line < config) > 0) if (line !~ /^#/ && (at = index(line, "="))) is[substr(line, 1, at - 1)] = substr(line, at + 1) }
         { want = substr($0, length($1) + 2); got = ($1 in is) ? is[$1] : "n"; if (got != want) print $1, want, got }'
+}
+
+# For which architecture a program is, or nothing.
+elf_architecture() { # FILE
+    case $(od -An -tx1 -N20 "$1" 2>/dev/null | tr -d ' \n') in
+        7f454c4602*3e00) echo x86_64 ;;
+        7f454c4602*b700) echo aarch64 ;;
+    esac
 }
 
 # The version of a Buildroot checkout, or nothing.

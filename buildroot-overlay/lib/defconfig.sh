@@ -1,10 +1,15 @@
-# Our defconfig as Buildroot understands it: what its Kconfig drops, it drops without a word. Sourced by check.
+# Our defconfigs as Buildroot understands them: what its Kconfig drops, it drops without a word. Sourced by check.
 # shellcheck shell=bash
 
 check_defconfig() { # TREE BUILDROOT
-    local tree=$1 buildroot=$2 out symbol want got fault bad=0 version
-    fault=$(buildroot_fault "$buildroot")
+    local fault
+    fault=$(buildroot_fault "$2")
     [ -z "$fault" ] || { fail "$fault"; return 0; }
+    each_architecture check_settings "$@"
+}
+
+check_settings() { # TREE BUILDROOT
+    local tree=$1 buildroot=$2 out symbol want got bad=0 version
     version=$(buildroot_version "$buildroot")
     out=$(mktemp -d)
     if ! make -s -C "$buildroot" O="$out" BR2_EXTERNAL="$tree" "$defconfig" >"$out/log" 2>&1; then

@@ -3,24 +3,29 @@
 # shellcheck shell=bash
 
 check_image() { # TREE
-    local tree=$1 work images status=0
     image_tools || { fail "post-image: the tools and the kernel that image/build keeps are not there; run image/build first"; return 0; }
+    each_architecture check_images "$1"
+}
+
+check_images() { # TREE
+    local tree=$1 work images status=0
     work=$(mktemp -d)
     images=$work/images
     pretend_build "$tree" "$work"
     post_image "$tree" "$work" >"$work/log" 2>&1 || status=$?
-    verdict "post-image: pack, media and check take its options" ended "$status" "$work/log"
+    verdict "post-image for $architecture: pack, media and check take its options" ended "$status" "$work/log"
     [ "$status" = 0 ] || { rm -rf "$work"; return 0; }
     for file in cistern.efi vmlinuz initrd cmdline cistern.raw cistern.iso; do
         verdict "post-image: makes $file" test -s "$images/$file"
     done
-    verdict "post-image: packs the kernel as it is" cmp -s "$images/bzImage" "$images/vmlinuz"
+    verdict "post-image: packs the kernel as it is" cmp -s "$images/$kernel_image" "$images/vmlinuz"
     mkdir -p "$work/unpacked"
     (cd "$work/unpacked" && cpio -id --quiet <"$images/initrd") || true
     verdict "post-image: packs the root as it is" cmp -s "$images/rootfs.erofs" "$work/unpacked/root.erofs"
     verdict "post-image: packs the first process" cmp -s "$images/cistern-init" "$work/unpacked/init"
     verdict "post-image: the command line is in the unified kernel image" grep -qaF "$(cat "$images/cmdline" 2>/dev/null || echo none)" "$images/cistern.efi"
     verdict "post-image: the image is on the disk's EFI partition" on_disk "$images"
+    verdict "post-image: the boot loader is where firmware of $architecture looks for it" boots_by "$images"
     verdict "post-image: compares the root with the list" grep -q '^image check: ' "$work/log"
 
     mv "$images/cistern.efi" "$work/before"
@@ -28,6 +33,18 @@ check_image() { # TREE
     CISTERN_CHECK='' post_image "$tree" "$work" >"$work/log" 2>&1 || status=$?
     verdict "post-image: the same again makes the same" cmp -s "$work/before" "$images/cistern.efi"
     verdict "post-image: a root that is not as listed is an error, said after all is made" differs "$status" "$work/log"
+    mv "$images/boot/linux$efi.efi.stub" "$work/stub"
+    pretend_machine "$work/stub" "$images/boot/linux$efi.efi.stub" '\x4c\x01'
+    status=0
+    post_image "$tree" "$work" >"$work/log" 2>&1 || status=$?
+    verdict "post-image: a stub for another processor is refused in one line" said "$status" "$work/log" "is not for the kernel's processor"
+    mv "$work/stub" "$images/boot/linux$efi.efi.stub"
+    mv "$images/$kernel_image" "$work/kernel"
+    gzip -c "$work/kernel" >"$images/$kernel_image"
+    status=0
+    post_image "$tree" "$work" >"$work/log" 2>&1 || status=$?
+    verdict "post-image: a kernel that UEFI does not start is refused in one line" said "$status" "$work/log" "is neither a bzImage"
+    mv "$work/kernel" "$images/$kernel_image"
     echo "no root" >"$images/rootfs.erofs"
     status=0
     post_image "$tree" "$work" >"$work/log" 2>&1 || status=$?
@@ -38,6 +55,7 @@ check_image() { # TREE
 ended() { [ "$1" = 0 ] || { tail -n 12 "$2"; return 1; }; }
 differs() { [ "$1" != 0 ] && tail -n 1 "$2" | grep -q "the images are made, but differ"; }
 said() { [ "$1" != 0 ] && [ "$(wc -l <"$2")" = 1 ] && grep -qF "$3" "$2"; }
+boots_by() { mcopy -n -i "$1/cistern.raw@@1M" "::/EFI/BOOT/BOOT${efi^^}.EFI" - 2>/dev/null | cmp -s - "$1/boot/systemd-boot$efi.efi"; }
 on_disk() { mcopy -n -i "$1/cistern.raw@@1M" "::/EFI/Linux/cistern_$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' "$project/Cargo.toml").efi" - 2>/dev/null | cmp -s - "$1/cistern.efi"; }
 
 # Sets $tools to the tools tree that image/build keeps, whose programs take the place of Buildroot's host programs, and
@@ -50,10 +68,17 @@ image_tools() {
     [ -n "$tools" ] && [ -s "$debian_kernel" ]
 }
 
-# What Buildroot leaves before post-image: a host folder, a target, a root, a kernel and its configuration.
+# A copy of a program for UEFI that says of itself it was for another processor.
+pretend_machine() { # FROM TO BYTES
+    cp "$1" "$2"
+    printf "$3" | dd of="$2" bs=1 seek=$(($(od -An -tu4 -j60 -N4 "$1") + 4)) conv=notrunc status=none
+}
+
+# What Buildroot leaves before post-image: a host folder, a target, a root, a kernel and its configuration. What there is of the
+# kernel and of UEFI's programs is of PCs: for another architecture they only look the part, which nobody starts here.
 pretend_build() { # TREE WORK
-    local tree=$1 work=$2 name
-    mkdir -p "$work"/{images/boot,target/etc,target/usr/bin,build/linux-6.12/arch/x86/boot,host/bin}
+    local tree=$1 work=$2 name built=$2/build/linux-6.12 efi_folder=$tools/usr/lib/systemd/boot/efi
+    mkdir -p "$work"/{images/boot,target/etc,target/usr/bin,host/bin} "$built/arch/$source_arch/boot"
     for name in mkfs.erofs fsck.erofs ukify mkfs.vfat mmd mcopy sgdisk xorriso; do
         cat >"$work/host/bin/$name" <<TOOL
 #!/bin/sh
@@ -62,18 +87,29 @@ exec bwrap --die-with-parent --ro-bind "$tools/usr" /usr --symlink usr/bin /bin 
 TOOL
         chmod 0755 "$work/host/bin/$name"
     done
-    cp "$debian_kernel" "$work/images/bzImage"
-    cp "$work/images/bzImage" "$work/build/linux-6.12/arch/x86/boot/bzImage"
+    case $architecture in
+        x86_64)
+            cp "$debian_kernel" "$work/images/bzImage"
+            cp "$efi_folder"/{linuxx64.efi.stub,systemd-bootx64.efi} "$work/images/boot/"
+            ;;
+        aarch64)
+            pretend_machine "$debian_kernel" "$work/images/Image" '\x64\xaa'
+            printf 'ARM\x64' | dd of="$work/images/Image" bs=1 seek=56 conv=notrunc status=none
+            pretend_machine "$efi_folder/linuxx64.efi.stub" "$work/images/boot/linuxaa64.efi.stub" '\x64\xaa'
+            pretend_machine "$efi_folder/systemd-bootx64.efi" "$work/images/boot/systemd-bootaa64.efi" '\x64\xaa'
+            ;;
+    esac
+    cp "$work/images/$kernel_image" "$built/arch/$source_arch/boot/"
+    echo "BR2_$architecture=y" >"$work/br2.config"
     printf '#!/bin/false\n' >"$work/images/cistern-init"
-    cp "$tools"/usr/lib/systemd/boot/efi/{linuxx64.efi.stub,systemd-bootx64.efi} "$work/images/boot/"
     cp "$tree/board/cistern/rootfs-overlay/etc/os-release" "$work/target/etc/os-release"
     printf 'root:x:0:0::/root:/bin/sh\n' >"$work/target/etc/passwd"
-    printf 'CONFIG_X86_64=y\nCONFIG_XFS_FS=m\n' >"$work/build/linux-6.12/.config"
+    printf 'CONFIG_%s=y\nCONFIG_XFS_FS=m\n' "${kernel_arch^^}" >"$built/.config"
     "$work/host/bin/mkfs.erofs" --quiet -z zstd "$work/images/rootfs.erofs" "$work/target"
 }
 
 post_image() { # TREE WORK
     env -i PATH="$2/host/bin:$PATH" HOME="$HOME" HOST_DIR="$2/host" TARGET_DIR="$2/target" BUILD_DIR="$2/build" \
-        BINARIES_DIR="$2/images" TMPDIR="$2" SOURCE_DATE_EPOCH=1700000000 CISTERN_CHECK="${CISTERN_CHECK-report}" \
+        BINARIES_DIR="$2/images" BR2_CONFIG="$2/br2.config" TMPDIR="$2" SOURCE_DATE_EPOCH=1700000000 CISTERN_CHECK="${CISTERN_CHECK-report}" \
         "$(setting "$1" BR2_ROOTFS_POST_IMAGE_SCRIPT)" "$2/images"
 }

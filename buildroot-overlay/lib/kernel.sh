@@ -5,14 +5,14 @@
 
 kernel_series=6.12
 # What Kconfig needs of the source.
-kernel_parts=('*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*'
+kernel_parts=('*/Kconfig*' '*/Makefile' '*/scripts/*' '*/arch/x86/configs/*' '*/arch/x86/Makefile*' '*/arch/arm64/configs/*'
     '*/kernel/configs/*' '*/include/linux/compiler*' --exclude='*/tools/testing/*' --exclude='*/Documentation/*.rst')
 # A tree that another list made lacks something, or is another checkout's: it stays apart, and is not taken.
-kernel_cache=$cache/linux-source/kconfig-$(printf '%s\n' "${kernel_parts[@]}" | sha256sum | cut -c1-8)
+kernel_cache=$cache/linux-source/kconfig-$(printf '%s\n' "${kernel_parts[@]}" "${architectures[@]}" | sha256sum | cut -c1-8)
 
 # Sets $kernel to the newest cached tree, bringing one when there is none or when $1 is "fresh".
 kernel_tree() {
-    local work version old
+    local work version name old
     mkdir -p "$kernel_cache"
     exec 8>"$kernel_cache/lock"
     flock 8
@@ -24,9 +24,11 @@ kernel_tree() {
         kernel=$kernel_cache/${version//[^A-Za-z0-9.+~-]/_}
         if [ ! -e "$kernel/.done" ]; then
             unpack_kernel "$work"/*.deb "$work/tree"
-            # The one program of it that is compiled; made once.
-            make -s -C "$work/tree" ARCH=x86_64 KCONFIG_CONFIG="$work/config" defconfig >/dev/null
-            cp "$work/config" "$work/tree/.defconfig"
+            # Made once; with the first, the one program of the tree that is compiled.
+            for name in "${architectures[@]}"; do
+                (for_architecture "$name" && kconfig "$work/tree" "$work/config" defconfig >/dev/null)
+                cp "$work/config" "$work/tree/.defconfig-$name"
+            done
             touch "$work/tree/.done"
             rm -rf "$kernel"
             mv "$work/tree" "$kernel"
@@ -37,6 +39,14 @@ kernel_tree() {
         done
     fi
     flock -u 8
+}
+
+# Kconfig asks the compiler what it can do. That of this machine will do for another architecture, if there is none for that: what it
+# cannot do is off then, and our fragments ask for nothing of the kind.
+kconfig() { # KERNEL CONFIG GOAL
+    local cross=''
+    if [ "$(uname -m)" != "$architecture" ] && command -v "$architecture-linux-gnu-gcc" >/dev/null; then cross=$architecture-linux-gnu-; fi
+    make -s -C "$1" ARCH="$kernel_arch" ${cross:+CROSS_COMPILE="$cross"} KCONFIG_CONFIG="$2" "$3"
 }
 
 newest_tree() {
@@ -75,18 +85,22 @@ merge_fragments() { # KERNEL WORK FRAGMENT...
     shift 2
     {
         "$kernel/scripts/kconfig/merge_config.sh" -m -O "$work" "$work/base" "$@" &&
-            make -s -C "$kernel" ARCH=x86_64 KCONFIG_CONFIG="$work/.config" olddefconfig
+            kconfig "$kernel" "$work/.config" olddefconfig
     } >"$work/merge.log" 2>&1
 }
 
 check_kernel() { # TREE [fresh]
+    kernel_tree "${2:-}"
+    each_architecture check_options "$1"
+}
+
+check_options() { # TREE
     local tree=$1 file work symbol want got bad version
     local files=()
     read -r -a files < <(setting "$tree" BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES)
-    kernel_tree "${2:-}"
-    version=${kernel##*/}
+    version="${kernel##*/} for $architecture"
     work=$(mktemp -d)
-    cp "$kernel/.defconfig" "$work/base"
+    cp "$kernel/.defconfig-$architecture" "$work/base"
     merge_fragments "$kernel" "$work" "${files[@]}" ||
         { tail -n 5 "$work/merge.log"; fail "the fragments cannot be merged on Linux $version"; return 0; }
     grep -rhoE --include='Kconfig*' '^[[:space:]]*(menu)?config[[:space:]]+[A-Za-z0-9_]+' "$kernel" |
@@ -94,7 +108,7 @@ check_kernel() { # TREE [fresh]
     for file in "${files[@]}"; do
         bad=0
         while read -r symbol want got; do
-            fail "${file##*/}: $symbol=$want became $got: $(why "$kernel" "$work/.config" "${symbol#CONFIG_}" "$want" "$got")"
+            fail "${file##*/} on $architecture: $symbol=$want became $got: $(why "$kernel" "$work/.config" "${symbol#CONFIG_}" "$want" "$got")"
             bad=1
         done < <(asked CONFIG_ "$file" | differences "$work/.config")
         # Off and unknown look the same in a configuration.
@@ -104,7 +118,7 @@ check_kernel() { # TREE [fresh]
         done < <(asked CONFIG_ "$file" | sed -n 's/ n$//p' | sort -u | comm -23 - "$work/symbols")
         [ "$bad" = 1 ] || ok "${file#"$tree"/}: $(asked CONFIG_ "$file" | wc -l) symbols as asked on Linux $version"
     done
-    verdict "the kernel has the options that image/root.manifest asks for" as_listed "$tree" "$work/.config"
+    verdict "the kernel has the options that image/root.manifest asks for on $architecture" as_listed "$tree" "$work/.config"
     rm -rf "$work"
 }
 
@@ -118,8 +132,10 @@ as_listed() { # TREE CONFIG
 # Why a symbol is not what was asked: the conditions around its definition, with the values that they have now.
 why() { # KERNEL CONFIG SYMBOL WANT GOT
     local kernel=$1 config=$2 symbol=$3 want=$4 got=$5 file rule name value
-    file=$(grep -rlE --include='Kconfig*' "^[[:space:]]*(menu)?config[[:space:]]+$symbol\$" "$kernel" | grep -v '/arch/\(um\|[^x]\)' | head -n 1 || true)
+    file=$(cd "$kernel" && grep -rlE --include='Kconfig*' "^[[:space:]]*(menu)?config[[:space:]]+$symbol\$" . |
+        awk -v own="./arch/$source_arch/" '!/^[.][/]arch[/]/ || index($0, own) == 1 { if (!found++) print }' || true)
     [ -n "$file" ] || { echo "this kernel has no such symbol"; return; }
+    file=$kernel/${file#./}
     case $want$got in
         mn | yn | ym) ;;
         *) echo "something selects it, or it cannot be a module (${file#"$kernel"/})"; return ;;

@@ -2,7 +2,7 @@
 # Sourced by check.
 # shellcheck shell=bash
 
-# what is broken | the part that must notice | what it must say | how it is broken, in the copy; `same`: by the line above
+# what is broken | the part that must notice, and its options | what it must say | how it is broken, in the copy; `same`: by the line above
 broken="
 a source that does not resolve|tree|package/nowhere/Config.in: no such file|echo 'source \"\$BR2_EXTERNAL_CISTERN_PATH/package/nowhere/Config.in\"' >>Config.in
 an external.desc without a name|tree|FAIL external.desc has the name|sed -i /^name/d external.desc
@@ -13,13 +13,17 @@ a unit that systemd gives up|tree|FAIL cisternd.service is started as often as i
 a package of the defconfig that we do not have|tree|FAIL $defconfig: BR2_PACKAGE_CISTERN_FROM_AIR exists|echo BR2_PACKAGE_CISTERN_FROM_AIR=y >>configs/$defconfig
 a licence without its sum|tree|FAIL package/cistern: LICENSE has its sum|sed -i /LICENSE/d package/cistern/cistern.hash
 a kernel symbol that stands twice|tree|FAIL kernel fragments: no symbol stands twice|echo CONFIG_XFS_FS=y >>board/cistern/kernel/base.fragment
-a kernel symbol that does not exist|kernel|CONFIG_CISTERN_NOWHERE=y became n: this kernel has no such symbol|echo CONFIG_CISTERN_NOWHERE=y >>board/cistern/kernel/base.fragment; echo '# CONFIG_CISTERN_NOBODY is not set' >>board/cistern/kernel/base.fragment; sed -i 's/^CONFIG_BLK_DEV_DM=y/# CONFIG_BLK_DEV_DM is not set/' board/cistern/kernel/storage.fragment
-a kernel symbol that is off and does not exist|kernel|CONFIG_CISTERN_NOBODY is not set, and this kernel has no such symbol|same
-a kernel symbol with an unmet dependency|kernel|CONFIG_DM_THIN_PROVISIONING=m became n: needs|same
-a post-image that packs with another option|image|FAIL post-image: pack, media and check take its options|sed -i s/--stub/--stubb/ board/cistern/post-image
-a kernel without an option of the list|kernel|FAIL kernel option XFS_QUOTA: not set, wanted y|sed -i s/^CONFIG_XFS_QUOTA=y/CONFIG_XFS_QUOTA=n/ board/cistern/kernel/storage.fragment
-a symbol that Buildroot does not have|defconfig|BR2_PACKAGE_NOWHERE: Buildroot|echo BR2_PACKAGE_NOWHERE=y >>configs/$defconfig; sed -i /^BR2_PACKAGE_NFS_UTILS=y/d configs/$defconfig
-a symbol that Buildroot drops|defconfig|BR2_PACKAGE_NFS_UTILS_NFSV4 became n|same
+a defconfig that differs from that of the other architecture|tree|FAIL cistern_aarch64_defconfig is like cistern_x86_64_defconfig, but: < BR2_PACKAGE_LESS=y|sed -i /^BR2_PACKAGE_LESS=y/d configs/cistern_aarch64_defconfig
+a fragment that nobody uses|tree|FAIL board/cistern/kernel/mips.fragment is used by a defconfig|echo CONFIG_MIPS=y >board/cistern/kernel/mips.fragment
+a kernel symbol of PCs that is asked for on all machines|kernel --arch aarch64|storage.fragment on aarch64: CONFIG_VMD=m became n: needs|echo CONFIG_VMD=m >>board/cistern/kernel/storage.fragment; sed -i /^CONFIG_ARM_SBSA_WATCHDOG/d board/cistern/kernel/aarch64.fragment; echo '# CONFIG_ARM_SBSA_WATCHDOG is not set' >>board/cistern/kernel/aarch64.fragment
+an option of the list that is one architecture's|kernel --arch aarch64|FAIL kernel option ARM_SBSA_WATCHDOG: not set, wanted m|same
+a kernel symbol that does not exist|kernel --arch x86_64|CONFIG_CISTERN_NOWHERE=y became n: this kernel has no such symbol|echo CONFIG_CISTERN_NOWHERE=y >>board/cistern/kernel/base.fragment; echo '# CONFIG_CISTERN_NOBODY is not set' >>board/cistern/kernel/base.fragment; sed -i 's/^CONFIG_BLK_DEV_DM=y/# CONFIG_BLK_DEV_DM is not set/' board/cistern/kernel/storage.fragment
+a kernel symbol that is off and does not exist|kernel --arch x86_64|CONFIG_CISTERN_NOBODY is not set, and this kernel has no such symbol|same
+a kernel symbol with an unmet dependency|kernel --arch x86_64|CONFIG_DM_THIN_PROVISIONING=m became n: needs|same
+a post-image that packs with another option|image --arch x86_64|FAIL post-image for x86_64: pack, media and check take its options|sed -i s/--stub/--stubb/ board/cistern/post-image
+a kernel without an option of the list|kernel --arch x86_64|FAIL kernel option XFS_QUOTA: not set, wanted y|sed -i s/^CONFIG_XFS_QUOTA=y/CONFIG_XFS_QUOTA=n/ board/cistern/kernel/storage.fragment
+a symbol that Buildroot does not have|defconfig --arch x86_64|BR2_PACKAGE_NOWHERE: Buildroot|echo BR2_PACKAGE_NOWHERE=y >>configs/$defconfig; sed -i /^BR2_PACKAGE_NFS_UTILS=y/d configs/$defconfig
+a symbol that Buildroot drops|defconfig --arch x86_64|BR2_PACKAGE_NFS_UTILS_NFSV4 became n|same
 "
 
 check_negative() {
@@ -29,14 +33,15 @@ check_negative() {
     ln -s "$project/image" "$project/Cargo.toml" "$copy/"
     while IFS='|' read -r what part says how; do
         [ -n "$what" ] || continue
-        [ "$part" != defconfig ] || [ -n "${BUILDROOT_DIR:-}" ] || continue
+        [ "${part%% *}" != defconfig ] || [ -n "${BUILDROOT_DIR:-}" ] || continue
         log=$copy/log
         if [ "$how" != same ]; then
             rm -rf "${copy:?}/tree"
             cp -a "$overlay" "$copy/tree"
             (cd "$copy/tree" && eval "$how")
             status=0
-            "$overlay/check" --tree "$copy/tree" --only "$part" >"$log" 2>&1 || status=$?
+            # shellcheck disable=SC2086
+            "$overlay/check" --tree "$copy/tree" --only $part >"$log" 2>&1 || status=$?
         fi
         if [ "$status" = 0 ]; then
             fail "noticed: $what: the check passed"
@@ -51,6 +56,7 @@ check_negative() {
     mkdir -p "$copy/empty" "$copy/old/support/scripts"
     touch "$copy/old/support/scripts/br2-external"
     echo 'export BR2_VERSION := 2024.02.3' >"$copy/old/Makefile"
+    refuses "an architecture that there is not" "there are: ${architectures[*]}" "$copy/empty" CISTERN_ARCH=riscv64
     refuses "no BUILDROOT_DIR" "needs BUILDROOT_DIR" ""
     refuses "a BUILDROOT_DIR that is not there" "is no folder" "$copy/nowhere"
     refuses "a BUILDROOT_DIR that is no Buildroot" "is no Buildroot checkout" "$copy/empty"
@@ -66,6 +72,12 @@ check_negative() {
         refuses "settings that are not there" "is no file with settings" "$BUILDROOT_DIR" CISTERN_FRAGMENT="$copy/nowhere"
         refuses "a disk that is too small" "GiB free" "$BUILDROOT_DIR" CISTERN_BUILDROOT_GIB=1000000
         refuses "binaries that are not there" "is missing" "$BUILDROOT_DIR" CISTERN_BINARIES="$copy/empty"
+        mkdir "$copy/other"
+        printf '\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\3\0' >"$copy/other/cisternd"
+        chmod +x "$copy/other/cisternd"
+        refuses "binaries of another architecture" "is no program for aarch64" "$BUILDROOT_DIR" CISTERN_BINARIES="$copy/other" CISTERN_ARCH=aarch64 CISTERN_BUILDROOT_OUT="$copy/out"
+        echo BR2_x86_64=y >"$copy/out/.config"
+        refuses "a folder that another architecture is built in" "another architecture than aarch64" "$BUILDROOT_DIR" CISTERN_ARCH=aarch64 CISTERN_BUILDROOT_OUT="$copy/out"
     fi
     rm -rf "$copy"
 }

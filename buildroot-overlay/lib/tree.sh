@@ -7,10 +7,14 @@ check_tree() { # TREE
     check_description "$tree"
     check_sources "$tree"
     check_packages "$tree"
-    check_board "$tree"
+    each_architecture check_asked "$tree"
+    check_alike "$tree"
+    each_architecture check_board "$tree"
+    check_files "$tree"
     check_users "$tree"
     check_units "$tree"
-    check_fragments "$tree"
+    each_architecture check_fragments "$tree"
+    check_unused "$tree"
 }
 
 check_description() {
@@ -43,7 +47,7 @@ check_sources() {
 }
 
 check_packages() {
-    local tree=$1 folder name upper symbol value licence
+    local tree=$1 folder name upper symbol licence
     for folder in "$tree"/package/*/; do
         folder=${folder%/} name=$(basename "$folder")
         upper=$(printf %s "$name" | tr 'a-z-' 'A-Z_')
@@ -59,14 +63,6 @@ check_packages() {
         while read -r symbol; do
             grep -rqx --include=Config.in "config $symbol" "$tree/package" || fail "package/$name/$name.mk uses $symbol, which no Config.in of ours has"
         done < <(grep -oE "BR2_PACKAGE_${upper}(_[A-Z0-9_]+)?" "$folder/$name.mk" | sort -u)
-        # Those of ours that the defconfig asks for.
-        while read -r symbol value; do
-            case $symbol in
-                "BR2_PACKAGE_$upper" | "BR2_PACKAGE_${upper}_"*)
-                    verdict "$defconfig: $symbol exists" grep -qx "config $symbol" "$folder/Config.in" ;;
-            esac
-        done < <(asked BR2_ "$tree/configs/$defconfig")
-        verdict "$defconfig: has BR2_PACKAGE_$upper" grep -qx "BR2_PACKAGE_$upper=y" "$tree/configs/$defconfig"
     done
     if [ -f "$project/LICENSE" ]; then
         verdict "package/cistern: the sum of our licence is right" \
@@ -76,9 +72,38 @@ check_packages() {
         grep -qx "CISTERN_VERSION = $(sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -n 1)" "$tree/package/cistern/cistern.mk"
 }
 
+# Those packages of ours that the defconfig asks for.
+check_asked() {
+    local tree=$1 folder upper symbol value
+    for folder in "$tree"/package/*/; do
+        upper=$(basename "$folder" | tr 'a-z-' 'A-Z_')
+        while read -r symbol value; do
+            case $symbol in
+                "BR2_PACKAGE_$upper" | "BR2_PACKAGE_${upper}_"*)
+                    verdict "$defconfig: $symbol exists" grep -qx "config $symbol" "$folder/Config.in" ;;
+            esac
+        done < <(asked BR2_ "$tree/configs/$defconfig")
+        verdict "$defconfig: has BR2_PACKAGE_$upper" grep -qx "BR2_PACKAGE_$upper=y" "$tree/configs/$defconfig"
+    done
+}
+
+# What only one architecture's defconfig says: processor, the kernel's format, and what the build machine needs for that.
+own_settings='BR2_(x86_64|x86_nehalem|aarch64|cortex_a53|LINUX_KERNEL_(BZIMAGE|ZSTD|NEEDS_HOST_LIBELF|IMAGE))'
+
+# Everything else is the same in all of them, and in the same order, but for the architecture's name.
+check_alike() {
+    local tree=$1 first=${architectures[0]} other differs
+    for other in "${architectures[@]:1}"; do
+        differs=$(diff <(alike "$tree" "$first") <(alike "$tree" "$other") | sed -n '/^[<>]/{p;q}' || true)
+        verdict "cistern_${other}_defconfig is like cistern_${first}_defconfig${differs:+, but: $differs}" test -z "$differs"
+    done
+}
+
+alike() { grep -vE "^$own_settings=" "$1/configs/cistern_$2_defconfig" | sed "s/$2/ARCHITECTURE/"; }
+
 # Files that the defconfig names.
 check_board() {
-    local tree=$1 symbol path script version
+    local tree=$1 symbol path
     for symbol in BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES BR2_GLOBAL_PATCH_DIR BR2_ROOTFS_OVERLAY BR2_ROOTFS_USERS_TABLES \
         BR2_ROOTFS_POST_BUILD_SCRIPT BR2_ROOTFS_POST_FAKEROOT_SCRIPT BR2_ROOTFS_POST_IMAGE_SCRIPT; do
         [ -n "$(setting "$tree" "$symbol")" ] || fail "$defconfig: $symbol is not set"
@@ -86,6 +111,11 @@ check_board() {
             verdict "$defconfig: $symbol: ${path#"$tree"/} is there" test -e "$path"
         done
     done
+}
+
+# What is outside of Kconfig: programs, sums, the overlay.
+check_files() {
+    local tree=$1 path script version
     for script in "$tree"/check "$tree"/build $(setting "$tree" BR2_ROOTFS_POST_BUILD_SCRIPT) \
         $(setting "$tree" BR2_ROOTFS_POST_FAKEROOT_SCRIPT) $(setting "$tree" BR2_ROOTFS_POST_IMAGE_SCRIPT); do
         verdict "${script#"$tree"/} can be run and is valid bash" runnable "$script"
@@ -125,14 +155,18 @@ check_units() {
 }
 
 check_fragments() {
-    local tree=$1 file bad
+    local tree=$1 bad
     local files=()
     read -r -a files < <(setting "$tree" BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES)
-    for file in "$tree"/board/cistern/kernel/*.fragment; do
-        case " ${files[*]} " in *" $file "*) ;; *) fail "${file#"$tree"/} is not used by $defconfig" ;; esac
-    done
     bad=$(grep -nvE '^(CONFIG_[A-Za-z0-9_]+=.+|# CONFIG_[A-Za-z0-9_]+ is not set|#.*|)$' "${files[@]}" || true)
     [ -z "$bad" ] || fail "kernel fragments: lines that Kconfig ignores: $bad"
     bad=$(asked CONFIG_ "${files[@]}" | cut -d' ' -f1 | sort | uniq -d | tr '\n' ' ')
-    verdict "kernel fragments: no symbol stands twice${bad:+ ($bad)}" test -z "$bad"
+    verdict "kernel fragments: no symbol stands twice for $architecture${bad:+ ($bad)}" test -z "$bad"
+}
+
+check_unused() {
+    local tree=$1 file
+    for file in "$tree"/board/cistern/kernel/*.fragment; do
+        verdict "${file#"$tree"/} is used by a defconfig" grep -qE "^BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES=.*/${file##*/}[ \"]" "$tree"/configs/*_defconfig
+    done
 }
