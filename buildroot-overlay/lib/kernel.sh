@@ -118,15 +118,31 @@ check_options() { # TREE
         done < <(asked CONFIG_ "$file" | sed -n 's/ n$//p' | sort -u | comm -23 - "$work/symbols")
         [ "$bad" = 1 ] || ok "${file#"$tree"/}: $(asked CONFIG_ "$file" | wc -l) symbols as asked on Linux $version"
     done
-    verdict "the kernel has the options that image/root.manifest asks for on $architecture" as_listed "$tree" "$work/.config"
+    made_modules "$kernel" "$work/.config" >"$work/modules"
+    verdict "the kernel has the options and modules that image/root.manifest asks for on $architecture" as_listed "$tree" "$work/.config" "$work/modules"
     rm -rf "$work"
 }
 
 # Its output is shown when it fails, without the sum, which is not ours.
-as_listed() { # TREE CONFIG
+as_listed() { # TREE CONFIG MODULES
     local said
-    said=$("$project/image/check" --kernel-only --config "$2" --known "$1/board/cistern/known-differences") ||
+    said=$("$project/image/check" --kernel-only --config "$2" --modules "$3" --known "$1/board/cistern/known-differences") ||
         { grep '^FAIL' <<<"$said" || echo "image/check could not look"; return 1; }
+}
+
+# The names of the modules that a configuration makes, loadable or built in: which option makes which is said by Makefiles.
+made_modules() { # KERNEL CONFIG
+    find "$1" -name Makefile -not -path "$1/tools/*" -not -path "$1/samples/*" -print0 |
+        xargs -0 awk -v config="$2" '
+            BEGIN { while ((getline line < config) > 0) if (line ~ /^CONFIG_[^=]*=[ym]$/) on[substr(line, 1, index(line, "=") - 1)] = 1 }
+            { while (sub(/\\$/, " ")) { if ((getline more) <= 0) break; $0 = $0 more } }
+            /^[ \t]*obj-(y|\$\(CONFIG_[A-Za-z0-9_]+\))[ \t]*[:+]?=/ {
+                option = $0
+                sub(/^[ \t]*obj-/, "", option); sub(/[ \t]*[:+]?=.*/, "", option); gsub(/[$()]/, "", option)
+                if (option != "y" && !(option in on)) next
+                sub(/^[^=]*=/, ""); sub(/#.*/, "")
+                for (at = 1; at <= NF; at++) if (sub(/[.]o$/, "", $at)) print $at
+            }'
 }
 
 # Why a symbol is not what was asked: the conditions around its definition, with the values that they have now.
