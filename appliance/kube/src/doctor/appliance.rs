@@ -83,6 +83,8 @@ pub struct Holdings {
     pub snapshots: Vec<Snapshot>,
     /// Who is connected; none if it is of a version that cannot tell.
     pub live: Option<Vec<LiveClient>>,
+    /// Its pools of which nothing can be seen now, because their disks or their key are away: by name, with the reason.
+    pub away: Vec<(String, String)>,
 }
 
 impl Appliance {
@@ -97,6 +99,11 @@ impl Appliance {
     pub(super) fn trashed(&self, id: VolumeId) -> Option<&TrashedVolume> {
         let trash = self.holdings.iter().flat_map(|holdings| &holdings.trash);
         trash.into_iter().find(|volume| volume.id == id)
+    }
+
+    /// Whether what it does not show is not there: all of its pools are to be seen.
+    pub(super) fn shows_all(&self) -> bool {
+        self.holdings.as_ref().is_ok_and(|holdings| holdings.away.is_empty())
     }
 
     pub(super) fn snapshot(&self, id: SnapshotId) -> Option<&Snapshot> {

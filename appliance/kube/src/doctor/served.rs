@@ -23,6 +23,15 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                 .run(format!("cistern kube doctor --appliance {}=PROFILE", appliance.id)),
             );
         }
+        for (pool, why) in appliance.holdings.iter().flat_map(|held| &held.away) {
+            let object = format!("pool {pool} of appliance {}", appliance.id);
+            let cure = "Bring its disks or its key back; it is served again by itself. Delete nothing until then: what lies in it is not \
+                        to be told from what is gone.";
+            findings.push(
+                Finding::new(Code::PoolNotServed, object, why.clone(), cure)
+                    .run(format!("{} alerts", appliance.command)),
+            );
+        }
         let pools = used_pools(looked, appliance);
         let of_ours = appliance.holdings.iter().flat_map(|held| &held.pools);
         for pool in of_ours.filter(|pool| pools.contains(&pool.id)) {

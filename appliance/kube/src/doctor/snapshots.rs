@@ -80,7 +80,7 @@ fn content_finding(looked: &Looked<'_>, content: &Content) -> Option<Finding> {
                 .run(describe),
             );
         };
-        let appliance = looked.appliance(id).filter(|appliance| appliance.holdings.is_ok());
+        let appliance = looked.appliance(id).filter(|appliance| appliance.shows_all());
         let found = appliance.map(|appliance| appliance.snapshot(snapshot));
         if meta.deletion_timestamp.is_none()
             && let Some(None) = found

@@ -179,6 +179,37 @@ fn what_could_not_be_seen_is_not_taken_for_missing() {
 }
 
 #[test]
+fn what_lies_in_a_pool_that_is_away_is_not_taken_for_gone() {
+    let mut world = World::healthy();
+    let holdings = world.holdings();
+    holdings.volumes.clear();
+    holdings.snapshots.clear();
+    holdings.pools.clear();
+    let gone = world.codes();
+    assert!(
+        gone.contains(&Code::VolumeGone) && gone.contains(&Code::SnapshotGone),
+        "{gone:?}"
+    );
+    world.holdings().away = vec![("tank".to_owned(), "none of its disks is here".to_owned())];
+    let away = world.codes();
+    assert!(away.contains(&Code::PoolNotServed), "{away:?}");
+    assert!(
+        !away.contains(&Code::VolumeGone) && !away.contains(&Code::SnapshotGone),
+        "{away:?}"
+    );
+    // Nothing that it says to run would be the end of what lies there.
+    let commands: Vec<String> = world
+        .findings()
+        .into_iter()
+        .flat_map(|finding| finding.commands)
+        .collect();
+    assert!(
+        !commands.iter().any(|command| command.contains("delete")),
+        "{commands:?}"
+    );
+}
+
+#[test]
 fn the_worst_comes_first_and_each_says_what_to_run() {
     let mut world = World::healthy();
     let other = volume(OTHER, "photos", "admin");

@@ -82,6 +82,10 @@ fn missing(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
                 .run(format!("{} trash undelete {volume}", appliance.command)),
         );
     }
+    // It may lie in a pool that is away, which is told by itself; to delete what names it would be the end of it.
+    if !appliance.shows_all() {
+        return None;
+    }
     let message = format!("appliance {id} has no volume {volume}");
     let cure = "If its pool was moved, import that. If the volume is gone for good, delete the pods, the claim and the PersistentVolume; \
                 what is restored of a snapshot or a backup becomes a new claim.";

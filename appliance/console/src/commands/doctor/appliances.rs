@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cistern_client::{Client, ClientError, Endpoint, SnapshotQuery, VolumeQuery};
 use cistern_kube::doctor::{Appliance, Entry, Holdings, Token};
-use cistern_model::ErrorKind;
+use cistern_model::{Alert, AlertKind, ErrorKind, Pool};
 
 use super::{Read, Unseen};
 use crate::cli::Global;
@@ -168,12 +168,14 @@ async fn look_at(id: &str, entry: Option<&Entry>, known: Option<&Known>) -> Appl
 async fn holdings(known: &Known) -> Result<Holdings, ClientError> {
     let client = Client::new(&known.endpoint, known.token.clone())?;
     let (volumes, snapshots) = (VolumeQuery::default(), SnapshotQuery::default());
-    let (pools, volumes, trash, snapshots) = futures::try_join!(
+    let (pools, volumes, trash, snapshots, alerts) = futures::try_join!(
         client.pools(),
         client.all_volumes(&volumes),
         client.trash(),
-        client.all_snapshots(&snapshots)
+        client.all_snapshots(&snapshots),
+        client.alerts(false)
     )?;
+    let away = pools_away(&pools, alerts);
     // One of an older version, or a token that may not ask for that.
     let live = match client.live_clients().await {
         Ok(live) => Some(live),
@@ -186,7 +188,18 @@ async fn holdings(known: &Known) -> Result<Holdings, ClientError> {
         trash,
         snapshots,
         live,
+        away,
     })
+}
+
+/// The pools that an appliance has and does not show: there is an alert of each.
+fn pools_away(pools: &[Pool], alerts: Vec<Alert>) -> Vec<(String, String)> {
+    let shown = |alert: &Alert| pools.iter().any(|pool| Some(pool.id.to_string()) == alert.object);
+    let away = alerts
+        .into_iter()
+        .filter(|alert| alert.kind == AlertKind::PoolIncomplete && !shown(alert));
+    away.map(|alert| (alert.name.or(alert.object).unwrap_or_default(), alert.message))
+        .collect()
 }
 
 /// Whether the plugin's token is good, asked where the appliance is known to be from here.
@@ -217,6 +230,22 @@ mod tests {
             endpoint: Endpoint::https("https://10.0.0.5:8443", fingerprint.repeat(32).parse().unwrap()).unwrap(),
             token: None,
         }
+    }
+
+    #[test]
+    fn a_pool_that_an_appliance_has_and_does_not_show_is_away() {
+        let alert = |kind: &str, object: &str| -> Alert {
+            serde_json::from_value(serde_json::json!({
+                "id": format!("{kind}.{object}"), "kind": kind, "severity": "error", "object": object, "name": "tank",
+                "since": "2026-11-30T08:00:00Z", "updated": "2026-11-30T08:00:00Z", "message": "none of its disks is here", "meaning": "m",
+                "advice": "a", "acknowledged": null, "cleared": null
+            }))
+            .unwrap()
+        };
+        let object = "pool-1bb03d21021546ddb1c1c79f3c5b1a23";
+        let told = ("tank".to_owned(), "none of its disks is here".to_owned());
+        assert_eq!(pools_away(&[], vec![alert("pool-incomplete", object)]), [told]);
+        assert_eq!(pools_away(&[], vec![alert("pool-degraded", object)]), []);
     }
 
     #[test]

@@ -192,6 +192,7 @@ fn appliance() -> Appliance {
             trash: Vec::new(),
             snapshots: vec![snapshot(SNAPSHOT, &format!("snapshot-{UID}"))],
             live: Some(vec![live("10.0.0.7", &[VOLUME])]),
+            away: Vec::new(),
         }),
     }
 }
