@@ -20,6 +20,7 @@ mod many;
 mod moving;
 mod nodes;
 mod one_disk;
+mod rack;
 mod restart;
 mod sealed;
 mod serving;

@@ -1,62 +1,23 @@
-//! What pods make of claims, on nodes with a real kubelet: machines of their own, which run the printed DaemonSet.
+//! What pods make of claims, on nodes with a real kubelet.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::PublishedNode;
 use serde_json::{Value, json};
 
 use super::claims::{self, CLASS};
+use super::rack::{A, B, LIMIT, MEMORY_MIB, Rack, SIZE, STAY, on_two_nodes};
 use crate::kubernetes::{Cluster, Node, pods};
 use crate::lab::Lab;
 
-const A: &str = "node-a";
-const B: &str = "node-b";
-/// A node with some pods.
-const MEMORY_MIB: u32 = 1024;
 /// A restart that nobody asked for shows within a few seconds, if containerd and kubelet disagree about who groups processes.
 const A_WHILE: Duration = Duration::from_secs(10);
-/// What kubelets may take for one thing, their machines and others emulated on two processors.
-const LIMIT: Duration = Duration::from_secs(240);
-/// What keeps a pod until it is asked to end.
-const STAY: &str = "trap 'exit 0' TERM; while :; do sleep 1; done";
-const SIZE: &str = "300Mi";
 /// How often each of two pods counts.
 const ROUNDS: usize = 20;
 /// How many pods go at once.
 const MANY: usize = 50;
 /// What a node with many pods has; each costs some 18 MiB.
 const MEMORY_FOR_MANY_MIB: u32 = 2560;
-
-/// A cluster with two nodes, and the appliance whose volumes their pods use.
-struct Rack<'a> {
-    lab: &'a Lab,
-    cluster: &'a Cluster,
-    nodes: &'a [Node],
-}
-
-/// Takes steps on a cluster with two nodes; afterwards no container was restarted and nothing is left anywhere.
-fn on_two_nodes(lab: &Lab, memory_mib: u32, steps: impl FnOnce(&Rack) -> Result<()>) -> Result<()> {
-    // They start while the control plane does.
-    let nodes = Node::machines(lab, &[A, B], memory_mib)?;
-    Node::check(&nodes, || {
-        let cluster = claims::without_nodes(lab, &[])?;
-        cluster.check(|cluster| {
-            cluster.join(&nodes)?;
-            let rack = Rack {
-                lab,
-                cluster,
-                nodes: &nodes,
-            };
-            steps(&rack)?;
-            rack.none_restarted()?;
-            cluster.kubectl(&["delete", "deployments,statefulsets,pods", "--all"])?;
-            cluster.kubectl(&["delete", "pvc", "--all", "--wait=false"])?;
-            claims::nothing_is_left(lab, cluster)?;
-            nodes.iter().try_for_each(Node::check_clean)
-        })
-    })
-}
 
 /// A pod with a claim runs on one node and writes; made anew on the other, it reads.
 pub(super) fn a_pod_writes(lab: &Lab) -> Result<()> {
@@ -130,16 +91,7 @@ pub(super) fn a_second_node_is_refused(lab: &Lab) -> Result<()> {
         rack.pod("first", A, "data", &format!("echo runs; {STAY}"), &json!({}))?;
         rack.wait_for_log(A, "first", "runs")?;
         rack.pod("second", B, "data", &format!("echo runs; {STAY}"), &json!({}))?;
-        rack.cluster
-            .wait(LIMIT, "event that refuses the second node", |cluster| {
-                let events = cluster.get(&["get", "events", "--field-selector=involvedObject.name=second"])?;
-                let mut said = events["items"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|event| &event["message"]);
-                Ok(said.any(|said| said.as_str().is_some_and(|said| said.contains("Multi-Attach error"))))
-            })?;
+        rack.wait_for_word("second", "Multi-Attach error")?;
         ensure!(rack.node(B)?.log("second")?.is_empty(), "a second node was let in");
         rack.is_published_to(&[A])?;
         // Who goes round the cluster is refused by the appliance.
@@ -350,33 +302,6 @@ pub(super) fn pods_go_without_the_appliance(lab: &Lab) -> Result<()> {
 }
 
 impl Rack<'_> {
-    fn node(&self, name: &str) -> Result<&Node> {
-        self.nodes
-            .iter()
-            .find(|node| node.name == name)
-            .with_context(|| format!("there is no {name}"))
-    }
-
-    fn apply(&self, object: &Value) -> Result<()> {
-        self.cluster.apply(&object.to_string())
-    }
-
-    fn claim(&self, name: &str, mode: &str) -> Result<()> {
-        self.claim_of(CLASS, name, mode)
-    }
-
-    fn claim_of(&self, class: &str, name: &str, mode: &str) -> Result<()> {
-        self.apply(&json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name },
-            "spec": pods::claim(class, mode, SIZE),
-        }))?;
-        claims::bound(self.cluster, name)
-    }
-
-    fn pod(&self, name: &str, node: &str, claim: &str, script: &str, more: &Value) -> Result<()> {
-        self.apply(&pods::once(name, node, claim, script, more))
-    }
-
     /// The name of the pod of our Deployment that runs on this node.
     fn pod_on(&self, node: &str) -> Result<String> {
         let running = |cluster: &Cluster| -> Result<Option<String>> {
@@ -391,44 +316,10 @@ impl Rack<'_> {
         running(self.cluster)?.context("a pod that ran a moment ago")
     }
 
-    fn wait_for_log(&self, node: &str, pod: &str, text: &str) -> Result<()> {
-        let node = self.node(node)?;
-        let waited = self.cluster.wait(LIMIT, &format!("{text:?} from {pod}"), |_| {
-            Ok(node.log(pod)?.contains(text))
-        });
-        let printed = || format!("{pod} printed {:?}", node.log(pod).unwrap_or_default());
-        waited.map(drop).with_context(printed)
-    }
-
     /// The number of the last line that the pod `writer` wrote.
     fn lines(&self) -> Result<usize> {
         let log = self.node(A)?.log("writer")?;
         ensure!(!log.contains("failed"), "a write was seen to fail: {log}");
         Ok(log.lines().count())
-    }
-
-    /// Fails unless the one volume is published to these nodes and no others.
-    fn is_published_to(&self, nodes: &[&str]) -> Result<()> {
-        let volume = claims::only(self.lab)?;
-        let published: Vec<PublishedNode> = self.lab.cli.json(&["nodes", "list", volume.name.as_str()])?;
-        let mut names: Vec<&str> = published.iter().map(|node| node.name.as_str()).collect();
-        names.sort_unstable();
-        ensure!(names == nodes, "published to {published:?}, where {nodes:?} was due");
-        Ok(())
-    }
-
-    /// Fails if a container was started a second time, the plugin's among them.
-    fn none_restarted(&self) -> Result<()> {
-        let pods = self.cluster.get(&["get", "pods", "-A"])?;
-        for pod in pods["items"].as_array().into_iter().flatten() {
-            for container in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
-                ensure!(
-                    container["restartCount"] == 0,
-                    "{} was restarted: {container}",
-                    pod["metadata"]["name"]
-                );
-            }
-        }
-        Ok(())
     }
 }
