@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Volume};
+use cistern_model::{Bytes, Snapshot, Volume};
+use serde_json::Value;
 
 use crate::kubernetes::{Cluster, PEER_NODE};
 use crate::lab::{Lab, PEER_ADDRESS};
@@ -12,6 +13,9 @@ use crate::lab::{Lab, PEER_ADDRESS};
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
 pub(super) const CLASS: &str = "cistern-tank";
 const HUNDRED: usize = 100;
+/// What a cluster has of volumes and their snapshots.
+const OBJECTS: &str =
+    "pv,pvc,volumeattachments,volumesnapshots,volumesnapshotcontents,volumegroupsnapshots,volumegroupsnapshotcontents";
 
 /// One claim's life.
 pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
@@ -216,15 +220,30 @@ fn none_twice(lab: &Lab, count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Neither in the cluster nor on the appliance.
+/// Neither in the cluster nor on the appliance: no volume, and no snapshot of one. Who keeps one on purpose deletes it first.
 pub(super) fn nothing_is_left(lab: &Lab, cluster: &Cluster) -> Result<()> {
     let limit = LIMIT + Duration::from_secs(6) * u32::try_from(volumes(lab)?.len())?;
-    cluster.wait(limit, "end of all volumes", |cluster| {
-        let left = cluster.get(&["get", "pv,pvc,volumeattachments"])?;
-        let left = left["items"].as_array().is_some_and(|items| !items.is_empty());
-        Ok(!left && volumes(lab).is_ok_and(|volumes| volumes.is_empty()))
-    })?;
-    Ok(())
+    let waited = cluster.wait(limit, "end of all volumes and snapshots", |cluster| {
+        // An appliance whose power was cut is asked again.
+        Ok(what_is_left(lab, cluster).is_ok_and(|left| left.is_empty()))
+    });
+    waited.map(drop).with_context(|| match what_is_left(lab, cluster) {
+        Ok(left) => format!("left are {}", left.join(", ")),
+        Err(error) => format!("what is left could not be asked for: {error:#}"),
+    })
+}
+
+fn what_is_left(lab: &Lab, cluster: &Cluster) -> Result<Vec<String>> {
+    let objects = cluster.get(&["get", OBJECTS])?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let objects = objects["items"].as_array().into_iter().flatten();
+    let mut left: Vec<String> = objects
+        .map(|object| format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"])))
+        .collect();
+    left.extend(volumes(lab)?.iter().map(|volume| format!("volume {}", volume.name)));
+    let snapshots: Vec<Snapshot> = lab.cli.json(&["snapshots", "list"])?;
+    left.extend(snapshots.iter().map(|snapshot| format!("snapshot {}", snapshot.name)));
+    Ok(left)
 }
 
 pub(super) fn volumes(lab: &Lab) -> Result<Vec<Volume>> {
