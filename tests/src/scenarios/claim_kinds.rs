@@ -1,4 +1,5 @@
-//! Claims of all kinds: bound late, kept, made by a StatefulSet, snapshotted together, given by hand, and on a node that moves.
+//! Claims of all kinds: bound late, kept, made by a StatefulSet, snapshotted together, given by hand, and on a node that has an address
+//! for storage and moves.
 
 use std::time::Instant;
 
@@ -8,9 +9,13 @@ use serde_json::Value;
 
 use super::claims::{LIMIT, bound, claim_of, cluster, count_bound, nothing_is_left, of_claim_named, pod, volumes};
 use crate::kubernetes::{Cluster, MANIFESTS, PEER_NODE, on_no_node};
-use crate::lab::{Lab, PEER_ADDRESS};
+use crate::lab::{APPLIANCE_ADDRESS, Lab, PEER_ADDRESS};
 
-/// Where the node is said to be after it moved. Nobody is there.
+/// The annotation by which a node's address for storage is another than its Node object's, as an operator writes it.
+const ADDRESS: &str = "csi.cistern.storage/address";
+/// Such an address of the lab's client.
+const STORAGE: &str = "10.77.0.42";
+/// What the Node object says after the node moved. Nobody is there.
 const ELSEWHERE: &str = "10.77.0.99";
 
 /// Each kind. While the cluster finds out that a node moved, the others take their turn.
@@ -19,16 +24,19 @@ pub(super) fn claims_of_all_kinds(lab: &Lab) -> Result<()> {
     cluster.check(|cluster| {
         same_as_a_base(lab, cluster).context("a kustomize base")?;
         classes(cluster)?;
+        cluster.kubectl(&["annotate", "node", PEER_NODE, &format!("{ADDRESS}={STORAGE}")])?;
         bound_late(cluster).context("a claim that waits for its pod")?;
-        let late = of_claim_named(lab, "late")?.id;
-        ensure!(addresses(lab, late)? == [PEER_ADDRESS], "{:?}", find(lab, late)?.nodes);
+        let late = of_claim_named(lab, "late")?;
+        from_its_storage_address(lab, &late).context("a node with an address for storage")?;
+        // Once the annotation is gone the Node object's address counts, which is another one now.
         cluster.set_address(ELSEWHERE)?;
+        cluster.kubectl(&["annotate", "node", PEER_NODE, &format!("{ADDRESS}-")])?;
         let began = Instant::now();
         of_a_set(cluster).context("a StatefulSet")?;
         together(lab, cluster).context("snapshots of one moment")?;
         kept(lab, cluster).context("a claim that is kept")?;
         by_hand(lab, cluster).context("a volume that was given by hand")?;
-        moved(lab, cluster, late).context("a node that moves")?;
+        moved(lab, cluster, late.id).context("a node that moves")?;
         println!(
             "     {:.0} s after a node moved its new address may mount, and the old one no more",
             began.elapsed().as_secs_f32()
@@ -86,6 +94,25 @@ fn bound_late(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// A volume is let in from the address that the annotation names, where the node has it, and from no other of its addresses.
+fn from_its_storage_address(lab: &Lab, volume: &Volume) -> Result<()> {
+    let let_in = addresses(lab, volume.id)?;
+    ensure!(let_in == [STORAGE], "it is let in from {let_in:?}");
+    let mount = lab.mount_command(volume, "/mnt/kind");
+    ensure!(
+        lab.peer.try_sh(&mount)?.code != 0,
+        "a node with an address for storage could mount from its other one"
+    );
+    let route = format!("{APPLIANCE_ADDRESS} dev lab0 src {STORAGE}");
+    lab.peer
+        .sh(&format!("ip address add {STORAGE}/32 dev lab0 && ip route add {route}"))?;
+    lab.peer
+        .sh(&format!("{mount} && touch /mnt/kind/file && umount /mnt/kind"))?;
+    lab.peer
+        .sh(&format!("ip route del {route} && ip address del {STORAGE}/32 dev lab0"))
+        .map(drop)
+}
+
 /// A node whose address changes keeps its volumes: they are published to it anew, and its old address is let in no more.
 fn moved(lab: &Lab, cluster: &Cluster, volume: VolumeId) -> Result<()> {
     cluster.wait(LIMIT, "publication to the new address", |_| {
@@ -94,10 +121,10 @@ fn moved(lab: &Lab, cluster: &Cluster, volume: VolumeId) -> Result<()> {
     Ok(())
 }
 
+/// From where a volume may be mounted, by clients of its own or by nodes.
 fn addresses(lab: &Lab, volume: VolumeId) -> Result<Vec<String>> {
-    let volume = find(lab, volume)?;
-    let all = volume.nodes.iter().flat_map(|node| &node.addresses);
-    Ok(all.map(ToString::to_string).collect())
+    let all = find(lab, volume)?.peers();
+    Ok(all.iter().map(ToString::to_string).collect())
 }
 
 fn find(lab: &Lab, id: VolumeId) -> Result<Volume> {
