@@ -10,6 +10,8 @@ use super::claims::{LIMIT, bound, claim, cluster, of_claim_named, pod};
 use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 
+/// A node without the plugin.
+const BARE: &str = "bare";
 /// What the doctor may take to see what controllers were just told.
 const SOON: Duration = Duration::from_secs(90);
 
@@ -68,6 +70,7 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
         cluster.doctor_finds(lab, &[], 0, SOON)?;
 
+        node_without_plugin(cluster)?;
         let taken = refused(lab, cluster)?;
         let mut expected: Vec<(&str, &str)> = REFUSED.iter().map(|(name, _, _)| ("claim-pending", *name)).collect();
         expected.extend([
@@ -76,6 +79,7 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
             ("class-without-appliance", "bad-endpoint"),
             ("class-without-pool", "bad-pool"),
             ("token-refused", "rack-2"),
+            ("node-without-plugin", BARE),
         ]);
         let kind = i32::from(ErrorKind::Unauthenticated.exit_code());
         let diagnosis = cluster.doctor_finds(lab, &expected, kind, SOON)?;
@@ -88,6 +92,14 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
 
         behind_its_back(lab, cluster, &data)
     })
+}
+
+/// A node whose kubelet knows no driver at all, as one that the plugin's pod does not come up on.
+fn node_without_plugin(cluster: &Cluster) -> Result<()> {
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Node\nmetadata:\n  name: {BARE}\n---\n\
+         apiVersion: storage.k8s.io/v1\nkind: CSINode\nmetadata:\n  name: {BARE}\nspec:\n  drivers: []\n"
+    ))
 }
 
 /// Asks for everything that cannot be had, and reads what the events say.
@@ -170,6 +182,7 @@ fn mended(lab: &Lab, cluster: &Cluster, taken: &Volume) -> Result<()> {
     }
     lab.cli.ok(&["volumes", "delete", &taken.id.to_string(), "--yes"])?;
     cluster.unregister("rack-2")?;
+    cluster.kubectl(&["delete", &format!("node/{BARE}"), &format!("csinode/{BARE}")])?;
     let back = r#"{"spec":{"resources":{"requests":{"storage":"400Mi"}},"volumeAttributesClassName":null}}"#;
     cluster.kubectl(&["patch", "pvc", "data", "--type=merge", "-p", back])?;
     cluster.doctor_finds(lab, &[], 0, SOON).map(drop)
