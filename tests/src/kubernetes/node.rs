@@ -21,6 +21,8 @@ const FOLDER: &str = "/opt/node";
 const API_NAME: &str = "kubernetes.default.svc";
 /// From a start to a node that is ready takes 45 s under software emulation on an idle machine.
 const READY: Duration = Duration::from_secs(300);
+/// A kubelet looks every two seconds for what is left of pods that are gone.
+const TIDY: Duration = Duration::from_secs(10);
 
 /// A node with a kubelet.
 pub struct Node {
@@ -62,12 +64,12 @@ impl Node {
 
     /// Fails if something of a volume is still there: mounts, or folders of the kubelet's.
     pub fn check_clean(&self) -> Result<()> {
-        let left = self.machine.sh(
-            "grep ' nfs4* ' /proc/self/mounts; find /var/lib/kubelet/plugins/kubernetes.io/csi -mindepth 2 2>/dev/null; \
-             find /var/lib/kubelet/pods -path '*kubernetes.io~csi*' 2>/dev/null; true",
-        )?;
-        ensure!(left.is_empty(), "on {} is left: {left}", self.name);
-        Ok(())
+        let left = "left=$(grep ' nfs4* ' /proc/self/mounts; \
+             find /var/lib/kubelet/plugins/kubernetes.io/csi -mindepth 2 2>/dev/null; \
+             find /var/lib/kubelet/pods -path '*/kubernetes.io~csi*' -o -path '*/kubernetes.io~nfs*' 2>/dev/null); \
+             echo \"$left\"; [ -z \"$left\" ]";
+        let gone = self.machine.wait(TIDY, "end of all that pods had", left);
+        gone.with_context(|| format!("on {}", self.name))
     }
 
     /// How many calls of this name the kubelet made of the plugin. Fails if one of them took more than 25 s, which is the limit that

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the list here and tests/scenarios.txt are the same; a scenario that is not run is a failure.
 
+mod access;
 mod boot;
 mod claim_kinds;
 mod claims;
@@ -314,6 +315,12 @@ const NODES: &[Scenario] = &[
     from("a-pod-outlives-restarts", Stage::Pooled, nodes::a_pod_outlives_restarts),
     from("a-pod-that-is-not-root", Stage::Pooled, nodes::a_pod_that_is_not_root),
     from("a-stateful-set", Stage::Pooled, nodes::a_stateful_set),
+    from("who-may-use-what", Stage::Pooled, access::who_may_use_what),
+    from(
+        "volumes-by-hand-in-pods",
+        Stage::Pooled,
+        access::volumes_by_hand_in_pods,
+    ),
     from(
         "pods-go-without-the-appliance",
         Stage::Pooled,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::PublishedNode;
+use cistern_model::{PublishedNode, Volume};
 use serde_json::{Value, json};
 
 use super::claims::{self, CLASS};
@@ -69,9 +69,13 @@ impl Rack<'_> {
     }
 
     pub(super) fn claim_of(&self, class: &str, name: &str, mode: &str) -> Result<()> {
+        self.claim_like(name, &pods::claim(class, mode, SIZE))
+    }
+
+    /// A claim of this `spec`.
+    pub(super) fn claim_like(&self, name: &str, spec: &Value) -> Result<()> {
         self.apply(&json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name },
-            "spec": pods::claim(class, mode, SIZE),
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": name }, "spec": spec,
         }))?;
         claims::bound(self.cluster, name)
     }
@@ -102,14 +106,23 @@ impl Rack<'_> {
         waited.map(drop)
     }
 
+    /// The nodes that a volume is published to.
+    pub(super) fn published(&self, volume: &Volume) -> Result<Vec<PublishedNode>> {
+        self.lab.cli.json(&["nodes", "list", volume.name.as_str()])
+    }
+
     /// Fails unless the one volume is published to these nodes and no others.
     pub(super) fn is_published_to(&self, nodes: &[&str]) -> Result<()> {
-        let volume = claims::only(self.lab)?;
-        let published: Vec<PublishedNode> = self.lab.cli.json(&["nodes", "list", volume.name.as_str()])?;
+        let published = self.published(&claims::only(self.lab)?)?;
         let mut names: Vec<&str> = published.iter().map(|node| node.name.as_str()).collect();
         names.sort_unstable();
         ensure!(names == nodes, "published to {published:?}, where {nodes:?} was due");
         Ok(())
+    }
+
+    /// Nothing is the matter between the cluster and the appliance, as far as `cistern kube doctor` sees.
+    pub(super) fn is_well(&self) -> Result<()> {
+        self.cluster.doctor_finds(self.lab, &[], 0, LIMIT).map(drop)
     }
 
     /// Fails if a container was started a second time, the plugin's among them.
