@@ -288,7 +288,9 @@ fn class_finding(looked: &Looked<'_>, class: &Class) -> Option<Finding> {
     };
     let pool = class.parameters.get("pool")?;
     // What was not seen may have it.
-    let pools = meant.iter().map(|appliance| appliance.holdings.as_ref().ok());
+    let pools = meant
+        .iter()
+        .map(|appliance| appliance.holdings.as_ref().ok().filter(|_| appliance.shows_all()));
     let pools: Option<Vec<&Pool>> = pools
         .map(|held| Some(&held?.pools))
         .collect::<Option<Vec<_>>>()
