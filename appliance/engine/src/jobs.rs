@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cistern_model::{Job, JobId, JobKind, JobState, Owner};
+use cistern_model::{Job, JobId, JobKind, JobState, Owner, Principal};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::EngineError;
+use crate::engine::{Engine, locked};
+use crate::locks::Patiently;
+use crate::pool_steps::Progress;
 
 /// How many ended jobs are kept.
 const KEPT: usize = 100;
@@ -109,6 +112,71 @@ impl Jobs {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+}
+
+impl Engine {
+    /// Jobs that the caller may see, the newest first.
+    pub fn jobs(&self, by: &Principal) -> Vec<Job> {
+        self.0
+            .jobs
+            .list()
+            .into_iter()
+            .filter(|job| by.may_touch(&job.owner))
+            .collect()
+    }
+
+    /// A job.
+    pub fn job(&self, by: &Principal, id: JobId) -> Result<Job, EngineError> {
+        let job = self.0.jobs.get(id).filter(|job| by.may_touch(&job.owner));
+        job.ok_or_else(|| no_job(id))
+    }
+
+    /// A job once it has ended, or as it is when `limit` has passed.
+    pub fn wait_for_job(&self, by: &Principal, id: JobId, limit: Duration) -> Result<Job, EngineError> {
+        self.0.jobs.wait(id, limit);
+        self.job(by, id)
+    }
+
+    pub(crate) fn job_now(&self, id: JobId) -> Result<Job, EngineError> {
+        self.0.jobs.get(id).ok_or_else(|| no_job(id))
+    }
+
+    /// Runs a job on a thread of its own.
+    pub(crate) fn run_job(
+        &self,
+        id: JobId,
+        work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static,
+    ) {
+        self.run_long_job(id, Duration::from_secs(3600), work);
+    }
+
+    /// Runs a job that may take so long.
+    pub(crate) fn run_long_job(
+        &self,
+        id: JobId,
+        limit: Duration,
+        work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static,
+    ) {
+        let engine = self.clone();
+        std::thread::spawn(move || {
+            let _operation = engine.0.operations.begin(limit);
+            let _patiently = Patiently::begin();
+            let outcome = work(&Progress::of_job(&engine.0.jobs, id));
+            if let Err(error) = &outcome {
+                tracing::error!(job = %id, problem = error.problem().detail, "a job failed");
+            }
+            locked(&engine.0.pending).retain(|pending| pending.job != id);
+            let now = engine.0.host.machine.now();
+            engine.0.jobs.end(id, outcome.as_ref(), now);
+        });
+    }
+}
+
+fn no_job(id: JobId) -> EngineError {
+    EngineError::NotFound {
+        what: "job",
+        name: id.to_string(),
     }
 }
 

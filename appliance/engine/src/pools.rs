@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cistern_host::{BlockDevice, HostErrorKind};
 use cistern_model::{
-    DEFAULT_TRASH_SECONDS, DiskId, EventKind, Job, JobId, JobKind, Layout, Percent, Pool, PoolId, PoolName, PoolPlan,
+    DEFAULT_TRASH_SECONDS, DiskId, EventKind, Job, JobKind, Layout, Percent, Pool, PoolId, PoolName, PoolPlan,
     PoolRequest, PoolState, Principal, Severity,
 };
 use uuid::Uuid;
@@ -19,10 +19,8 @@ use crate::free_part::{free_warnings, refuse_free_among};
 use crate::giving_up::refuse_vanished;
 use crate::layers::{layer_warnings, laying_limit, size_in};
 use crate::layout;
-use crate::locks::Patiently;
 use crate::pending::{Pending, busy_with};
 use crate::plan::{Member, Plan, groups, plan};
-use crate::pool_steps::Progress;
 use crate::spares;
 use crate::tags::{PoolTags, Stage};
 use crate::view::{DATA, PoolView};
@@ -165,32 +163,6 @@ impl Engine {
         self.freshen();
         let pool = self.visible_pool(by, name_or_id)?;
         Ok(self.pool_model(&pool))
-    }
-
-    /// Jobs that the caller may see, the newest first.
-    pub fn jobs(&self, by: &Principal) -> Vec<Job> {
-        self.0
-            .jobs
-            .list()
-            .into_iter()
-            .filter(|job| by.may_touch(&job.owner))
-            .collect()
-    }
-
-    /// A job.
-    pub fn job(&self, by: &Principal, id: JobId) -> Result<Job, EngineError> {
-        let job = self.0.jobs.get(id).filter(|job| by.may_touch(&job.owner));
-        job.ok_or_else(|| no_job(id))
-    }
-
-    /// A job once it has ended, or as it is when `limit` has passed.
-    pub fn wait_for_job(&self, by: &Principal, id: JobId, limit: Duration) -> Result<Job, EngineError> {
-        self.0.jobs.wait(id, limit);
-        self.job(by, id)
-    }
-
-    pub(crate) fn job_now(&self, id: JobId) -> Result<Job, EngineError> {
-        self.0.jobs.get(id).ok_or_else(|| no_job(id))
     }
 
     /// A pool that the caller may see.
@@ -353,36 +325,6 @@ impl Engine {
         });
         job
     }
-
-    /// Runs a job on a thread of its own.
-    pub(crate) fn run_job(
-        &self,
-        id: JobId,
-        work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static,
-    ) {
-        self.run_long_job(id, Duration::from_secs(3600), work);
-    }
-
-    /// Runs a job that may take so long.
-    pub(crate) fn run_long_job(
-        &self,
-        id: JobId,
-        limit: Duration,
-        work: impl FnOnce(&Progress<'_>) -> Result<(), EngineError> + Send + 'static,
-    ) {
-        let engine = self.clone();
-        std::thread::spawn(move || {
-            let _operation = engine.0.operations.begin(limit);
-            let _patiently = Patiently::begin();
-            let outcome = work(&Progress::of_job(&engine.0.jobs, id));
-            if let Err(error) = &outcome {
-                tracing::error!(job = %id, problem = error.problem().detail, "a job failed");
-            }
-            locked(&engine.0.pending).retain(|pending| pending.job != id);
-            let now = engine.0.host.machine.now();
-            engine.0.jobs.end(id, outcome.as_ref(), now);
-        });
-    }
 }
 
 /// The tags of a pool that begins.
@@ -498,13 +440,6 @@ pub(crate) fn no_pool(name_or_id: &str) -> EngineError {
     EngineError::NotFound {
         what: "pool",
         name: name_or_id.to_owned(),
-    }
-}
-
-fn no_job(id: JobId) -> EngineError {
-    EngineError::NotFound {
-        what: "job",
-        name: id.to_string(),
     }
 }
 
