@@ -18,6 +18,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cistern_engine::{EngineError, VolumeFilter};
 use cistern_host::ExportEntry;
 use cistern_model::{Client, DiskId, DiskState, Layout, PoolId, SnapshotId, VolumeId, VolumeSource};
 
@@ -304,6 +305,14 @@ impl History {
     }
 
     fn note_lineage(&mut self) {
+        // A supervisor whose start broke off lists nothing.
+        let all = self
+            .rig
+            .engine
+            .volumes(&by(), &VolumeFilter::default(), usize::MAX, None);
+        if matches!(all, Err(EngineError::Unavailable(_))) {
+            return;
+        }
         for snapshot in self.rig.snapshots() {
             self.of_volume.insert(snapshot.id, snapshot.volume);
         }
