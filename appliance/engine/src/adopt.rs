@@ -15,12 +15,12 @@ use std::time::Duration;
 use cistern_host::{HostErrorKind, LvmState, TagChange, XfsFound};
 use cistern_model::{
     AdoptRequest, Bytes, EventKind, ImportRequest, Orphan, Pool, PoolId, PoolName, Principal, Severity, Volume,
-    VolumeId,
+    VolumeId, refuse_hidden,
 };
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::clients::refuse_twice;
+use crate::clients::refuse_clients;
 use crate::disks::DISKS;
 use crate::engine::{Engine, locked};
 use crate::error::Doing as _;
@@ -283,7 +283,8 @@ impl Engine {
     /// Takes a thin volume of one of our pools that holds an XFS as a volume.
     pub fn adopt_volume(&self, by: &Principal, request: &AdoptRequest) -> Result<Volume, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
-        refuse_twice(&request.clients)?;
+        refuse_clients(&request.clients)?;
+        refuse_hidden("volume name", request.name.as_str())?;
         let (pool, lv) = self.orphan_volume(&request.object)?;
         let name = self.0.names.hold(volume_lock(pool, &request.name))?;
         let _one = self.0.names.hold(format!("the adoption of {}", request.object))?;

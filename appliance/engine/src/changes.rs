@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use cistern_model::{Bytes, EventKind, PoolId, Principal, Role, Severity, Volume, VolumeChange, VolumeId};
+use cistern_model::{
+    Bytes, EventKind, Labels, PoolId, Principal, Role, Severity, Volume, VolumeChange, VolumeId, refuse_hidden,
+};
 
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
@@ -118,9 +120,11 @@ impl Engine {
                     pool.tags.name
                 )));
             }
+            refuse_hidden("volume name", name.as_str())?;
             tags.name.clone_from(name);
         }
         if let Some(labels) = &change.labels {
+            refuse_hidden_labels(labels, &tags.labels)?;
             tags.labels.clone_from(labels);
         }
         if let Some(schedule) = change.schedule {
@@ -193,6 +197,14 @@ impl Engine {
         let grown = self.0.host.filesystems.grow_xfs(&self.path_of(id), volume.tags.size);
         grown.doing(|| format!("grow the filesystem of volume {} ({id})", volume.tags.name))
     }
+}
+
+/// Refuses labels that were not there before and of which not all is seen.
+pub(crate) fn refuse_hidden_labels(labels: &Labels, before: &Labels) -> Result<(), EngineError> {
+    for label in labels.iter().filter(|label| !before.contains(label)) {
+        refuse_hidden("label", label.value())?;
+    }
+    Ok(())
 }
 
 fn pool_of(engine: &Engine, id: PoolId) -> Result<PoolView, EngineError> {

@@ -1,6 +1,8 @@
 //! Who may mount a volume. Invariant: the tag comes before the export when access is given and when it is taken, so that
 //! after a crash access is as was last answered, or as was last asked for.
 
+use std::collections::BTreeSet;
+
 use cistern_host::TagChange;
 use cistern_model::{Client, ClientRemoved, EventKind, PoolId, Principal, Severity, Volume, VolumeId};
 
@@ -11,8 +13,8 @@ use crate::tags::{Stage, client_tag};
 use crate::view::VolumeView;
 use crate::volumes::{Created, LIMIT};
 
-/// The most clients of one volume; more than this is a network, and can be given as one.
-pub(crate) const MOST_CLIENTS: usize = 256;
+/// The most clients of one volume or snapshot; more than this is a network, and can be given as one.
+const MOST_CLIENTS: usize = 256;
 
 impl Engine {
     /// Lets a client mount a volume. One that may already may from then on what is said now: write, or only read.
@@ -23,10 +25,8 @@ impl Engine {
         let old = same_peer(&volume, client);
         let created = old.is_none();
         if old != Some(client) {
-            if created && volume.tags.clients.len() >= MOST_CLIENTS {
-                return Err(EngineError::Invalid(format!(
-                    "volume {id} has {MOST_CLIENTS} clients, which is the most; allow a network in place of single addresses"
-                )));
+            if created {
+                refuse_clients(volume.tags.clients.iter().chain([&client]))?;
             }
             refuse_incomplete(&pool)?;
             let change = TagChange {
@@ -125,9 +125,16 @@ fn same_peer(volume: &VolumeView, client: Client) -> Option<Client> {
         .copied()
 }
 
-/// Refuses clients of whom one is named as reading and as writing.
-pub(crate) fn refuse_twice(clients: &[Client]) -> Result<(), EngineError> {
-    for client in clients {
+/// Refuses clients that nothing can have together: too many, and those of whom one is named as reading and as writing.
+pub(crate) fn refuse_clients<'a>(clients: impl IntoIterator<Item = &'a Client>) -> Result<(), EngineError> {
+    let clients: BTreeSet<&Client> = clients.into_iter().collect();
+    if clients.len() > MOST_CLIENTS {
+        return Err(EngineError::Invalid(format!(
+            "clients: there would be {}, and there may be {MOST_CLIENTS}; allow a network in place of single addresses",
+            clients.len()
+        )));
+    }
+    for client in &clients {
         if let Some(other) = clients.iter().find(|c| c.is_same_peer(client) && *c != client) {
             return Err(EngineError::Invalid(format!(
                 "clients: both {client} and {other} are named"

@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use cistern_host::TagChange;
-use cistern_model::{EventKind, PoolId, Principal, Severity, TrashedVolume, UndeleteRequest, Volume, VolumeId};
+use cistern_model::{
+    EventKind, PoolId, Principal, Severity, TrashedVolume, UndeleteRequest, Volume, VolumeId, refuse_hidden,
+};
 use jiff::Timestamp;
 
 use crate::EngineError;
@@ -41,6 +43,9 @@ impl Engine {
             Err(_) if self.visible_volume(by, id).is_ok() => return self.undeleted_before(by, id, request),
             Err(error) => return Err(error),
         };
+        if let Some(new) = request.name.as_ref().filter(|new| **new != volume.tags.name) {
+            refuse_hidden("volume name", new.as_str())?;
+        }
         let name = request.name.clone().unwrap_or_else(|| volume.tags.name.clone());
         let _one = self.0.names.hold(trash_lock(id))?;
         let _name = self.0.names.hold(volume_lock(pool.id, &name))?;
@@ -119,7 +124,7 @@ impl Engine {
         let name = &volume.tags.name;
         if let Some(other) = request.name.as_ref().filter(|other| *other != name) {
             return Err(EngineError::Conflict(format!(
-                "volume {id} is not in the trash, and its name is {name}; to call it {other}: cistern volumes rename {name} {other}"
+                "volume {id} is not in the trash, and its name is {name}, not {other}; to change that: cistern volumes rename {id} NAME"
             )));
         }
         self.publish_if_stale()?;

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use cistern_host::HostError;
 use cistern_model::{
-    Bytes, EventKind, Inodes, Label, MINIMUM_VOLUME, Page, PoolId, Principal, Schedule, Severity, Volume, VolumeId,
-    VolumeName, VolumeOptions, VolumeRequest,
+    Bytes, EventKind, Inodes, Label, Labels, MINIMUM_VOLUME, Page, PoolId, Principal, Schedule, Severity, Volume,
+    VolumeId, VolumeName, VolumeOptions, VolumeRequest, refuse_hidden,
 };
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::clients::{MOST_CLIENTS, refuse_twice};
+use crate::changes::refuse_hidden_labels;
+use crate::clients::refuse_clients;
 use crate::clones::Origin;
 use crate::engine::Engine;
 use crate::error::Doing as _;
@@ -57,7 +58,7 @@ impl Engine {
         let size = size_for(request)?;
         let options = request.options.apply(&VolumeOptions::default());
         refuse_options(&options)?;
-        refuse_twice(&request.clients)?;
+        refuse_clients(&request.clients)?;
         let pool = self.pool_of_name(by, &request.pool)?;
         let _names = self.hold_for_creation(by, pool, request)?;
         let existing = {
@@ -85,6 +86,8 @@ impl Engine {
                 (id, false)
             }
             None => {
+                refuse_hidden("volume name", request.name.as_str())?;
+                refuse_hidden_labels(&request.labels, &Labels::default())?;
                 let origin = self.origin(by, pool, request, size)?;
                 (self.allot(by, pool, request, size, options, origin)?, true)
             }
@@ -437,11 +440,6 @@ fn size_for(request: &VolumeRequest) -> Result<Bytes, EngineError> {
             request.name
         ))
     };
-    if request.clients.len() > MOST_CLIENTS {
-        return Err(EngineError::Invalid(format!(
-            "a volume has at most {MOST_CLIENTS} clients; allow a network in place of single addresses"
-        )));
-    }
     match request.limit {
         Some(limit) if size > limit => Err(beyond(limit)),
         Some(_) | None if !size.get().is_multiple_of(BLOCK.get()) => Err(EngineError::Invalid(format!(

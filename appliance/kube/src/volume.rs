@@ -34,10 +34,10 @@ pub fn persistent_volume(volume: &Volume, source: &Source) -> Result<String, Unf
         Source::Nfs { server } => return unfit("the server", server, "give a name or an address"),
         Source::Csi { appliance } if is_label(appliance) => format!(
             "  # The plugin sees what its token owns, and {owner} owns this volume. For another token:\n  \
-             # cistern volumes chown {name} TOKEN\n  csi:\n    driver: csi.cistern.storage\n    volumeHandle: \"{appliance}:{}\"",
-            volume.id,
+             # cistern volumes chown {id} TOKEN\n  csi:\n    driver: csi.cistern.storage\n    volumeHandle: \"{appliance}:{id}\"",
+            // Not by its name: what ends a line in YAML, and a comment with it, may be in one.
+            id = volume.id,
             owner = volume.owner,
-            name = volume.name,
         ),
         Source::Csi { appliance } => return unfit("an appliance's id", appliance, "give it as in the plugin's Secret"),
     };
@@ -93,6 +93,17 @@ mod tests {
             csi["spec"]["csi"],
             json!({"driver": "csi.cistern.storage", "volumeHandle": "rack-1:vol-0f8fad5bd9cb469fa16570867728950e"})
         );
+    }
+
+    #[test]
+    fn nothing_that_a_volume_s_name_says_is_in_the_manifest() {
+        let mut odd = volume();
+        // YAML takes it for the end of a line, and names may have it.
+        odd.name = "photos\u{2028}  mountOptions: [soft]".parse().unwrap();
+        let source = Source::Csi {
+            appliance: "rack-1".to_owned(),
+        };
+        assert!(!persistent_volume(&odd, &source).unwrap().contains("photos"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod problem;
 mod scrub;
 mod snapshot;
 mod system;
+mod text;
 mod trash;
 mod volume;
 
@@ -60,6 +61,7 @@ pub use snapshot::{
     SnapshotRequest, SnapshotState,
 };
 pub use system::{Interface, Load, Memory, PowerAction, ServiceState, ServiceStatus, System};
+pub use text::{is_hidden, quoted, refuse_hidden};
 pub use trash::{DEFAULT_TRASH_SECONDS, TrashedVolume, UndeleteRequest};
 pub use volume::{
     ClientRequest, Export, Inodes, MINIMUM_VOLUME, Volume, VolumeChange, VolumeRequest, VolumeSource, VolumeState,

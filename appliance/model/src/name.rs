@@ -59,12 +59,14 @@ macro_rules! name {
 
 name! {
     /// A volume's name, unique in its pool: 1 to 128 bytes of Unicode without control characters, as CSI allows.
-    /// Not of the form of a volume id, so that either can be given where a volume is meant.
+    /// Not of the form of a volume id, so that either can be given where a volume is meant. Nor is a new one given characters
+    /// that are not seen: line separators, and those of format and direction.
     VolumeName, "volume name", free_text
 }
 
 name! {
-    /// A snapshot's name, unique among its volume's: 1 to 128 bytes of any printable text, no space at either end.
+    /// A snapshot's name, unique among its volume's: 1 to 128 bytes of any printable text, no space at either end. Nor is a new
+    /// one given characters that are not seen.
     SnapshotName, "snapshot name", free_text
 }
 
@@ -101,6 +103,7 @@ impl From<TokenName> for Owner {
     }
 }
 
+/// What was ever taken for a name is read, by tags and by clients; what a new one may not have besides, `refuse_hidden` says.
 fn free_text(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         Err("it is empty; give 1 to 128 bytes")
@@ -181,6 +184,16 @@ mod tests {
             "vol-0123456789abcdef0123456789abcdef",
         ] {
             assert!(text.parse::<VolumeName>().is_err(), "{text:?}");
+        }
+    }
+
+    /// A name that could not be read would hide its volume, and the list that it is in.
+    #[test]
+    fn a_name_from_before_is_read_though_no_new_one_may_be_like_it() {
+        for text in ["photos\u{2028}x", "a\u{202e}b", "a\u{200d}b", "\u{feff}a"] {
+            assert_eq!(text.parse::<VolumeName>().map(String::from).as_deref(), Ok(text));
+            assert_eq!(text.parse::<SnapshotName>().map(String::from).as_deref(), Ok(text));
+            assert!(crate::refuse_hidden("name", text).is_err(), "{text:?}");
         }
     }
 

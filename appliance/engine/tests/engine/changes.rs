@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use cistern_engine::VolumeFilter;
+use cistern_host::TagChange;
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Bytes, ErrorKind, Labels, Volume, VolumeChange, VolumeState};
+use cistern_model::{Bytes, ErrorKind, Labels, Owner, Volume, VolumeChange, VolumeState};
 use proptest::prelude::*;
 
 use crate::support::{Rig, by, path, provisioner, refused, volume_request};
@@ -24,6 +25,13 @@ pub(crate) fn to_size(size: Bytes) -> VolumeChange {
 pub(crate) fn to_name(name: &str) -> VolumeChange {
     VolumeChange {
         name: Some(name.parse().unwrap()),
+        ..VolumeChange::default()
+    }
+}
+
+pub(crate) fn to_owner(owner: &Owner) -> VolumeChange {
+    VolumeChange {
+        owner: Some(owner.clone()),
         ..VolumeChange::default()
     }
 }
@@ -163,6 +171,43 @@ fn labels_are_replaced_as_a_whole_survive_a_restart_and_find_their_volumes() {
     }
 }
 
+/// Such names and labels were taken once: what has them is neither lost nor in anybody's way.
+#[test]
+fn what_was_named_before_by_characters_that_are_not_seen_is_served_on_and_gets_no_more_of_them() {
+    let mut rig = Rig::with_pool();
+    let volume = rig.make_volume("v", Bytes::gib(1));
+    let tags = TagChange {
+        add: ["cistern.name=old#e2#80#a8x", "cistern.label=team=a#e2#80#aeb"]
+            .map(str::to_owned)
+            .to_vec(),
+        remove: vec!["cistern.name=v".to_owned()],
+    };
+    let lvm = rig.machine.host().lvm;
+    lvm.tag_lv(&volume.pool.to_string(), &volume.id.to_string(), &tags)
+        .unwrap();
+    rig.restart();
+    rig.check();
+    let (name, team) = ("old\u{2028}x", ("team", "a\u{202e}b"));
+    let there = rig.engine.volume(&by(), volume.id).unwrap();
+    assert_eq!((there.name.as_str(), there.labels), (name, labels(&[team])));
+    let again = rig.engine.create_volume(&by(), &volume_request(name, Bytes::gib(1)));
+    assert!(!again.unwrap().created);
+    let more = VolumeChange {
+        labels: Some(labels(&[team, ("tier", "1")])),
+        ..to_name(name)
+    };
+    rig.engine.change_volume(&by(), volume.id, &more).unwrap();
+    rig.make_snapshot(volume.id, "s");
+    refused(
+        rig.engine.change_volume(&by(), volume.id, &to_name("new\u{2028}x")),
+        ErrorKind::Invalid,
+    );
+    rig.engine.change_volume(&by(), volume.id, &to_name("new")).unwrap();
+    rig.restart();
+    rig.check();
+    assert_eq!(rig.snapshots()[0].volume_name.as_str(), name);
+}
+
 #[test]
 fn only_an_admin_gives_a_volume_to_another_owner() {
     let rig = Rig::with_pool();
@@ -172,10 +217,7 @@ fn only_an_admin_gives_a_volume_to_another_owner() {
         .create_volume(&one, &volume_request("v", Bytes::gib(1)))
         .unwrap()
         .object;
-    let change = VolumeChange {
-        owner: Some(two.owner.clone()),
-        ..VolumeChange::default()
-    };
+    let change = to_owner(&two.owner);
     refused(rig.engine.change_volume(&one, volume.id, &change), ErrorKind::Forbidden);
     rig.engine.change_volume(&by(), volume.id, &change).unwrap();
     refused(rig.engine.volume(&one, volume.id), ErrorKind::Forbidden);

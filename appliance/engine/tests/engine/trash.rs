@@ -84,6 +84,19 @@ fn a_volume_whose_name_was_taken_comes_back_under_another() {
     rig.check();
 }
 
+/// What is told is pasted: a name may hold what a shell takes for more than a word.
+#[test]
+fn the_command_that_renames_what_was_undeleted_before_has_no_name_in_it() {
+    let rig = with_trash();
+    let volume = rig.make_volume("v; reboot", Bytes::gib(1));
+    let other = UndeleteRequest {
+        name: Some("w; reboot".parse().unwrap()),
+    };
+    let told = refused(rig.engine.undelete(&by(), volume.id, &other), ErrorKind::Conflict);
+    let command = format!("cistern volumes rename {} NAME", volume.id);
+    assert!(told.ends_with(&command), "{told}");
+}
+
 #[test]
 fn one_for_which_there_is_no_promise_left_does_not_come_back() {
     let rig = with_trash();
@@ -175,7 +188,7 @@ fn one_that_came_back_under_its_own_name_did_not_come_back_under_another() {
         name: Some("other".parse().unwrap()),
     };
     let why = refused(rig.engine.undelete(&by(), volume.id, &other), ErrorKind::Conflict);
-    assert!(why.contains("volumes rename v other"), "{why}");
+    assert!(why.contains(&format!("volumes rename {} NAME", volume.id)), "{why}");
     let same = UndeleteRequest {
         name: Some("v".parse().unwrap()),
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cistern_model::{LiveClient, PublishedNode, Volume};
+use cistern_model::{LiveClient, PublishedNode, Volume, quoted};
 
 use super::cluster::{Attachment, Node};
 use super::finding::{Code, Finding};
@@ -67,14 +67,13 @@ fn attachment_finding(looked: &Looked<'_>, attachment: &Attachment) -> Option<Fi
     let object = format!("VolumeAttachment {} ({pv} on node {on})", meta.name);
     let named = looked.named.iter().find(|named| named.pv.metadata.name == pv);
     let found = named.and_then(|named| named.volume);
+    let (word, on_word) = (meta.argument(), quoted(on));
     let take_away = |finding: Finding| match found {
-        Some((appliance, volume)) => finding.run(format!("{} nodes remove {} {on}", appliance.command, volume.id)),
+        Some((appliance, volume)) => finding.run(format!("{} nodes remove {} {on_word}", appliance.command, volume.id)),
         None => finding,
     };
-    let let_go = format!(
-        "kubectl patch volumeattachment {} --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
-        meta.name
-    );
+    let let_go =
+        format!("kubectl patch volumeattachment {word} --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'");
     if looked.cluster().nodes.is_some() && node(looked, on).is_none() {
         let cure =
             "If the node is gone for good: take the volume from it, which cuts it off, and let the attachment go.";
@@ -84,7 +83,7 @@ fn attachment_finding(looked: &Looked<'_>, attachment: &Attachment) -> Option<Fi
             "the cluster has no such node".to_owned(),
             cure,
         );
-        let finding = take_away(finding).run(format!("kubectl delete volumeattachment {} --wait=false", meta.name));
+        let finding = take_away(finding).run(format!("kubectl delete volumeattachment {word} --wait=false"));
         return Some(finding.run(let_go));
     }
     if looked.is_terminating(meta) {
@@ -107,7 +106,7 @@ fn attachment_finding(looked: &Looked<'_>, attachment: &Attachment) -> Option<Fi
         let message = "there is no such PersistentVolume".to_owned();
         let cure = "Delete the pods on that node that use it; if the attachment stays, let it go.";
         let finding = Finding::new(Code::AttachmentPvGone, object, message, cure);
-        let finding = finding.run(format!("kubectl delete volumeattachment {} --wait=false", meta.name));
+        let finding = finding.run(format!("kubectl delete volumeattachment {word} --wait=false"));
         return Some(finding.run(let_go));
     }
     if let Some(error) = attachment
@@ -120,7 +119,7 @@ fn attachment_finding(looked: &Looked<'_>, attachment: &Attachment) -> Option<Fi
         let finding = Finding::new(Code::AttachFails, object, error.message.clone(), cure);
         return Some(match found {
             Some((appliance, volume)) => finding.run(format!("{} nodes list {}", appliance.command, volume.id)),
-            None => finding.run(format!("kubectl describe volumeattachment {}", meta.name)),
+            None => finding.run(format!("kubectl describe volumeattachment {word}")),
         });
     }
     let (appliance, volume) = found?;
@@ -144,7 +143,7 @@ fn attachment_finding(looked: &Looked<'_>, attachment: &Attachment) -> Option<Fi
             false => addresses.join(" "),
         };
         return Some(Finding::new(Code::NotPublished, object, message, cure).run(format!(
-            "{} nodes add {} {on} {addresses}",
+            "{} nodes add {} {on_word} {addresses}",
             appliance.command, volume.id
         )));
     }

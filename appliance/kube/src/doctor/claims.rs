@@ -1,5 +1,7 @@
 //! Claims that get no volume, lost it, or do not become what they are to be.
 
+use cistern_model::quoted;
+
 use super::cluster::Claim;
 use super::finding::{Code, Finding};
 use super::{DRIVER, Looked, quantity};
@@ -61,7 +63,9 @@ fn waits(looked: &Looked<'_>, claim: &Claim) -> Option<Finding> {
             Some(match found {
                 Some((appliance, volume)) => finding.run(format!(
                     "{} volumes show {} -o pv --appliance {} | kubectl apply -f -",
-                    appliance.command, volume.id, appliance.id
+                    appliance.command,
+                    volume.id,
+                    quoted(&appliance.id)
                 )),
                 None => finding.run(describe),
             })
@@ -135,7 +139,11 @@ fn terminating(looked: &Looked<'_>, claim: &Claim) -> Option<Finding> {
     );
     Some(match pods.as_slice() {
         [] => finding.run(format!("kubectl describe pvc {}", meta.argument())),
-        pods => finding.run(format!("kubectl delete pod {} -n {}", pods.join(" "), meta.namespace)),
+        pods => {
+            let words: Vec<_> = pods.iter().map(|pod| quoted(pod)).collect();
+            let namespace = quoted(&meta.namespace);
+            finding.run(format!("kubectl delete pod {} -n {namespace}", words.join(" ")))
+        }
     })
 }
 

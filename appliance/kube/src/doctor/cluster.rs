@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cistern_model::quoted;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -422,9 +423,21 @@ impl Meta {
 
     /// What `kubectl` is told to mean it.
     pub(super) fn argument(&self) -> String {
-        match self.namespace.as_str() {
-            "" => self.name.clone(),
-            namespace => format!("{} -n {namespace}", self.name),
-        }
+        argument(&self.namespace, &self.name)
+    }
+}
+
+impl Reference {
+    /// What `kubectl` is told to mean it.
+    pub(super) fn argument(&self) -> String {
+        argument(&self.namespace, &self.name)
+    }
+}
+
+/// As words of a command. A reference may hold any text, and a file whatever somebody wrote into it.
+fn argument(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" => quoted(name).into_owned(),
+        namespace => format!("{} -n {}", quoted(name), quoted(namespace)),
     }
 }

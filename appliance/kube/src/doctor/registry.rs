@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use cistern_model::Owner;
+use cistern_model::{Owner, quoted};
 use serde_json::{Value, json};
 
 use super::finding::{Code, Finding};
@@ -136,8 +136,8 @@ fn put_entry(looked: &Looked<'_>, appliance: &Appliance) -> String {
         .collect();
     let patch = json!({ "stringData": { format!("{}.toml", appliance.id): text } }).to_string();
     format!(
-        "kubectl -n {} patch secret cistern-appliances -p '{}'",
-        looked.seen.namespace,
-        patch.replace('\'', r"'\''")
+        "kubectl -n {} patch secret cistern-appliances -p {}",
+        quoted(&looked.seen.namespace),
+        quoted(&patch)
     )
 }

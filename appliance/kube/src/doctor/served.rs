@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cistern_model::{MINIMUM_VOLUME, Percent, Pool, PoolId, PoolState, VolumeState};
+use cistern_model::{MINIMUM_VOLUME, Percent, Pool, PoolId, PoolState, VolumeState, quoted};
 
 use super::finding::{Code, Finding};
 use super::{Appliance, DRIVER, Looked, shown};
@@ -13,6 +13,7 @@ const FULL: u32 = 95;
 pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
     for appliance in &looked.seen.appliances {
         if let Err(why) = &appliance.holdings {
+            let named = format!("{}=PROFILE", appliance.id);
             findings.push(
                 Finding::new(
                     Code::ApplianceNotSeen,
@@ -20,7 +21,7 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                     why.clone(),
                     "Enrol this computer with it, or say by which profile it is known here.",
                 )
-                .run(format!("cistern kube doctor --appliance {}=PROFILE", appliance.id)),
+                .run(format!("cistern kube doctor --appliance {}", quoted(&named))),
             );
         }
         for (pool, why) in appliance.holdings.iter().flat_map(|held| &held.away) {

@@ -1,6 +1,6 @@
 //! How the plugin is installed: the driver, the controller, the nodes and the classes. The Secret's entries are `registry`'s.
 
-use cistern_model::Pool;
+use cistern_model::{Pool, quoted};
 use jiff::SignedDuration;
 
 use super::cluster::{Class, Driver, Lease};
@@ -127,7 +127,7 @@ fn controller(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
         let Some(message) = silence(looked, lease) else {
             continue;
         };
-        let namespace = lease.map_or(&looked.seen.namespace, |lease| &lease.metadata.namespace);
+        let namespace = quoted(lease.map_or(&looked.seen.namespace, |lease| &lease.metadata.namespace));
         findings.push(
             Finding::new(
                 Code::ControllerSilent,
@@ -213,6 +213,7 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
             continue;
         }
         let name = &node.metadata.name;
+        let on_it = format!("spec.nodeName={name}");
         let csi_node = csi_nodes.iter().find(|csi_node| csi_node.metadata.name == *name);
         let driver = csi_node.and_then(|csi_node| csi_node.spec.drivers.iter().find(|driver| driver.name == DRIVER));
         let Some(driver) = driver else {
@@ -224,7 +225,8 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                     "See whether the DaemonSet's pod runs there: taints, a nodeSelector of your own, an image that is not there.",
                 )
                 .run(format!(
-                    "kubectl get pods -A -l app.kubernetes.io/component=node --field-selector spec.nodeName={name} -o wide"
+                    "kubectl get pods -A -l app.kubernetes.io/component=node --field-selector {} -o wide",
+                    quoted(&on_it)
                 )),
             );
             continue;
@@ -242,7 +244,8 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                 )
                 .run(format!(
                     "kubectl delete pods -A -l app.kubernetes.io/name=cistern-csi,app.kubernetes.io/component=node \
-                     --field-selector spec.nodeName={name}"
+                     --field-selector {}",
+                    quoted(&on_it)
                 )),
             );
         }
@@ -251,8 +254,8 @@ fn nodes(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
 
 /// A class that leads nowhere.
 fn class_finding(looked: &Looked<'_>, class: &Class) -> Option<Finding> {
-    let name = &class.metadata.name;
-    let object = format!("StorageClass {name}");
+    let object = format!("StorageClass {}", class.metadata.name);
+    let delete = format!("kubectl delete storageclass {}", class.metadata.argument());
     let endpoint = class.parameters.get("endpoint").map(|text| text.trim());
     let meant: Vec<&Appliance> = match endpoint {
         None => looked.seen.appliances.iter().collect(),
@@ -280,7 +283,7 @@ fn class_finding(looked: &Looked<'_>, class: &Class) -> Option<Finding> {
                             "A class cannot be changed: delete it and make it anew with an endpoint that there is. Volumes that were \
                              made of it stay.",
                         )
-                        .run(format!("kubectl delete storageclass {name}")),
+                        .run(delete),
                     );
                 }
             }
@@ -307,6 +310,6 @@ fn class_finding(looked: &Looked<'_>, class: &Class) -> Option<Finding> {
             format!("its pool is {pool:?}, and there are {}", known.join(", ")),
             "A class cannot be changed: delete it and make it anew with a pool that there is. Volumes that were made of it stay.",
         )
-        .run(format!("kubectl delete storageclass {name}")),
+        .run(delete),
     )
 }

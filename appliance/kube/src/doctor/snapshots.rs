@@ -60,7 +60,7 @@ fn content_finding(looked: &Looked<'_>, content: &Content) -> Option<Finding> {
     let meta = &content.metadata;
     let of = &content.spec.volume_snapshot_ref;
     let object = format!("VolumeSnapshotContent {} (of {}/{})", meta.name, of.namespace, of.name);
-    let describe = format!("kubectl describe volumesnapshotcontent {}", meta.name);
+    let describe = format!("kubectl describe volumesnapshotcontent {}", meta.argument());
     let error = content.status.error.as_ref().map(|error| error.message.as_str());
     if looked.is_terminating(meta) {
         return Some(terminating(object, &meta.finalizers, error, describe));
@@ -94,7 +94,7 @@ fn content_finding(looked: &Looked<'_>, content: &Content) -> Option<Finding> {
                     format!("appliance {id} has no snapshot {snapshot}"),
                     cure,
                 )
-                .run(format!("kubectl delete volumesnapshot {} -n {}", of.name, of.namespace)),
+                .run(format!("kubectl delete volumesnapshot {}", of.argument())),
             );
         }
     }

@@ -232,6 +232,27 @@ fn the_worst_comes_first_and_each_says_what_to_run() {
     assert_eq!(shown["severity"], "warning");
 }
 
+/// Whoever may write an object chooses words of a command that somebody else pastes.
+#[test]
+fn a_word_of_an_object_stays_one_word_of_a_command() {
+    let mut world = World::healthy();
+    world.the("PersistentVolume")["spec"]["claimRef"]["name"] = json!("x; reboot #");
+    world.holdings().volumes.clear();
+    let mut unknown = world.appliance.clone();
+    unknown.id = "y; reboot #".to_owned();
+    unknown.holdings = Err("no profile is known to be it".to_owned());
+    world.appliances.push(unknown);
+    let findings = world.findings().into_iter();
+    let commands: Vec<String> = findings.flat_map(|finding| finding.commands).collect();
+    for word in ["'x; reboot #'", "'y; reboot #=PROFILE'"] {
+        assert!(commands.iter().any(|command| command.contains(word)), "{commands:?}");
+    }
+    // What is not between quotes.
+    let plain = |command: &String| command.split('\'').step_by(2).collect::<String>();
+    let open = commands.iter().find(|command| plain(command).contains("reboot"));
+    assert_eq!(open, None);
+}
+
 #[test]
 fn what_is_printed_is_what_is_compared_with() {
     let printed: super::cluster::Driver = serde_saphyr::from_str(crate::manifests::CSIDRIVER).unwrap();

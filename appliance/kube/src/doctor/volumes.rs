@@ -1,6 +1,6 @@
 //! PersistentVolumes and the appliances' volumes: each side may lack what the other has.
 
-use cistern_model::{Volume, VolumeState};
+use cistern_model::{Volume, VolumeState, quoted};
 
 use super::cluster::{Claim, PersistentVolume};
 use super::finding::{Code, Finding};
@@ -23,6 +23,7 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
         };
         if all.len() > 1 && all.iter().any(is_risky) {
             let names: Vec<&str> = all.iter().map(|named| named.pv.metadata.name.as_str()).collect();
+            let words: Vec<_> = names.iter().map(|name| quoted(name)).collect();
             findings.push(
                 Finding::new(
                     Code::HandleTwice,
@@ -32,7 +33,7 @@ pub(super) fn look(looked: &Looked<'_>, findings: &mut Vec<Finding>) {
                 )
                 .run(format!(
                     "kubectl patch pv {} -p '{{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"Retain\"}}}}'",
-                    names.join(" ")
+                    words.join(" ")
                 )),
             );
         }
@@ -58,7 +59,7 @@ fn missing(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
                 format!("its volumeHandle is {handle:?}"),
                 cure,
             )
-            .run(format!("kubectl get pv {} -o yaml", pv.metadata.name)),
+            .run(format!("kubectl get pv {} -o yaml", pv.metadata.argument())),
         );
     };
     let appliance = looked.appliance(id)?;
@@ -91,9 +92,9 @@ fn missing(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
                 what is restored of a snapshot or a backup becomes a new claim.";
     let mut finding = Finding::new(Code::VolumeGone, object, message, cure);
     if let Some(claim) = &pv.spec.claim_ref {
-        finding = finding.run(format!("kubectl delete pvc {} -n {}", claim.name, claim.namespace));
+        finding = finding.run(format!("kubectl delete pvc {}", claim.argument()));
     }
-    Some(finding.run(format!("kubectl delete pv {}", pv.metadata.name)))
+    Some(finding.run(format!("kubectl delete pv {}", pv.metadata.argument())))
 }
 
 /// Whether both sides are of one mind about its size. While it grows they are not.
@@ -156,7 +157,7 @@ pub(super) fn claim_of<'a>(looked: &Looked<'a>, pv: &PersistentVolume) -> Option
 /// A PersistentVolume whose claim is gone.
 fn unclaimed(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
     let pv = named.pv;
-    let name = &pv.metadata.name;
+    let (name, word) = (&pv.metadata.name, pv.metadata.argument());
     if pv.metadata.deletion_timestamp.is_some() || !matches!(pv.status.phase.as_str(), "Released" | "Failed") {
         return None;
     }
@@ -178,7 +179,7 @@ fn unclaimed(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
         };
         let cure = "It is tried again by itself. See to what is said there; if nothing is said, to the controller.";
         return Some(
-            Finding::new(Code::PvNotDeleted, object, message, cure).run(format!("kubectl describe pv {name}")),
+            Finding::new(Code::PvNotDeleted, object, message, cure).run(format!("kubectl describe pv {word}")),
         );
     }
     let id = named.handle.map(|(_, volume)| volume);
@@ -202,10 +203,10 @@ fn unclaimed(looked: &Looked<'_>, named: &Named<'_>) -> Option<Finding> {
         cure,
     )
     .run(format!(
-        "kubectl patch pv {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
+        "kubectl patch pv {word} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
     ));
     if let Some((appliance, volume)) = named.volume {
-        let delete = format!("kubectl delete pv {name}");
+        let delete = format!("kubectl delete pv {word}");
         finding = finding.run(match is_shared {
             true => delete,
             false => format!("{delete} && {} volumes delete {}", appliance.command, volume.id),
@@ -250,7 +251,7 @@ fn terminating(looked: &Looked<'_>, pv: &PersistentVolume) -> Option<Finding> {
             "End what holds it: delete its claim, and the pods that use that. A finalizer that is taken away by hand leaves a volume or \
              an attachment behind.",
         )
-        .run(format!("kubectl describe pv {name}")),
+        .run(format!("kubectl describe pv {}", pv.metadata.argument())),
     )
 }
 
@@ -322,7 +323,9 @@ fn left_over(looked: &Looked<'_>, appliance: &Appliance, volume: &Volume) -> Opt
     let message = format!("{size} in pool {pool}, made by {owner}{whose}; no PersistentVolume names it");
     let give = format!(
         "{} volumes show {} -o pv --appliance {} | kubectl apply -f -",
-        appliance.command, volume.id, appliance.id
+        appliance.command,
+        volume.id,
+        quoted(&appliance.id)
     );
     let delete = format!("{} volumes delete {}", appliance.command, volume.id);
     Some(match looked.owners.contains(owner) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cistern_client::{Client, ClientError, Endpoint, SnapshotQuery, VolumeQuery};
 use cistern_kube::doctor::{Appliance, Entry, Holdings, Token};
-use cistern_model::{Alert, AlertKind, ErrorKind, Pool};
+use cistern_model::{Alert, AlertKind, ErrorKind, Pool, quoted};
 
 use super::{Read, Unseen};
 use crate::cli::Global;
@@ -47,7 +47,7 @@ impl Known {
 
     fn command(&self) -> String {
         match &self.profile {
-            Some(profile) => format!("cistern --profile {profile}"),
+            Some(profile) => format!("cistern --profile {}", quoted(profile)),
             None => "cistern".to_owned(),
         }
     }

@@ -104,20 +104,25 @@ fn tell(output: &Output, told: Told) -> Result<(), CliError> {
     }
 }
 
-/// For people: a paragraph for each finding; what is only to be known, in a line.
+/// For people: a paragraph for each finding; what is only to be known, in a line. So is what somebody else said in the cluster: it
+/// could pass for a cure otherwise.
 fn text(told: &Told) -> String {
+    let line = |finding: &Finding| {
+        let said = format!("{}: {}", finding.object, finding.message);
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
     let paragraphs: Vec<String> = told
         .findings
         .iter()
         .map(|finding| match finding.severity {
-            Severity::Info => format!("info     {}: {}", finding.object, finding.message),
+            Severity::Info => format!("info     {}", line(finding)),
             Severity::Warning | Severity::Error => {
                 let word = match finding.severity {
                     Severity::Error => "error  ",
                     Severity::Warning | Severity::Info => "warning",
                 };
                 let mut lines = vec![
-                    format!("{word}  {}: {}", finding.object, finding.message),
+                    format!("{word}  {}", line(finding)),
                     format!("         {}", finding.meaning),
                     format!("   cure  {}", finding.cure),
                 ];
@@ -304,6 +309,14 @@ mod tests {
             "error    PersistentVolume a: it is so\n         That is bad.\n   cure  Do this.\n           kubectl delete pv a\n\n\
              warning  PersistentVolume b: it is so\n         That is bad.\n   cure  Do this.\n\n\
              info     volume c: it is so"
+        );
+        let mut forged = told;
+        forged.findings.truncate(1);
+        forged.findings[0].message = "no room\n\n   cure  Do that.\n           reboot".to_owned();
+        assert_eq!(
+            text(&forged),
+            "error    PersistentVolume a: no room cure Do that. reboot\n         That is bad.\n   cure  Do this.\n           \
+             kubectl delete pv a"
         );
     }
 }

@@ -130,6 +130,9 @@ fn group(name: &str, volumes: Vec<VolumeId>) -> GroupSnapshotRequest {
     }
 }
 
+/// A name that reads as another.
+const UNSEEN: &str = "x\u{202e}sotohp";
+
 fn many() -> Vec<Client> {
     (0..300)
         .map(|n| client(&format!("10.1.{}.{}", n / 200, n % 200 + 1)))

@@ -7,7 +7,7 @@ use cistern_model::{
 };
 use uuid::Uuid;
 
-use super::{Call, Full, adopt, call, outsider, pair};
+use super::{Call, Full, UNSEEN, adopt, call, many, outsider, pair};
 use crate::support::{by, client, pool_request, serial};
 
 pub(super) fn pools() -> Vec<Call> {
@@ -183,6 +183,19 @@ pub(super) fn disks_and_what_is_found() -> Vec<Call> {
                     ..adopt(&f.stray, "x")
                 },
             )
+        }),
+        call("adopting with too many clients", Invalid, |f| {
+            let clients = many();
+            f.rig.engine.adopt_volume(
+                &by(),
+                &AdoptRequest {
+                    clients,
+                    ..adopt(&f.stray, "x")
+                },
+            )
+        }),
+        call("adopting under a name that is not seen whole", Invalid, |f| {
+            f.rig.engine.adopt_volume(&by(), &adopt(&f.stray, UNSEEN))
         }),
         call("removing unconfirmed", Invalid, move |f| {
             f.rig.engine.remove_orphan(&by(), &remove(&f.stray, "yes"))

@@ -5,8 +5,8 @@ use cistern_model::{
 };
 use uuid::Uuid;
 
-use super::{Call, Full, call, group, many, named, nobody, nothing, outsider, stranger};
-use crate::changes::{to_name, to_size};
+use super::{Call, Full, UNSEEN, call, group, many, named, nobody, nothing, outsider, stranger};
+use crate::changes::{labels, to_name, to_size};
 use crate::clones::of;
 use crate::rollback::to;
 use crate::support::{by, client, volume_request};
@@ -59,6 +59,15 @@ pub(super) fn volumes() -> Vec<Call> {
             Invalid,
             VolumeRequest {
                 clients: vec![client("10.0.0.1"), client("10.0.0.1:ro")],
+                ..plain("x")
+            },
+        ),
+        create("a name that is not seen whole", Invalid, plain(UNSEEN)),
+        create(
+            "a label that is not seen whole",
+            Invalid,
+            VolumeRequest {
+                labels: labels(&[("team", UNSEEN)]),
                 ..plain("x")
             },
         ),
@@ -153,6 +162,16 @@ pub(super) fn volumes() -> Vec<Call> {
         call("another's name", NameTaken, |f| {
             f.rig.engine.change_volume(&by(), f.v.id, &to_name("w"))
         }),
+        call("another name that is not seen whole", Invalid, |f| {
+            f.rig.engine.change_volume(&by(), f.v.id, &to_name(UNSEEN))
+        }),
+        call("another label that is not seen whole", Invalid, |f| {
+            let labelled = VolumeChange {
+                labels: Some(labels(&[("team", UNSEEN)])),
+                ..VolumeChange::default()
+            };
+            f.rig.engine.change_volume(&by(), f.v.id, &labelled)
+        }),
         call("another's name, and larger", NameTaken, |f| {
             let both = VolumeChange {
                 size: Some(Bytes::gib(2)),
@@ -192,6 +211,12 @@ pub(super) fn volumes() -> Vec<Call> {
             };
             f.rig.engine.undelete(&by(), f.trashed.id, &request)
         }),
+        call("under a name that is not seen whole", Invalid, |f| {
+            let request = UndeleteRequest {
+                name: Some(UNSEEN.parse().unwrap()),
+            };
+            f.rig.engine.undelete(&by(), f.trashed.id, &request)
+        }),
         call("a stranger's trash", Forbidden, |f| {
             f.rig.engine.undelete(&stranger(), f.trashed.id, &as_it_was())
         }),
@@ -215,6 +240,14 @@ pub(super) fn snapshots() -> Vec<Call> {
         }),
         call("of what is deleted", NotFound, |f| {
             f.rig.engine.create_snapshot(&by(), f.trashed.id, &named("x"))
+        }),
+        call("by a name that is not seen whole", Invalid, |f| {
+            f.rig.engine.create_snapshot(&by(), f.v.id, &named(UNSEEN))
+        }),
+        call("a group by a name that is not seen whole", Invalid, |f| {
+            f.rig
+                .engine
+                .create_group_snapshot(&by(), &group(UNSEEN, vec![f.v.id, f.w.id]))
         }),
         call("a group of none", Invalid, |f| {
             f.rig.engine.create_group_snapshot(&by(), &group("x", vec![]))
@@ -252,6 +285,10 @@ pub(super) fn snapshots() -> Vec<Call> {
         }),
         call("serving too many", Invalid, |f| {
             f.rig.engine.serve_snapshot(&by(), f.of_v.id, &many())
+        }),
+        call("serving to a client twice", Invalid, |f| {
+            let clients = [client("10.0.0.1"), client("10.0.0.1:ro")];
+            f.rig.engine.serve_snapshot(&by(), f.of_v.id, &clients)
         }),
         call("back to another's", Invalid, |f| {
             f.rig.engine.roll_back(&by(), f.v.id, &to(f.of_w.id, true))
