@@ -1,7 +1,7 @@
 //! What can go wrong between a caller and the appliance. Invariant: every error names the endpoint, or is the
 //! appliance's own [`Problem`], and has a kind.
 
-use cistern_model::{ErrorKind, Problem};
+use cistern_model::{ErrorKind, Problem, Snapshot, Volume};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -69,13 +69,13 @@ pub enum ClientError {
     /// No such volume; found out by looking through a list.
     #[error("there is no volume {0:?}")]
     NoVolume(String),
-    /// A volume's name that more than one pool has.
-    #[error("several pools have a volume {name:?}: {}", .pools.join(", "))]
+    /// What was named can be more than one thing; found out by looking through lists.
+    #[error("{name:?} may mean any of: {}", .meant.join("; "))]
     Ambiguous {
-        /// The name.
+        /// What was named.
         name: String,
-        /// The pools.
-        pools: Vec<String>,
+        /// What that can be: the id of each, and what it is called.
+        meant: Vec<String>,
     },
     /// The endpoint, token or another setting cannot be used.
     #[error("{0}")]
@@ -113,16 +113,27 @@ impl ClientError {
             }
             ClientError::TimedOut { .. } | ClientError::Broken { .. } => "ask again: repeating a request does no harm",
             ClientError::Answer { .. } => "is this an appliance, and of a version that this program knows?",
-            ClientError::Ambiguous { name, pools } => {
-                let pool = pools.first().map_or("POOL", String::as_str);
-                return Some(format!("give its id, or its pool with its name, as in {pool}/{name}"));
-            }
+            ClientError::Ambiguous { .. } => "name it by its id",
             ClientError::Problem(problem) if problem.kind == ErrorKind::Unauthenticated => {
                 "enrol with the code on the appliance's console, or ask an admin for a token"
             }
             ClientError::Problem(_) | ClientError::NoVolume(_) | ClientError::Setup(_) => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// Of what was named so, that it may mean any of these.
+    pub fn ambiguous(name: &str, volumes: &[Volume], snapshots: &[Snapshot]) -> Self {
+        let volumes = volumes
+            .iter()
+            .map(|v| format!("{} (volume {} of pool {})", v.id, v.name, v.pool_name));
+        let snapshots = snapshots
+            .iter()
+            .map(|s| format!("{} (snapshot {} of volume {})", s.id, s.name, s.volume_name));
+        ClientError::Ambiguous {
+            name: name.to_owned(),
+            meant: volumes.chain(snapshots).collect(),
+        }
     }
 
     pub(crate) fn transport(endpoint: &str, source: reqwest::Error) -> Self {

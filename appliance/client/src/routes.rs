@@ -1,11 +1,11 @@
 //! One method for each route. Invariant: no logic but the route's own, and looking a volume up by its name.
 
 use cistern_model::{
-    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest, Event,
-    ImportRequest, Job, JobId, LiveClient, NodeAccess, NodeName, Orphan, Page, Pool, PoolChange, PoolName, PoolPlan,
-    PoolRequest, PowerAction, RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest, System, Token,
-    TokenCreated, TokenId, TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeChange, VolumeId, VolumeName,
-    VolumeOptionsChange, VolumeRequest,
+    AdoptRequest, Alert, AlertId, Client as NfsClient, ClientRemoved, ClientRequest, Disk, DiskId, EnrolRequest,
+    ErrorKind, Event, ImportRequest, Job, JobId, LiveClient, NodeAccess, NodeName, Orphan, Page, Pool, PoolChange,
+    PoolName, PoolPlan, PoolRequest, PowerAction, RemoveOrphanRequest, ReplaceRequest, ScrubRequest, SpareRequest,
+    System, Token, TokenCreated, TokenId, TokenRequest, TopologyPlan, TopologyRequest, Volume, VolumeChange, VolumeId,
+    VolumeName, VolumeOptionsChange, VolumeRequest,
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -187,25 +187,26 @@ impl Client {
         self.get(&["v1", "volumes", &id.to_string()]).await
     }
 
-    /// The volume that a person means: by id, by name, or by `POOL/NAME`.
+    /// The volume that a person means: by id, by name, or by `POOL/NAME`. A name may hold a slash too, and whoever makes volumes
+    /// chooses it: what can be read both ways is refused, so that nobody's volume is taken for another's.
     pub async fn find_volume(&self, reference: &str) -> Result<Volume, ClientError> {
         if let Ok(id) = reference.parse() {
             return self.volume(id).await;
         }
-        // A name may hold a slash, so the whole is looked for first.
-        let mut found = self.volumes_named(reference, None).await?;
-        if found.is_empty()
-            && let Some((pool, name)) = reference.split_once('/')
-            && pool.parse::<PoolName>().is_ok()
-        {
-            found = self.volumes_named(name, Some(pool)).await?;
-        }
+        let mut found = match reference.split_once('/') {
+            Some((pool, name)) if pool.parse::<PoolName>().is_ok() => {
+                match self.volumes_named(name, Some(pool)).await {
+                    // There is no such pool; of one that is away this is not said.
+                    Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                    asked => asked?,
+                }
+            }
+            Some(_) | None => Vec::new(),
+        };
+        let whole = self.volumes_named(reference, None).await;
+        found.extend(unless_away(!found.is_empty(), whole)?);
         if found.len() > 1 {
-            let pools = found.iter().map(|v| v.pool_name.to_string()).collect();
-            return Err(ClientError::Ambiguous {
-                name: reference.to_owned(),
-                pools,
-            });
+            return Err(ClientError::ambiguous(reference, &found, &[]));
         }
         found.pop().ok_or_else(|| ClientError::NoVolume(reference.to_owned()))
     }
@@ -392,5 +393,14 @@ impl Client {
     pub async fn delete_token(&self, id: TokenId) -> Result<(), ClientError> {
         self.act(self.request(Method::DELETE, &["v1", "tokens", &id.to_string()]))
             .await
+    }
+}
+
+/// What a further reading of what was named comes to. Where there is something by another reading already, one that may lie in a
+/// pool that is away does not keep that from being used.
+pub(crate) fn unless_away<T>(is_found: bool, asked: Result<Vec<T>, ClientError>) -> Result<Vec<T>, ClientError> {
+    match asked {
+        Err(error) if is_found && error.kind() == ErrorKind::Unavailable => Ok(Vec::new()),
+        asked => asked,
     }
 }

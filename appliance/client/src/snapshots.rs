@@ -2,11 +2,12 @@
 
 use cistern_model::{
     Client as NfsClient, GroupSnapshotRequest, Page, RollbackRequest, Snapshot, SnapshotClients, SnapshotId,
-    SnapshotRequest, TrashedVolume, UndeleteRequest, Volume, VolumeId,
+    SnapshotName, SnapshotRequest, TrashedVolume, UndeleteRequest, Volume, VolumeId,
 };
 use reqwest::{Method, StatusCode};
 
 use crate::pages::PAGE;
+use crate::routes::unless_away;
 use crate::{Client, ClientError, Created};
 
 /// Which snapshots are meant.
@@ -63,32 +64,37 @@ impl Client {
     }
 
     /// The snapshot that a person means: by id, or by `VOLUME@NAME`, where the volume is as [`Client::find_volume`] takes
-    /// it. None: there is no such snapshot.
+    /// it. None: there is no such snapshot. Either name may hold an @: what can be read in two ways is refused.
     pub async fn find_snapshot(&self, reference: &str) -> Result<Option<Snapshot>, ClientError> {
         if let Ok(id) = reference.parse() {
             return self.snapshot(id, false).await.map(Some);
         }
-        // Either name may hold an @: the first split at which there is something is meant.
+        let mut found = Vec::new();
         for (at, _) in reference.match_indices('@') {
-            let (volume, name) = (&reference[..at], &reference[at + 1..]);
-            if name.is_empty() || volume.is_empty() {
-                continue;
-            }
-            let volume = match self.find_volume(volume).await {
-                Ok(volume) => volume,
-                Err(ClientError::NoVolume(_)) => continue,
-                Err(error) => return Err(error),
-            };
-            let query = SnapshotQuery {
-                volume: Some(volume.id),
-                name: Some(name.to_owned()),
-                ..SnapshotQuery::default()
-            };
-            if let Some(found) = self.all_snapshots(&query).await?.pop() {
-                return Ok(Some(found));
-            }
+            let named = self.snapshots_named(&reference[..at], &reference[at + 1..]).await;
+            found.extend(unless_away(!found.is_empty(), named)?);
         }
-        Ok(None)
+        if found.len() > 1 {
+            return Err(ClientError::ambiguous(reference, &[], &found));
+        }
+        Ok(found.pop())
+    }
+
+    async fn snapshots_named(&self, volume: &str, name: &str) -> Result<Vec<Snapshot>, ClientError> {
+        let Ok(name) = name.parse::<SnapshotName>() else {
+            return Ok(Vec::new());
+        };
+        let volume = match self.find_volume(volume).await {
+            Ok(volume) => volume,
+            Err(ClientError::NoVolume(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let query = SnapshotQuery {
+            volume: Some(volume.id),
+            name: Some(name.to_string()),
+            ..SnapshotQuery::default()
+        };
+        self.all_snapshots(&query).await
     }
 
     /// Makes a snapshot of a volume.

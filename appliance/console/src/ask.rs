@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 
 use crate::error::CliError;
+use crate::output::shown;
 use crate::prompt::terminal::with_lines;
 
 /// Whether there is somebody to ask.
@@ -15,7 +16,7 @@ pub(crate) fn line(question: &str) -> Result<Option<String>, CliError> {
     let failed = |error| CliError::io("asking", error);
     let mut answer = String::new();
     let read = with_lines(|| {
-        eprint!("{question} ");
+        eprint!("{} ", shown(question));
         std::io::stderr().flush()?;
         std::io::stdin().read_line(&mut answer)
     });

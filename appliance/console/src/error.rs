@@ -4,6 +4,8 @@ use cistern_client::ClientError;
 use cistern_model::{ErrorKind, Invalid, Problem};
 use thiserror::Error;
 
+use crate::output::shown;
+
 /// A command that did not do what was asked.
 #[derive(Debug, Error)]
 pub(crate) enum CliError {
@@ -113,9 +115,9 @@ impl CliError {
         if matches!(self, CliError::Closed) {
             return;
         }
-        eprintln!("error: {self}");
+        eprintln!("error: {}", shown(&self.to_string()));
         if let Some(hint) = self.hint() {
-            eprintln!("  hint: {hint}");
+            eprintln!("  hint: {}", shown(&hint));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use cistern_client::{Client, ClientError};
-use cistern_model::{ErrorKind, Job, JobState};
+use cistern_model::{ErrorKind, Job, JobKind, JobState, Pool, PoolState};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::CliError;
@@ -33,7 +33,7 @@ pub(crate) async fn to_the_end<T>(ask: impl AsyncFn() -> Result<T, ClientError>)
     }
 }
 
-/// Waits until the job has ended, and gives it; an error if it failed.
+/// Waits until the job has ended, and gives it, or the one that went on with it when the appliance had started anew; an error if it failed.
 pub(crate) async fn wait(client: &Client, mut job: Job, show: bool) -> Result<Job, CliError> {
     let bar = ProgressBar::new(0);
     if !show || !std::io::stderr().is_terminal() {
@@ -60,18 +60,69 @@ pub(crate) async fn wait(client: &Client, mut job: Job, show: bool) -> Result<Jo
             }
         }
         tokio::time::sleep(INTERVAL).await;
-        match client.job(job.id).await {
+        let now = match client.job(job.id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => after_a_start(client, &job).await,
+            now => now.map_err(CliError::from),
+        };
+        match now {
             Ok(now) => {
+                if now.id != job.id {
+                    let note = format!("the appliance has started anew; {} goes on with {}", now.id, job.id);
+                    bar.suspend(|| eprintln!("note: {note}"));
+                }
                 job = now;
                 silent = Duration::ZERO;
             }
-            Err(error) if may_pass(&error) && silent < SILENCE => silent += INTERVAL,
+            Err(CliError::Client(error)) if may_pass(&error) && silent < SILENCE => silent += INTERVAL,
             Err(error) => {
                 bar.finish_and_clear();
-                return Err(error.into());
+                return Err(error);
             }
         }
     }
+}
+
+/// What has become of a job that the appliance knows no more, since it has started anew: the job that goes on with it, or how the pool
+/// shows that it ended. All jobs that are known have begun since, and a pool has one at a time.
+async fn after_a_start(client: &Client, job: &Job) -> Result<Job, CliError> {
+    let same = |other: &Job| other.kind == job.kind && other.target == job.target;
+    if let Some(newest) = client.jobs().await?.into_iter().find(same) {
+        return Ok(newest);
+    }
+    match client.pool(&job.target).await {
+        Ok(pool) => ended(job, Some(&pool)),
+        Err(error) if error.kind() == ErrorKind::NotFound => ended(job, None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How a job has ended with which no other one goes on, if its pool shows it: the start itself makes pools, and deletes them, to the end.
+fn ended(job: &Job, pool: Option<&Pool>) -> Result<Job, CliError> {
+    let made = pool.is_some_and(|pool| match pool.state {
+        PoolState::Ready | PoolState::Degraded | PoolState::Incomplete => true,
+        PoolState::Creating | PoolState::Deleting => false,
+    });
+    let done = match job.kind {
+        JobKind::CreatePool => made,
+        JobKind::DeletePool => pool.is_none(),
+        JobKind::ReplaceDisk | JobKind::ScrubPool | JobKind::AddDisks | JobKind::GrowPool | JobKind::DrainDisk => false,
+    };
+    if done {
+        return Ok(Job {
+            state: JobState::Succeeded,
+            ..job.clone()
+        });
+    }
+    let shown = match pool {
+        Some(pool) => format!("pool {} is {}", pool.name, pool.state.name()),
+        None => format!("there is no pool {}", job.target),
+    };
+    let message = format!(
+        "the appliance has started anew, and whether {} had come to its end is not known; no job goes on with it, and {shown}",
+        job.id
+    );
+    let hint = "`pools show` and `jobs list` say how it is; what is not done can be asked for again";
+    Err(CliError::other(ErrorKind::TimedOut, message, Some(hint)))
 }
 
 /// Reading a job again is harmless, so what may pass is waited out.
@@ -85,8 +136,97 @@ fn may_pass(error: &ClientError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cistern_client::Endpoint;
     use cistern_model::Problem;
     use std::cell::RefCell;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+
+    const POOL: &str = r#"{"id":"pool-0f8fad5bd9cb469fa16570867728950e","name":"tank","layout":"mirror","state":"degraded",
+        "reason":"a disk is away","disks":["serial-b"],"missing_disks":1,"size":1073741824,"promised":0,"available":0,"used":0,
+        "metadata_percent":1.0,"sync_percent":100.0,"volumes":0}"#;
+
+    /// A job of this number on the pool `tank`, which runs.
+    fn job(number: u32, kind: &str) -> Job {
+        let text = format!(
+            r#"{{"id":"job-{number:032}","kind":"{kind}","target":"tank","owner":"local","state":"running","done":1,"total":2,
+            "step":"filling the new disk","started":"2026-01-02T03:04:05Z","ended":null}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn succeeded(job: Job) -> Job {
+        Job {
+            state: JobState::Succeeded,
+            ..job
+        }
+    }
+
+    /// Waits for a job at an appliance that gives `answers`, each to what a request line begins with, and knows of nothing else.
+    async fn waited(waited_for: Job, answers: Vec<(&'static str, String)>) -> Result<Job, CliError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("api.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut reader = BufReader::new(stream.unwrap());
+                let mut request = String::new();
+                reader.read_line(&mut request).unwrap();
+                while reader.read_line(&mut String::new()).unwrap() > 2 {}
+                let found = answers.iter().find(|(start, _)| request.starts_with(start));
+                let none = || serde_json::to_string(&Problem::new(ErrorKind::NotFound, "there is none")).unwrap();
+                let (status, body) = found.map_or_else(|| (404, none()), |(_, body)| (200, body.clone()));
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+                reader.get_mut().write_all((head + &body).as_bytes()).unwrap();
+            }
+        });
+        let client = Client::new(&Endpoint::Unix(path), None).unwrap();
+        wait(&client, waited_for, false).await
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_the_job_is_followed_that_goes_on_with_the_work() {
+        let jobs = [
+            job(4, "scrub-pool"),
+            succeeded(job(3, "replace-disk")),
+            job(2, "replace-disk"),
+        ];
+        let jobs = serde_json::to_string(&jobs).unwrap();
+        let ended = waited(job(1, "replace-disk"), vec![("GET /v1/jobs ", jobs)]).await;
+        assert_eq!(ended.unwrap(), succeeded(job(3, "replace-disk")));
+    }
+
+    #[tokio::test]
+    async fn after_a_restart_that_leaves_no_job_it_is_told_how_the_pool_is() {
+        let answers = vec![
+            ("GET /v1/jobs ", "[]".to_owned()),
+            ("GET /v1/pools/tank ", POOL.to_owned()),
+        ];
+        let error = waited(job(1, "replace-disk"), answers).await.unwrap_err();
+        assert_eq!(error.exit_code(), ErrorKind::TimedOut.exit_code());
+        assert!(error.to_string().contains("pool tank is degraded"), "{error}");
+    }
+
+    #[test]
+    fn a_pool_shows_whether_it_was_made_or_deleted_and_of_other_jobs_nothing() {
+        let pool: Pool = serde_json::from_str(POOL).unwrap();
+        let half = Pool {
+            state: PoolState::Creating,
+            ..pool.clone()
+        };
+        for (kind, pool, done) in [
+            ("create-pool", Some(&pool), true),
+            ("create-pool", Some(&half), false),
+            ("create-pool", None, false),
+            ("delete-pool", Some(&pool), false),
+            ("delete-pool", None, true),
+            ("replace-disk", Some(&pool), false),
+            ("grow-pool", None, false),
+        ] {
+            assert_eq!(ended(&job(1, kind), pool).is_ok(), done, "{kind} {pool:?}");
+        }
+    }
 
     #[tokio::test]
     async fn what_goes_on_is_asked_for_until_it_is_there_and_nothing_else_is() {

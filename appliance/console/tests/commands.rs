@@ -79,6 +79,76 @@ fn a_size_that_was_raised_is_said_and_json_stays_one_document() {
 }
 
 #[test]
+fn a_volume_that_is_there_and_not_as_was_asked_for_is_told_with_what_makes_it_so() {
+    let create = |more: &[&str]| {
+        let args = ["volumes", "create", "small", "--pool", "tank", "--size", "300Mi"];
+        let answers = vec![("POST /v1/volumes", 200, VOLUME.to_owned())];
+        run(&[&args[..], more].concat(), answers)
+    };
+    let other = create(&["--squash", "all", "--client", "10.0.0.7", "--label", "team=media"]);
+    let code = ErrorKind::NameTaken.exit_code();
+    assert_eq!(other.status.code(), Some(i32::from(code)), "{other:?}");
+    assert_eq!(text(&other.stdout), "");
+    for command in [
+        "cistern volumes options vol-0f8fad5bd9cb469fa16570867728950e --squash all",
+        "cistern clients add vol-0f8fad5bd9cb469fa16570867728950e 10.0.0.7",
+        "cistern volumes label vol-0f8fad5bd9cb469fa16570867728950e team=media",
+    ] {
+        assert!(text(&other.stderr).contains(command), "{other:?}");
+    }
+    for same in [&["--squash", "none"][..], &[]] {
+        let same = create(same);
+        assert!(same.status.success(), "{same:?}");
+        assert!(text(&same.stderr).contains("there already, the same"), "{same:?}");
+    }
+}
+
+#[test]
+fn a_volume_that_is_called_like_a_snapshot_is_not_copied_in_its_place() {
+    let page = |items: &str| format!(r#"{{"items":[{items}]}}"#);
+    let snapshot = r#"{"id":"snap-0f8fad5bd9cb469fa16570867728950e","name":"monday","pool":"pool-0f8fad5bd9cb469fa16570867728950e",
+        "pool_name":"tank","volume":"vol-0f8fad5bd9cb469fa16570867728950e","volume_name":"small","volume_exists":true,
+        "size":314572800,"state":"ready","reason":null,"owner":"local","created":"2026-01-02T03:04:05Z","scheduled":[],
+        "group":null,"clients":[],"export":null,"referenced":null,"exclusive":null}"#;
+    let called_so = VOLUME
+        .replacen("vol-0f8f", "vol-7c9e", 1)
+        .replace("\"small\"", "\"small@monday\"");
+    let answers = |called_so: &str| {
+        vec![
+            ("GET /v1/volumes?name=small&", 200, page(VOLUME)),
+            ("GET /v1/snapshots?volume=vol-0f8f", 200, page(snapshot)),
+            ("GET /v1/volumes?name=small%40monday&", 200, page(called_so)),
+            ("POST /v1/volumes", 201, VOLUME.to_owned()),
+        ]
+    };
+    let args = ["volumes", "create", "copy", "--pool", "tank", "--from", "small@monday"];
+    let refused = run(&args, answers(&called_so));
+    let code = ErrorKind::Conflict.exit_code();
+    assert_eq!(refused.status.code(), Some(i32::from(code)), "{refused:?}");
+    for id in ["vol-7c9ead5b", "snap-0f8fad5b"] {
+        assert!(text(&refused.stderr).contains(id), "{refused:?}");
+    }
+    assert!(run(&args, answers("")).status.success());
+}
+
+#[test]
+fn what_others_say_does_nothing_to_the_terminal_and_json_has_it_as_it_is() {
+    let said = "disk \u{1b}]52;c;cm0gLXJm\u{7}\u{202e}";
+    let problem = serde_json::to_string(&Problem::new(ErrorKind::Conflict, said)).unwrap();
+    let mut alert: serde_json::Value = serde_json::from_str(ALERT).unwrap();
+    alert["message"] = said.into();
+    let alerts = vec![("GET /v1/alerts", 200, format!("[{alert}]"))];
+    let refused = run(&["pools", "list"], vec![("GET /v1/pools", 409, problem)]);
+    for shown in [text(&refused.stderr), text(&run(&["alerts"], alerts.clone()).stdout)] {
+        assert!(shown.contains(r"\u{1b}]52;c;cm0gLXJm\u{7}\u{202e}"), "{shown:?}");
+        assert!(!shown.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{shown:?}");
+    }
+    let json = run(&["alerts", "-o", "json"], alerts).stdout;
+    let printed: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(printed[0]["message"], said);
+}
+
+#[test]
 fn a_volume_is_found_by_its_name_and_not_deleted_unasked() {
     let page = |items: &str| format!(r#"{{"items":[{items}]}}"#);
     let list = ("GET /v1/volumes?name=small", 200, page(VOLUME));
@@ -230,6 +300,38 @@ fn a_script_that_enrols_must_give_the_fingerprint() {
         Vec::new(),
     );
     assert_eq!(bad.status.code(), Some(3), "{bad:?}");
+}
+
+#[test]
+fn the_profile_of_another_appliance_is_not_enrolled_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cistern/profiles.toml");
+    let (own, other) = ("aa".repeat(32), "bb".repeat(32));
+    let kept =
+        format!("[profiles.default]\nendpoint = \"https://a:8443\"\nfingerprint = \"{own}\"\ntoken = \"cistern_a\"\n");
+    std::fs::create_dir(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, &kept).unwrap();
+    let enrol = |fingerprint: &str, more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_cistern"))
+            .args(["enrol", "https://127.0.0.1:1", "--code", "x"])
+            .args(["--fingerprint", fingerprint])
+            .args(more)
+            .env("XDG_CONFIG_HOME", dir.path())
+            .env_remove("CISTERN_PROFILE")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    };
+    let code = |kind: ErrorKind| Some(i32::from(kind.exit_code()));
+    let refused = enrol(&other, &[]);
+    assert_eq!(refused.status.code(), code(ErrorKind::NameTaken), "{refused:?}");
+    assert!(text(&refused.stderr).contains("--profile NAME"), "{refused:?}");
+    // Where nothing is lost it goes on to the appliance, which is not there.
+    let again = own.to_uppercase();
+    for allowed in [enrol(&again, &[]), enrol(&other, &["--profile", "other"])] {
+        assert_eq!(allowed.status.code(), code(ErrorKind::Unavailable), "{allowed:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), kept);
 }
 
 const ALERT: &str = r#"{"id":"pool-degraded.pool-0f8fad5bd9cb469fa16570867728950e","kind":"pool-degraded","severity":"warning",

@@ -1,7 +1,7 @@
 //! Enrolling: from the console's one-time code to a profile. Invariant: the code is sent only to the holder of the
-//! certificate whose fingerprint a person gave or confirmed.
+//! certificate whose fingerprint a person gave or confirmed, and no other appliance's profile is lost to what it makes.
 
-use cistern_client::{Client, Endpoint, presented_fingerprint};
+use cistern_client::{Client, Endpoint, Fingerprint, presented_fingerprint};
 use cistern_model::{EnrolRequest, ErrorKind};
 
 use crate::ask;
@@ -37,10 +37,12 @@ pub(crate) async fn run(global: &Global, output: &Output, enrol: Enrol) -> Resul
             }
         }
     };
+    let profile_name = global.profile.clone().unwrap_or_else(|| "default".to_owned());
+    // Before the code is spent, too: it makes one token, which has to be kept then.
+    check_profile(&profiles, &profile_name, fingerprint)?;
     let endpoint = Endpoint::https(&enrol.address, fingerprint)?;
     let client = Client::new(&endpoint, None)?;
     let created = client.enrol(&EnrolRequest { code: enrol.code, name }).await?;
-    let profile_name = global.profile.clone().unwrap_or_else(|| "default".to_owned());
     let profile = Profile {
         endpoint: endpoint.to_string(),
         fingerprint: fingerprint.to_string(),
@@ -62,4 +64,21 @@ pub(crate) async fn run(global: &Global, output: &Output, enrol: Enrol) -> Resul
             )
         },
     )
+}
+
+/// Refuses a profile that is another appliance's: its token, perhaps the only admin's there, is kept nowhere else.
+fn check_profile(profiles: &Profiles, name: &str, fingerprint: Fingerprint) -> Result<(), CliError> {
+    match profiles.profiles.get(name) {
+        Some(kept) if kept.fingerprint.parse::<Fingerprint>() != Ok(fingerprint) => {
+            let message = format!(
+                "the profile {name:?} is of another appliance, {}; nothing was done",
+                kept.endpoint
+            );
+            let hint = format!(
+                "give --profile NAME to keep both; if {name:?} is of no use any more: cistern profile remove {name}"
+            );
+            Err(CliError::other(ErrorKind::NameTaken, message, Some(&hint)))
+        }
+        Some(_) | None => Ok(()),
+    }
 }

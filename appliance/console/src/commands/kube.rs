@@ -16,8 +16,8 @@ pub(crate) async fn run(global: &Global, output: &Output, command: Kube) -> Resu
     match command {
         Kube::Manifests(wanted) => manifests(global, output, *wanted).await,
         Kube::Doctor(wanted) => super::doctor::run(global, output, wanted).await,
-        Kube::Dashboard => output.text(&format!("{:#}", cistern_kube::dashboard())),
-        Kube::Rules => output.text(cistern_kube::rules().trim_end()),
+        Kube::Dashboard => output.document(&format!("{:#}", cistern_kube::dashboard())),
+        Kube::Rules => output.document(cistern_kube::rules().trim_end()),
     }
 }
 
@@ -119,7 +119,7 @@ async fn manifests(global: &Global, output: &Output, wanted: Manifests) -> Resul
             ));
             Ok(())
         }
-        (None, None) => output.text(installation.text().map_err(unfit)?.trim_end()),
+        (None, None) => output.document(installation.text().map_err(unfit)?.trim_end()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each command does: one request or a few, and what is printed of the answer.
 
 mod alerts;
+mod asked;
 mod doctor;
 mod enrol;
 mod going;
@@ -62,7 +63,7 @@ pub(crate) async fn run(global: &Global, command: Command) -> Result<(), CliErro
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "cistern", &mut script);
-            output.text(String::from_utf8_lossy(&script).trim_end())
+            output.document(String::from_utf8_lossy(&script).trim_end())
         }
         Command::Console => Err(CliError::other(
             cistern_model::ErrorKind::Conflict,

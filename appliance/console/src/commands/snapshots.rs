@@ -87,13 +87,15 @@ pub(crate) async fn run(context: &Context, command: Snapshots) -> Result<(), Cli
 
 /// The snapshot that a person means.
 pub(crate) async fn find(client: &Client, reference: &str) -> Result<Snapshot, CliError> {
-    client.find_snapshot(reference).await?.ok_or_else(|| {
-        CliError::other(
-            ErrorKind::NotFound,
-            format!("there is no snapshot {reference}"),
-            Some("name it by its id or as VOLUME@NAME; `snapshots list` has them"),
-        )
-    })
+    client.find_snapshot(reference).await?.ok_or_else(|| none(reference))
+}
+
+pub(super) fn none(reference: &str) -> CliError {
+    CliError::other(
+        ErrorKind::NotFound,
+        format!("there is no snapshot {reference}"),
+        Some("name it by its id or as VOLUME@NAME; `snapshots list` has them"),
+    )
 }
 
 pub(crate) async fn trash(context: &Context, command: Trash) -> Result<(), CliError> {

@@ -59,7 +59,7 @@ pub(crate) async fn events(context: &Context, asked: Events) -> Result<(), CliEr
     }
     let print = |event: &Event| {
         if output.is_json() {
-            output.text(&serde_json::to_string(event).map_err(|e| CliError::io("printing", e.into()))?)
+            output.document(&serde_json::to_string(event).map_err(|e| CliError::io("printing", e.into()))?)
         } else {
             output.text(&tables::event(event))
         }

@@ -1,13 +1,13 @@
 //! Volumes, and who may mount them.
 
-use cistern_client::{Endpoint, Fingerprint, VolumeQuery};
+use cistern_client::{ClientError, Endpoint, Fingerprint, VolumeQuery};
 use cistern_kube::Source;
 use cistern_model::{
-    Bytes, Invalid, Label, Labels, MINIMUM_VOLUME, NodeAccess, PublishedNode, RollbackRequest, SnapshotId, Volume,
-    VolumeChange, VolumeOptionsChange, VolumeRequest, VolumeSource,
+    Bytes, ErrorKind, Invalid, Label, Labels, MINIMUM_VOLUME, NodeAccess, PublishedNode, RollbackRequest, Snapshot,
+    SnapshotId, Volume, VolumeChange, VolumeOptionsChange, VolumeRequest, VolumeSource,
 };
 
-use super::{Context, going, snapshots};
+use super::{Context, asked, going, snapshots};
 use crate::cli::{Clients, Nodes, Serving, Volumes};
 use crate::error::CliError;
 use crate::progress::to_the_end;
@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
                     },
                 };
                 let text = cistern_kube::persistent_volume(&volume, &source);
-                return output.text(text.map_err(crate::commands::kube::unfit)?.trim_end());
+                return output.document(text.map_err(crate::commands::kube::unfit)?.trim_end());
             }
             show(context, volume).await
         }
@@ -74,6 +74,9 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
                 source: source.map(|(source, _)| source),
             };
             let (made, again) = to_the_end(|| client.create_volume(&request)).await?;
+            if !made.created {
+                asked::compare(&request, &made.object)?;
+            }
             if !made.created && !again {
                 output.note("The volume is there already, the same.");
             }
@@ -252,16 +255,28 @@ fn changed(mut labels: Labels, changes: &[String]) -> Result<Labels, CliError> {
 /// What a new volume is to be made of, and how large that is.
 async fn source(context: &Context, reference: &str) -> Result<(VolumeSource, Bytes), CliError> {
     let client = &context.client;
-    let of_snapshot = |s: cistern_model::Snapshot| (VolumeSource::Snapshot(s.id), s.size);
+    let of_volume = |v: Volume| (VolumeSource::Volume(v.id), v.size);
+    let of_snapshot = |s: Snapshot| (VolumeSource::Snapshot(s.id), s.size);
     if reference.parse::<SnapshotId>().is_ok() {
         return snapshots::find(client, reference).await.map(of_snapshot);
     }
-    match client.find_volume(reference).await {
-        Ok(volume) => Ok((VolumeSource::Volume(volume.id), volume.size)),
-        Err(cistern_client::ClientError::NoVolume(_)) if reference.contains('@') => {
-            snapshots::find(client, reference).await.map(of_snapshot)
-        }
-        Err(error) => Err(error.into()),
+    if !reference.contains('@') {
+        return Ok(of_volume(client.find_volume(reference).await?));
+    }
+    // A volume's name may hold an @ too.
+    let snapshot = client.find_snapshot(reference).await?;
+    let volume = match client.find_volume(reference).await {
+        Ok(volume) => Some(volume),
+        Err(ClientError::NoVolume(_)) => None,
+        // One that may lie in a pool that is away cannot be copied.
+        Err(error) if snapshot.is_some() && error.kind() == ErrorKind::Unavailable => None,
+        Err(error) => return Err(error.into()),
+    };
+    match (volume, snapshot) {
+        (Some(volume), Some(snapshot)) => Err(ClientError::ambiguous(reference, &[volume], &[snapshot]).into()),
+        (Some(volume), None) => Ok(of_volume(volume)),
+        (None, Some(snapshot)) => Ok(of_snapshot(snapshot)),
+        (None, None) => Err(snapshots::none(reference)),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use cistern_model::{ServiceState, System};
 
 use crate::cli::Global;
-use crate::output::fields;
+use crate::output::{fields, shown};
 use crate::profile::connect;
 use crate::tables;
 
@@ -133,7 +133,7 @@ pub(crate) fn show(watch: &Watch) {
     let latest = watch.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // What was seen last may be old; what can be had now is better.
     let now = latest.is_some().then(|| ask(&watch.global)).flatten();
-    println!("{}", render(now.as_ref().or(latest.as_ref())));
+    println!("{}", shown(&render(now.as_ref().or(latest.as_ref()))));
 }
 
 fn render(system: Option<&System>) -> String {

@@ -10,6 +10,7 @@ use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use super::banner::Watch;
 use super::terminal::with_lines;
 use crate::ask;
+use crate::output::shown;
 use crate::profile::connect;
 
 const WORD: &str = "root";
@@ -78,6 +79,7 @@ fn record(watch: &Watch) {
         } else {
             "the journal could not be written either"
         };
-        eprintln!("note: this could not be recorded as an event ({why}); {journal}");
+        let note = format!("note: this could not be recorded as an event ({why}); {journal}");
+        eprintln!("{}", shown(&note));
     }
 }
