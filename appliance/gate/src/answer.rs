@@ -53,9 +53,10 @@ impl Gate {
 
     async fn create(self: &Arc<Self>, admitted: Admitted) -> Result<Response<Body>, Refusal> {
         let request: TokenRequest = parse_body(&admitted.headers, &admitted.body)?;
+        let by = admitted.token;
         let made = self
             .blocking(move |gate| {
-                let made = gate.tokens.create(&request)?;
+                let made = gate.tokens.create_by(by, &request)?;
                 gate.enroller.withdraw_if_admin(&gate.tokens)?;
                 Ok(made)
             })
@@ -69,7 +70,8 @@ impl Gate {
         let id: TokenId = text
             .parse()
             .map_err(|e| Refusal::new(ErrorKind::Invalid, format!("{e}")))?;
-        let removed = self.blocking(move |gate| gate.tokens.delete(id)).await?;
+        let by = admitted.token;
+        let removed = self.blocking(move |gate| gate.tokens.delete_by(by, id)).await?;
         self.report(TokenChangeKind::Deleted, &removed, &actor(&admitted));
         Ok(StatusCode::NO_CONTENT.into_response())
     }

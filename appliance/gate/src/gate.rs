@@ -22,6 +22,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::enrolment::Enroller;
 use crate::lent;
 use crate::limits::{Limiter, Rate};
+use crate::places::Place;
 use crate::tokens::Tokens;
 
 /// No request needs a larger body.
@@ -95,11 +96,16 @@ impl Gate {
         })
     }
 
-    /// Answers a request.
-    pub async fn handle(self: Arc<Self>, origin: Origin, request: Request<Body>) -> Response<Body> {
+    /// Answers a request, and tells the place of its connection whether it showed a valid token; root's have none.
+    pub(crate) async fn handle(
+        self: Arc<Self>,
+        origin: Origin,
+        place: Option<&Place>,
+        request: Request<Body>,
+    ) -> Response<Body> {
         let (method, path) = (request.method().clone(), table::shown(request.uri().path()));
         let by = Arc::new(std::sync::OnceLock::new());
-        let response = match self.admit_and_answer(origin, request, &by).await {
+        let response = match self.admit_and_answer(origin, place, request, &by).await {
             Ok(response) => response,
             Err(refusal) => refusal.into_response(),
         };
@@ -125,6 +131,7 @@ impl Gate {
     async fn admit_and_answer(
         self: &Arc<Self>,
         origin: Origin,
+        place: Option<&Place>,
         mut request: Request<Body>,
         by: &std::sync::OnceLock<String>,
     ) -> Result<Response<Body>, Refusal> {
@@ -132,7 +139,11 @@ impl Gate {
         let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
         let lookup = table::find(&method, &path);
         let open = matches!(&lookup, Lookup::Found(route) if route.access == Access::Open);
-        let (principal, token) = match self.authenticate(origin, request.headers()) {
+        let authenticated = self.authenticate(origin, request.headers());
+        if let Some(place) = place {
+            place.shows_token(authenticated.is_ok());
+        }
+        let (principal, token) = match authenticated {
             Ok((principal, token)) => (Some(principal), token),
             Err(_) if open => (None, None),
             Err(refusal) => return Err(refusal),
@@ -154,6 +165,8 @@ impl Gate {
         }
         let (parts, body) = request.into_parts();
         let body = read_body(&parts.headers, body).await?;
+        // The body may have come long after the head, and the token have been deleted between them.
+        self.tokens.still_there(token).map_err(|error| error.problem())?;
         let admitted = Admitted {
             route,
             path,

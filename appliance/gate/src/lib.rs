@@ -12,6 +12,7 @@ pub mod identity;
 mod lent;
 pub mod limits;
 mod pace;
+mod places;
 pub mod secret;
 pub mod server;
 pub mod store;

@@ -49,7 +49,7 @@ impl Limiter {
     /// Whether the source may try now; changes nothing.
     pub fn check(&self, source: IpAddr, now: Instant) -> Result<(), Wait> {
         let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        match sources.get(&source_of(source)) {
+        match sources.get(&counted_as(&sources, source)) {
             Some(bucket) => self.judge(*bucket, now),
             None => Ok(()),
         }
@@ -61,10 +61,7 @@ impl Limiter {
         if sources.len() >= MOST_SOURCES {
             sources.retain(|_, b| b.empty_at > now);
         }
-        let key = match source_of(source) {
-            key if sources.len() < MOST_SOURCES || sources.contains_key(&key) => key,
-            _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
+        let key = counted_as(&sources, source);
         let bucket = sources.entry(key).or_insert(Bucket { empty_at: now });
         bucket.empty_at = bucket.empty_at.max(now) + self.rate.every;
     }
@@ -78,6 +75,14 @@ impl Limiter {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Under what a source is counted: itself, or all that there is no room for together.
+fn counted_as(sources: &HashMap<IpAddr, Bucket>, source: IpAddr) -> IpAddr {
+    match source_of(source) {
+        key if sources.len() < MOST_SOURCES || sources.contains_key(&key) => key,
+        _ => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
 }
 
@@ -124,9 +129,13 @@ mod tests {
     #[test]
     fn many_sources_take_bounded_memory_and_are_still_counted() {
         let (limiter, now) = (limiter(), Instant::now());
-        for n in 0..(MOST_SOURCES as u32 + 5000) {
-            limiter.failed(IpAddr::from(n.to_be_bytes()), now);
+        let nth = |n: u32| IpAddr::from(n.to_be_bytes());
+        let all = MOST_SOURCES as u32 + 5000;
+        for n in 0..all {
+            limiter.failed(nth(n), now);
         }
         assert!(limiter.sources.lock().unwrap().len() <= MOST_SOURCES + 1);
+        assert_eq!(limiter.check(nth(0), now), Ok(()));
+        assert!(limiter.check(nth(all - 1), now).is_err());
     }
 }

@@ -1,13 +1,11 @@
 //! Listening: TLS for the network, a Unix socket for root. Invariant: no client can hold memory or a connection for longer
 //! than the limits here allow, whatever it sends and reads, or does not.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -18,18 +16,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::gate::{Gate, Origin};
-use crate::limits::source_of;
 use crate::pace::Paced;
+use crate::places::{Place, Places};
 
 /// What a connection may take. Each costs about 60 KiB.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections at one time.
+    /// Connections at one time; one that shows no token gives way to the next.
     pub connections: usize,
     /// Of these, by one source.
     pub per_source: usize,
@@ -62,9 +60,6 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How long an answer to an unread body is kept from being cut off by the reset that closing would cause.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How often it is told that connections are refused, of which anybody can make any number.
-const TELL_OF_REFUSED: Duration = Duration::from_secs(60);
-
 /// Serves the network until `stop` is set; then lets requests end.
 pub async fn serve_tls(
     gate: Arc<Gate>,
@@ -73,9 +68,7 @@ pub async fn serve_tls(
     limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
-    let all = Arc::new(Semaphore::new(limits.connections));
-    let sources = Arc::new(Sources::default());
-    let mut told: Option<Instant> = None;
+    let mut places = Places::new(limits.connections, limits.per_source);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -90,29 +83,24 @@ pub async fn serve_tls(
                 continue;
             }
         };
-        let mut refuse = |why: String| {
-            if told.is_none_or(|told| told.elapsed() >= TELL_OF_REFUSED) {
-                told = Some(Instant::now());
-                tracing::warn!(%address, "refused: {why}; this is told once a minute");
-            }
-        };
-        let Ok(permit) = Arc::clone(&all).try_acquire_owned() else {
-            refuse(format!("{} connections are open", limits.connections));
-            continue;
-        };
-        let Some(held) = sources.enter(address.ip(), limits.per_source) else {
-            refuse(format!("{} connections of it are open", limits.per_source));
+        let Some(place) = places.enter(address.ip()) else {
             continue;
         };
         let (gate, tls, stop) = (Arc::clone(&gate), tls.clone(), stop.clone());
         tokio::spawn(async move {
-            let _kept = (permit, held);
             let _ = stream.set_nodelay(true);
             let stream = Paced::new(stream, limits.unread, limits.reading_rate);
-            match timeout(limits.handshake, tls.accept(stream)).await {
-                Ok(Ok(stream)) => serve_one(gate, Origin::Network(address.ip()), stream, limits, stop).await,
-                Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS"),
-                Err(_) => tracing::debug!(%address, "no TLS handshake in time"),
+            let origin = Origin::Network(address.ip());
+            let served = async {
+                match timeout(limits.handshake, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => serve_one(gate, origin, Some(Arc::clone(&place)), stream, limits, stop).await,
+                    Ok(Err(error)) => tracing::debug!(%address, %error, "no TLS"),
+                    Err(_) => tracing::debug!(%address, "no TLS handshake in time"),
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = place.given_away() => tracing::debug!(%address, "gave way to another connection"),
             }
         });
     }
@@ -142,7 +130,8 @@ pub async fn serve_root(
         match stream.peer_cred() {
             Ok(peer) if users.contains(&peer.uid()) => {
                 let stream = Paced::new(stream, limits.unread, limits.reading_rate);
-                tokio::spawn(serve_one(Arc::clone(&gate), Origin::Root, stream, limits, stop.clone()));
+                let gate = Arc::clone(&gate);
+                tokio::spawn(serve_one(gate, Origin::Root, None, stream, limits, stop.clone()));
             }
             Ok(peer) => tracing::warn!(uid = peer.uid(), "refused at the root socket"),
             Err(error) => tracing::warn!(%error, "refused at the root socket"),
@@ -150,13 +139,20 @@ pub async fn serve_root(
     }
 }
 
-async fn serve_one<S>(gate: Arc<Gate>, origin: Origin, stream: S, limits: Limits, mut stop: watch::Receiver<bool>)
-where
+async fn serve_one<S>(
+    gate: Arc<Gate>,
+    origin: Origin,
+    place: Option<Arc<Place>>,
+    stream: S,
+    limits: Limits,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
-        let gate = Arc::clone(&gate);
-        Box::pin(async move { Ok::<_, Infallible>(gate.handle(origin, request.map(Body::new)).await) })
+        let (gate, place) = (Arc::clone(&gate), place.clone());
+        let request = request.map(Body::new);
+        Box::pin(async move { Ok::<_, Infallible>(gate.handle(origin, place.as_deref(), request).await) })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -192,42 +188,4 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
         Ok::<(), io::Error>(())
     };
     let _ = timeout(LINGER, wait).await;
-}
-
-/// Counts the open connections of each source.
-#[derive(Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection that is counted until this is dropped.
-struct Held {
-    sources: Arc<Sources>,
-    source: IpAddr,
-}
-
-impl Sources {
-    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Held> {
-        let source = source_of(address);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(source).or_insert(0);
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        Some(Held {
-            sources: Arc::clone(self),
-            source,
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.source);
-            }
-        }
-    }
 }

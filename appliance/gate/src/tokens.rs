@@ -146,6 +146,17 @@ impl Tokens {
         }
     }
 
+    /// Refuses a token that was deleted since its request was let in; root has none.
+    pub(crate) fn still_there(&self, by: Option<TokenId>) -> Result<(), TokenError> {
+        match by {
+            Some(by) if self.entries.borrow().iter().all(|e| e.token.id != by) => Err(TokenError::Refused(
+                ErrorKind::Unauthenticated,
+                "the token was deleted before the request was acted on; nothing was done".to_owned(),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// All, in the order in which they were made.
     pub fn list(&self) -> Vec<Token> {
         self.entries.borrow().iter().map(|e| e.token.clone()).collect()
@@ -156,10 +167,15 @@ impl Tokens {
         self.list().iter().any(|t| t.role == Role::Admin)
     }
 
-    /// Makes one. Blocks for the disk.
+    /// Makes one that no token asks for. Blocks for the disk.
     pub fn create(&self, request: &TokenRequest) -> Result<TokenCreated, TokenError> {
+        self.create_by(None, request)
+    }
+
+    /// Makes one that is asked for by this token, or by root. Blocks for the disk.
+    pub fn create_by(&self, by: Option<TokenId>, request: &TokenRequest) -> Result<TokenCreated, TokenError> {
         check(request)?;
-        let _changing = self.change();
+        let _changing = self.change(by)?;
         let mut entries = self.snapshot();
         if let Some(entry) = entries.iter().find(|e| e.token.name == request.name) {
             let detail = format!(
@@ -188,9 +204,9 @@ impl Tokens {
         Ok(TokenCreated { token, secret })
     }
 
-    /// Takes one back. Blocks for the disk.
-    pub fn delete(&self, id: TokenId) -> Result<Token, TokenError> {
-        let _changing = self.change();
+    /// Takes one back, which is asked for by this token, or by root. Blocks for the disk.
+    pub fn delete_by(&self, by: Option<TokenId>, id: TokenId) -> Result<Token, TokenError> {
+        let _changing = self.change(by)?;
         let mut entries = self.snapshot();
         let Some(at) = entries.iter().position(|e| e.token.id == id) else {
             return Err(TokenError::Refused(
@@ -210,8 +226,11 @@ impl Tokens {
         Ok(removed)
     }
 
-    fn change(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The right to change them, unless the change before took away the token that asks for it.
+    fn change(&self, by: Option<TokenId>) -> Result<MutexGuard<'_, ()>, TokenError> {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.still_there(by)?;
+        Ok(changing)
     }
 
     fn snapshot(&self) -> Vec<Entry> {
@@ -304,11 +323,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tokens = Tokens::open(dir.path()).unwrap();
         let first = tokens.create(&request("one", Role::Admin, &[])).unwrap().token.id;
-        assert_eq!(tokens.delete(first).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(tokens.delete_by(None, first).unwrap_err().kind(), ErrorKind::Conflict);
         tokens.create(&request("two", Role::Admin, &[])).unwrap();
-        tokens.delete(first).unwrap();
-        assert_eq!(tokens.delete(first).unwrap_err().kind(), ErrorKind::NotFound);
+        tokens.delete_by(None, first).unwrap();
+        assert_eq!(tokens.delete_by(None, first).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(Tokens::open(dir.path()).unwrap().has_admin());
+    }
+
+    #[test]
+    fn a_token_that_is_gone_makes_and_deletes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(dir.path()).unwrap();
+        let [owner, thief] =
+            ["owner", "thief"].map(|name| tokens.create(&request(name, Role::Admin, &[])).unwrap().token.id);
+        tokens.delete_by(Some(owner), thief).unwrap();
+        let other = request("other", Role::Admin, &[]);
+        let made = tokens.create_by(Some(thief), &other);
+        assert_eq!(made.unwrap_err().kind(), ErrorKind::Unauthenticated);
+        tokens.create_by(Some(owner), &other).unwrap();
+        let deleted = tokens.delete_by(Some(thief), owner);
+        assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Unauthenticated);
+        assert_eq!(tokens.list().len(), 2);
     }
 
     #[tokio::test]
@@ -318,9 +353,9 @@ mod tests {
         let [one, two] = ["one", "two"].map(|name| tokens.create(&request(name, Role::Viewer, &[])).unwrap().token.id);
         let deleted = tokens.deleted(one);
         tokio::pin!(deleted);
-        tokens.delete(two).unwrap();
+        tokens.delete_by(None, two).unwrap();
         assert!(futures::poll!(&mut deleted).is_pending());
-        tokens.delete(one).unwrap();
+        tokens.delete_by(None, one).unwrap();
         deleted.await;
         tokens.deleted(one).await;
     }

@@ -210,16 +210,42 @@ async fn a_deleted_token_is_out_at_once() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_deleted_before_the_body_came_does_nothing_any_more() {
+    let gate = Fixture::start().await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let thief = gate.token(&admin, "thief", Role::Admin).await;
+    let list = gate.ask("GET", "/v1/tokens", Some(&admin), "").await.json();
+    let thiefs = format!("/v1/tokens/{}", list[1]["id"].as_str().unwrap());
+    let owners = format!("/v1/tokens/{}", list[0]["id"].as_str().unwrap());
+    let successor = r#"{"name":"successor","role":"admin"}"#;
+    let mut begun = Vec::new();
+    for (method, path, token, body, status) in [
+        ("POST", "/v1/tokens", &thief, successor, "401"),
+        ("DELETE", &owners, &thief, "{}", "401"),
+        // 200 is the supervisor's answer to all that reaches it.
+        ("DELETE", "/v1/volumes/x", &thief, "{}", "401"),
+        ("DELETE", "/v1/volumes/x", &admin, "{}", "200"),
+    ] {
+        let stream = gate.announce(method, path, token, body).await;
+        begun.push((stream, body, status, format!("{method} {path}")));
+    }
+    assert_eq!(gate.ask("DELETE", &thiefs, Some(&admin), "").await.status, 204);
+    for (mut stream, body, status, what) in begun {
+        stream.write_all(body.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{what}: {answer}");
+    }
+    let list = gate.ask("GET", "/v1/tokens", Some(&admin), "").await;
+    assert_eq!(list.json().as_array().unwrap().len(), 1, "{}", list.body);
+}
+
+#[tokio::test]
 async fn events_stream_through_as_they_happen() {
     let gate = Fixture::start().await.with_supervisor().await;
     let admin = gate.enrol().await;
-    let request = Request::get("/v1/events")
-        .header("host", "cistern")
-        .header("accept", "text/event-stream")
-        .header("authorization", format!("Bearer {admin}"))
-        .body(Body::empty())
-        .unwrap();
-    let mut response = gate.stream(request).await;
+    let mut response = gate.follow(&admin).await;
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let frame = tokio::time::timeout(Duration::from_secs(5), response.body_mut().frame())
         .await
@@ -233,15 +259,7 @@ async fn a_stream_ends_with_its_token_and_no_other_does() {
     let gate = Fixture::start().await.with_supervisor().await;
     let admin = gate.enrol().await;
     let viewer = gate.token(&admin, "eyes", Role::Viewer).await;
-    let follow = |token: &str| {
-        let request = Request::get("/v1/events")
-            .header("host", "cistern")
-            .header("accept", "text/event-stream")
-            .header("authorization", format!("Bearer {token}"))
-            .body(Body::empty());
-        gate.stream(request.unwrap())
-    };
-    let mut streams = [follow(&admin).await, follow(&viewer).await];
+    let mut streams = [gate.follow(&admin).await, gate.follow(&viewer).await];
     for stream in &mut streams {
         assert!(stream.body_mut().frame().await.unwrap().is_ok());
     }
@@ -366,12 +384,7 @@ async fn who_reads_nothing_or_drips_is_cut_off_and_a_quiet_stream_is_not() {
     };
     let gate = Fixture::with(limits).await.with_supervisor().await;
     let admin = gate.enrol().await;
-    let events = Request::get("/v1/events")
-        .header("host", "cistern")
-        .header("accept", "text/event-stream")
-        .header("authorization", format!("Bearer {admin}"))
-        .body(Body::empty());
-    let mut events = gate.stream(events.unwrap()).await;
+    let mut events = gate.follow(&admin).await;
     assert!(events.body_mut().frame().await.unwrap().is_ok());
 
     let ask = format!("GET /v1/openapi.json HTTP/1.1\r\nhost: cistern\r\nx-bytes: {LARGE}\r\n\r\n");
@@ -404,7 +417,14 @@ async fn one_source_has_only_so_many_connections() {
         ..Limits::default()
     };
     let gate = Fixture::with(limits).await.with_supervisor().await;
-    let held = [gate.connect().await, gate.connect().await, gate.connect().await];
+    let admin = gate.enrol().await;
+    // Connections that have shown no token would give way.
+    let ask = format!("GET /v1/volumes HTTP/1.1\r\nhost: cistern\r\nauthorization: Bearer {admin}\r\n\r\n");
+    let mut held = [gate.connect().await, gate.connect().await, gate.connect().await];
+    for client in &mut held {
+        client.write_all(ask.as_bytes()).await.unwrap();
+        client.read_exact(&mut [0; 16]).await.unwrap();
+    }
     let mut fourth = TcpStream::connect(gate.address).await.unwrap();
     let read = tokio::time::timeout(Duration::from_secs(5), fourth.read(&mut [0; 16]))
         .await
@@ -427,6 +447,26 @@ async fn one_source_has_only_so_many_connections() {
     }
     assert!(free);
     assert_eq!(gate.ask("GET", "/healthz", None, "").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_shows_no_token_keeps_nobody_out_who_has_one() {
+    let limits = Limits {
+        connections: 3,
+        ..Limits::default()
+    };
+    let gate = Fixture::with(limits).await.with_supervisor().await;
+    let admin = gate.enrol().await;
+    let mut idle = [gate.connect().await, gate.connect().await, gate.connect().await];
+    let mut events = gate.follow(&admin).await;
+    assert!(events.body_mut().frame().await.unwrap().is_ok());
+    let ended = tokio::time::timeout(Duration::from_secs(5), idle[0].read(&mut [0; 16]))
+        .await
+        .unwrap();
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    let _more = [gate.connect().await, gate.connect().await, gate.connect().await];
+    let next = tokio::time::timeout(Duration::from_millis(200), events.body_mut().frame()).await;
+    assert!(next.is_err(), "a stream gave way to who showed no token");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::client::TlsStream;
@@ -162,6 +163,32 @@ impl Fixture {
 
     pub(crate) async fn stream(&self, request: Request<Body>) -> Response<Body> {
         exchange(self.connect().await, request).await
+    }
+
+    /// The stream of events, of which the supervisor sends one.
+    pub(crate) async fn follow(&self, token: &str) -> Response<Body> {
+        let request = Request::get("/v1/events")
+            .header("host", "cistern")
+            .header("accept", "text/event-stream")
+            .header("authorization", format!("Bearer {token}"))
+            .body(Body::empty());
+        self.stream(request.unwrap()).await
+    }
+
+    /// Sends the head of a request that announces this body, and waits until the body is asked for.
+    pub(crate) async fn announce(&self, method: &str, path: &str, token: &str, body: &str) -> TlsStream<TcpStream> {
+        let mut stream = self.connect().await;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: cistern\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let asked = "HTTP/1.1 100 Continue\r\n\r\n";
+        let mut answer = vec![0; asked.len()];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), asked);
+        stream
     }
 
     pub(crate) async fn connect(&self) -> TlsStream<TcpStream> {
