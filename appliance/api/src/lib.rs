@@ -8,6 +8,7 @@
 mod app;
 mod extract;
 pub mod forward;
+mod health;
 pub mod json;
 mod metrics;
 mod openapi;

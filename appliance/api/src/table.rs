@@ -42,7 +42,7 @@ pub struct Route {
 }
 
 /// Reads the appliance as a whole.
-const READ: Access = Access::Roles(&[Role::Viewer, Role::Operator, Role::Admin]);
+pub(crate) const READ: Access = Access::Roles(&[Role::Viewer, Role::Operator, Role::Admin]);
 /// Reads what the engine lets the token see.
 const READ_OWN: Access = Access::Roles(&[Role::Viewer, Role::Provisioner, Role::Operator, Role::Admin]);
 /// Changes volumes that the engine lets the token touch.

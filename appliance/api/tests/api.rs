@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use cistern_api::peer::PeerListener;
@@ -202,7 +203,7 @@ async fn no_pool_gets_a_name_by_which_it_could_not_be_asked_for() {
 }
 
 #[tokio::test]
-async fn health_keeps_its_reasons_from_those_without_a_token() {
+async fn health_keeps_its_reasons_from_those_who_do_not_see_the_whole_appliance() {
     let api = Fixture::start().await;
     let bare = api
         .send(GATE, request("GET", "/healthz").body(Body::empty()).unwrap())
@@ -210,6 +211,45 @@ async fn health_keeps_its_reasons_from_those_without_a_token() {
     assert_eq!((bare.status, bare.body.as_str()), (200, r#"{"healthy":true}"#));
     let full = api.get("/healthz").await.json();
     assert_eq!(full, serde_json::json!({"healthy": true, "reasons": []}));
+    for role in Role::ALL {
+        let answer = api.ask_as(&token("someone", role), "GET", "/healthz", "").await;
+        let told = role != Role::Provisioner;
+        assert_eq!(answer.json().get("reasons").is_some(), told, "{role}: {}", answer.body);
+    }
+}
+
+/// Anybody may ask for the health, as often as they like and without waiting for the answer; a look at it asks systemd.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_health_is_looked_at_once_a_second_however_many_ask() {
+    let api = Arc::new(Fixture::start().await);
+    let looks = || {
+        let calls = api.machine.calls();
+        calls.iter().filter(|call| call.starts_with("services.state ")).count()
+    };
+    let (before, began) = (looks(), Instant::now());
+    for _ in 0..50 {
+        assert_eq!(api.get("/healthz").await.status, 200);
+    }
+    let (looked, passed) = (looks() - before, began.elapsed().as_secs() as usize);
+    assert!((1..=passed + 1).contains(&looked), "{looked} looks in {passed} s");
+
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    api.machine.stop_services();
+    let before = looks();
+    api.machine.block("services.state");
+    for _ in 0..5 {
+        let asked = tokio::time::timeout(Duration::from_millis(100), api.get("/healthz")).await;
+        assert!(asked.is_err(), "what was seen is too old");
+    }
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let api = api.clone();
+        waiting.spawn(async move { api.get("/healthz").await.status });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    api.machine.unblock("services.state");
+    assert_eq!(waiting.join_all().await, [503; 5]);
+    assert_eq!(looks() - before, 1);
 }
 
 #[tokio::test]
@@ -288,10 +328,11 @@ async fn what_was_begun_ends_well_though_its_client_went_away() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn volumes_are_made_a_few_at_a_time_and_nobody_else_waits_for_them() {
     const MOST: usize = 8;
-    let api = std::sync::Arc::new(Fixture::with_pool().await);
+    let api = Arc::new(Fixture::with_pool().await);
     api.machine.block("filesystems.make_xfs");
     let mut all = tokio::task::JoinSet::new();
-    for n in 0..cistern_api::OPERATIONS + 8 {
+    // More than anybody has turns.
+    for n in 0..40 {
         let api = api.clone();
         let body = format!(r#"{{"name":"v{n}","pool":"tank","size":314572800}}"#);
         all.spawn(async move { api.post("/v1/volumes", &body).await.status });
@@ -309,6 +350,53 @@ async fn volumes_are_made_a_few_at_a_time_and_nobody_else_waits_for_them() {
     api.machine.unblock("filesystems.make_xfs");
     for status in all.join_all().await {
         assert_eq!(status, 201);
+    }
+}
+
+/// What takes long is asked for with one token, more of it than there are turns: others are answered. And so is the appliance itself when
+/// all of the tokens' turns are taken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_for_too_much_at_once_waits_for_himself_and_nobody_else_does() {
+    let api = Arc::new(Fixture::with_pool().await);
+    let id = api.volume("v").await;
+    let snapshots = format!("/v1/volumes/{id}/snapshots");
+    assert_eq!(api.post(&snapshots, r#"{"name":"s"}"#).await.status, 201);
+    api.machine.block("lvm.thin_sizes");
+    let mut slow = tokio::task::JoinSet::new();
+    let mut ask_for_much = |name: &str| {
+        for _ in 0..cistern_api::OPERATIONS {
+            let (api, who) = (api.clone(), token(name, Role::Viewer));
+            slow.spawn(async move { api.ask_as(&who, "GET", "/v1/snapshots?sizes=true", "").await.status });
+        }
+    };
+    let waits = async |name: &str| {
+        let who = token(name, Role::Viewer);
+        let asked = api.ask_as(&who, "GET", "/v1/pools", "");
+        let answer = tokio::time::timeout(Duration::from_millis(300), asked).await;
+        answer.is_err()
+    };
+    let soon = Duration::from_secs(5);
+
+    ask_for_much("one");
+    assert!(api.machine.wait_until_blocked("lvm.thin_sizes", soon));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(waits("one").await);
+    let other = token("other", Role::Admin);
+    let asked = tokio::time::timeout(soon, api.ask_as(&other, "GET", "/v1/pools", "")).await;
+    assert_eq!(asked.expect("it waits for another token").status, 200);
+
+    ask_for_much("two");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(waits("other").await);
+    let asked = tokio::time::timeout(soon, api.get("/v1/pools")).await;
+    assert_eq!(asked.expect("root waits for tokens").status, 200);
+    let health = request("GET", "/healthz").body(Body::empty()).unwrap();
+    let asked = tokio::time::timeout(soon, api.send(GATE, health)).await;
+    assert_eq!(asked.expect("the health waits for tokens").status, 200);
+
+    api.machine.unblock("lvm.thin_sizes");
+    for status in slow.join_all().await {
+        assert_eq!(status, 200);
     }
 }
 

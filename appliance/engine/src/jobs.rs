@@ -1,10 +1,13 @@
-//! Jobs: long work, kept after its end. Invariant: a running job is never forgotten; of the ended ones the last are kept.
+//! Jobs: long work, kept after its end. Invariant: each job ends, whatever its work comes to; a running one is never forgotten, and of the
+//! ended ones the last are kept. Not here: what outlives the supervisor. What a job is at stands in LVM's tags, and the next start goes on
+//! with it (`reconcile`) or has another job do so (`mending`).
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cistern_model::{Job, JobId, JobKind, JobState, Owner, Principal};
+use cistern_model::{ErrorKind, Job, JobId, JobKind, JobState, Owner, Principal, Problem};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -68,14 +71,12 @@ impl Jobs {
         });
     }
 
-    pub(crate) fn end(&self, id: JobId, outcome: Result<&(), &EngineError>, now: Timestamp) {
+    pub(crate) fn end(&self, id: JobId, outcome: Result<(), Problem>, now: Timestamp) {
         self.change(id, |job| {
             job.ended = Some(now);
             job.state = match outcome {
-                Ok(&()) => JobState::Succeeded,
-                Err(error) => JobState::Failed {
-                    problem: error.problem(),
-                },
+                Ok(()) => JobState::Succeeded,
+                Err(problem) => JobState::Failed { problem },
             };
         });
         self.changed.notify_all();
@@ -126,10 +127,14 @@ impl Engine {
             .collect()
     }
 
-    /// A job.
+    /// A job, if it began since the start.
     pub fn job(&self, by: &Principal, id: JobId) -> Result<Job, EngineError> {
         let job = self.0.jobs.get(id).filter(|job| by.may_touch(&job.owner));
-        job.ok_or_else(|| no_job(id))
+        job.ok_or_else(|| match self.is_started() {
+            true => no_job(id),
+            // The start has another job go on with what was interrupted, and has not come to it.
+            false => Engine::not_started(),
+        })
     }
 
     /// A job once it has ended, or as it is when `limit` has passed.
@@ -162,27 +167,43 @@ impl Engine {
         std::thread::spawn(move || {
             let _operation = engine.0.operations.begin(limit);
             let _patiently = Patiently::begin();
-            let outcome = work(&Progress::of_job(&engine.0.jobs, id));
-            if let Err(error) = &outcome {
-                tracing::error!(job = %id, problem = error.problem().detail, "a job failed");
+            let work = AssertUnwindSafe(|| work(&Progress::of_job(&engine.0.jobs, id)));
+            let outcome = match catch_unwind(work) {
+                Ok(outcome) => outcome.map_err(|error| error.problem()),
+                // Else it would seem to run, and its pool be busy, until the next start. The panic hook has written what and where.
+                Err(_) => Err(Problem::new(
+                    ErrorKind::Internal,
+                    "the job broke off; the journal of cisternd says where",
+                )),
+            };
+            if let Err(problem) = &outcome {
+                tracing::error!(job = %id, problem = problem.detail, "a job failed");
             }
             locked(&engine.0.pending).retain(|pending| pending.job != id);
             let now = engine.0.host.machine.now();
-            engine.0.jobs.end(id, outcome.as_ref(), now);
+            engine.0.jobs.end(id, outcome, now);
         });
     }
 }
 
+/// Who was told of a job before the last start is not to take what it did for lost. Whether this is such a one its id does not say: a time
+/// in it would be of a clock that may have been wrong.
 fn no_job(id: JobId) -> EngineError {
     EngineError::NotFound {
         what: "job",
-        name: id.to_string(),
+        name: format!(
+            "{id} among those since the supervisor's last start (of the ended ones the last {KEPT}); list them: another may go \
+             on with what it did"
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
+    use cistern_host::memory::MemoryHost;
+    use cistern_model::{Layout, PoolId};
 
     fn begin(jobs: &Jobs, target: usize) -> Job {
         let now = Timestamp::UNIX_EPOCH;
@@ -195,7 +216,7 @@ mod tests {
         let running = begin(&jobs, 0);
         for n in 1..=3 * KEPT {
             let job = begin(&jobs, n);
-            jobs.end(job.id, Ok(&()), Timestamp::UNIX_EPOCH);
+            jobs.end(job.id, Ok(()), Timestamp::UNIX_EPOCH);
         }
         assert!(jobs.list().len() <= KEPT + 2);
         assert!(jobs.get(running.id).is_some());
@@ -207,8 +228,43 @@ mod tests {
         let jobs = Jobs::default();
         let job = begin(&jobs, 0);
         assert!(jobs.wait(job.id, Duration::ZERO).unwrap().ended.is_none());
-        jobs.end(job.id, Err(&EngineError::Conflict("no".into())), Timestamp::UNIX_EPOCH);
+        let problem = Problem::new(ErrorKind::Conflict, "no");
+        jobs.end(job.id, Err(problem), Timestamp::UNIX_EPOCH);
         let ended = jobs.wait(job.id, Duration::from_secs(5)).unwrap();
         assert!(matches!(ended.state, JobState::Failed { problem } if problem.detail == "no"));
+    }
+
+    #[test]
+    fn a_job_that_panics_has_failed_and_its_pool_is_free_for_another() {
+        let engine = Engine::new(MemoryHost::new(Vec::new()).host(), Config::default());
+        let (by, name, pool) = (
+            Principal::local(),
+            "tank".parse().unwrap(),
+            PoolId::from_uuid(Uuid::nil()),
+        );
+        let job = engine.begin_job(&by, JobKind::GrowPool, &name, Layout::Mirror, Vec::new(), pool);
+        assert!(engine.pending_on(pool).is_some());
+        engine.run_job(job.id, |_| panic!("as the test wants it"));
+        let ended = engine.wait_for_job(&by, job.id, Duration::from_secs(5)).unwrap();
+        assert!(
+            matches!(&ended.state, JobState::Failed { problem } if problem.kind == ErrorKind::Internal),
+            "{ended:?}"
+        );
+        assert!(engine.pending_on(pool).is_none());
+    }
+
+    #[test]
+    fn of_a_job_that_is_not_known_is_told_that_another_may_go_on_with_its_work() {
+        let engine = Engine::new(MemoryHost::new(Vec::new()).host(), Config::default());
+        let ask = || {
+            let id = JobId::from_uuid(Uuid::nil());
+            engine.job(&Principal::local(), id).unwrap_err().problem()
+        };
+        let early = ask();
+        assert_eq!(early.kind, ErrorKind::Unavailable, "{}", early.detail);
+        engine.start().unwrap();
+        let unknown = ask();
+        assert_eq!(unknown.kind, ErrorKind::NotFound);
+        assert!(unknown.detail.contains("another may go on"), "{}", unknown.detail);
     }
 }

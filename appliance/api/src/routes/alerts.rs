@@ -1,7 +1,6 @@
 //! `/v1/alerts`.
 
 use axum::Json;
-use axum::extract::State;
 use cistern_model::{Alert, AlertId, Problem};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -22,7 +21,7 @@ pub(crate) struct AlertsQuery {
 /// What is the matter now: the most serious first, each with what it means and what to do.
 #[utoipa::path(get, path = "/v1/alerts", tag = "alerts", operation_id = "listAlerts", params(AlertsQuery),
     responses((status = 200, body = Vec<Alert>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>, Asked(query): Asked<AlertsQuery>) -> Answer<Vec<Alert>> {
+pub(crate) async fn list(app: App, Asked(query): Asked<AlertsQuery>) -> Answer<Vec<Alert>> {
     app.call("listing the alerts", move |engine| Ok(engine.alerts(query.cleared)))
         .await
         .map(Json)
@@ -32,7 +31,7 @@ pub(crate) async fn list(State(app): State<App>, Asked(query): Asked<AlertsQuery
 #[utoipa::path(post, path = "/v1/alerts/{id}/acknowledge", tag = "alerts", operation_id = "acknowledgeAlert",
     params(("id" = AlertId, Path, description = "The alert's id")),
     responses((status = 200, body = Alert), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn acknowledge(State(app): State<App>, By(by): By, Segment(id): Segment<AlertId>) -> Answer<Alert> {
+pub(crate) async fn acknowledge(app: App, By(by): By, Segment(id): Segment<AlertId>) -> Answer<Alert> {
     app.call("acknowledging an alert", move |engine| {
         engine.acknowledge_alert(&by, &id)
     })

@@ -1,7 +1,6 @@
 //! `/v1/clients`.
 
 use axum::Json;
-use axum::extract::State;
 use cistern_model::{LiveClient, Problem};
 
 use super::Answer;
@@ -10,7 +9,7 @@ use crate::app::App;
 /// The clients that the NFS server knows now, and what they hold open on volumes.
 #[utoipa::path(get, path = "/v1/clients", tag = "volumes", operation_id = "listLiveClients",
     responses((status = 200, body = Vec<LiveClient>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>) -> Answer<Vec<LiveClient>> {
+pub(crate) async fn list(app: App) -> Answer<Vec<LiveClient>> {
     app.call("listing the NFS server's clients", |engine| engine.live_clients())
         .await
         .map(Json)

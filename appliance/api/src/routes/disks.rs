@@ -1,7 +1,6 @@
 //! `/v1/disks`.
 
 use axum::Json;
-use axum::extract::State;
 use cistern_model::{Disk, DiskId, ErrorKind, Problem};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -25,7 +24,7 @@ pub(crate) struct WipeRequest {
 /// All disks, with what is on them.
 #[utoipa::path(get, path = "/v1/disks", tag = "disks", operation_id = "listDisks",
     responses((status = 200, body = Vec<Disk>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>) -> Answer<Vec<Disk>> {
+pub(crate) async fn list(app: App) -> Answer<Vec<Disk>> {
     app.call("listing the disks", |engine| engine.disks()).await.map(Json)
 }
 
@@ -33,7 +32,7 @@ pub(crate) async fn list(State(app): State<App>) -> Answer<Vec<Disk>> {
 #[utoipa::path(get, path = "/v1/disks/{id}", tag = "disks", operation_id = "getDisk",
     params(("id" = String, Path, description = "The disk's id")),
     responses((status = 200, body = Disk), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn show(State(app): State<App>, Segment(id): Segment<DiskId>) -> Answer<Disk> {
+pub(crate) async fn show(app: App, Segment(id): Segment<DiskId>) -> Answer<Disk> {
     let disks = app.call("listing the disks", |engine| engine.disks()).await?;
     let found = disks.into_iter().find(|disk| disk.id == id);
     found
@@ -46,7 +45,7 @@ pub(crate) async fn show(State(app): State<App>, Segment(id): Segment<DiskId>) -
     params(("id" = String, Path, description = "The disk's id")), request_body = WipeRequest,
     responses((status = 200, body = Disk), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn wipe(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<DiskId>,
     Body(request): Body<WipeRequest>,

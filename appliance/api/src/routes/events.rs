@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName, Response};
 use axum::response::IntoResponse;
@@ -24,6 +23,9 @@ use crate::problem::Refusal;
 
 /// The most in one list, and the most of the past that begins a stream.
 const MOST: usize = 1000;
+
+/// How many of the past a stream has in memory: who reads slowly has no more of the appliance's.
+const PAGE: usize = 100;
 
 /// A comment is sent this often, so that a dead connection is noticed and a middlebox keeps a live one.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -52,7 +54,7 @@ pub(crate) struct EventsQuery {
     responses((status = 200, content((Vec<Event> = "application/json"), (String = "text/event-stream"))),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn list(
-    State(app): State<App>,
+    app: App,
     headers: HeaderMap,
     Asked(query): Asked<EventsQuery>,
 ) -> Result<Response<Body>, Refusal> {
@@ -93,32 +95,15 @@ struct Follower {
     app: App,
     receiver: Receiver<Event>,
     stopping: tokio::sync::watch::Receiver<bool>,
-    /// What is to be sent before the next is awaited, the oldest first.
+    /// A page of what is to be sent before the next is awaited, the oldest first.
     ready: std::vec::IntoIter<Event>,
+    /// Whether the ring may have more after that page which the receiver does not.
+    behind: bool,
     last: u64,
 }
 
-/// Without `after`, from the last [`MOST`] on.
 async fn follow(app: App, after: Option<u64>) -> Result<impl Stream<Item = Result<Sent, Infallible>> + Send, Refusal> {
-    // First the receiver, then the ring: what happens in between is in both, and its number tells.
-    let receiver = app.engine.subscribe();
-    let listed = app.call(LISTING, move |engine| {
-        let last = engine.events_before(u64::MAX, MOST);
-        let newest = last.last().map_or(0, |event| event.seq);
-        // Without a state partition numbers begin anew: who has seen a larger one has seen none of these.
-        Ok(match after.filter(|after| *after <= newest) {
-            Some(after) => (after, engine.events(after, usize::MAX)),
-            None => (0, last),
-        })
-    });
-    let (after, ready) = listed.await?;
-    let follower = Follower {
-        stopping: app.stopping(),
-        ready: ready.into_iter(),
-        receiver,
-        last: after,
-        app,
-    };
+    let follower = Follower::begin(app, after).await?;
     Ok(futures::stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         let sent = Sent::default().id(event.seq.to_string());
@@ -129,11 +114,42 @@ async fn follow(app: App, after: Option<u64>) -> Result<impl Stream<Item = Resul
 }
 
 impl Follower {
+    /// Without `after`, from the last [`MOST`] on.
+    async fn begin(app: App, after: Option<u64>) -> Result<Self, Refusal> {
+        // First the receiver, then the ring: what happens in between is in both, and its number tells.
+        let receiver = app.engine.subscribe();
+        let from = app.call(LISTING, move |engine| {
+            let last = engine.events_before(u64::MAX, MOST);
+            let newest = last.last().map_or(0, |event| event.seq);
+            let before = last.first().map_or(0, |event| event.seq.saturating_sub(1));
+            // Without a state partition numbers begin anew: who has seen a larger one has seen none of these.
+            Ok(after.filter(|after| *after <= newest).unwrap_or(before))
+        });
+        let last = from.await?;
+        Ok(Follower {
+            stopping: app.stopping(),
+            ready: Vec::new().into_iter(),
+            behind: true,
+            receiver,
+            last,
+            app,
+        })
+    }
+
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.next() {
                 self.last = event.seq;
                 return Some(event);
+            }
+            if self.behind {
+                let last = self.last;
+                let page = self.app.call(LISTING, move |engine| Ok(engine.events(last, PAGE)));
+                // A stream that ends is asked for anew, from the last event on.
+                let page = page.await.ok()?;
+                self.behind = page.len() == PAGE;
+                self.ready = page.into_iter();
+                continue;
             }
             let received = tokio::select! {
                 received = self.receiver.recv() => received,
@@ -145,16 +161,51 @@ impl Follower {
                     return Some(event);
                 }
                 Ok(_) => {}
-                Err(RecvError::Lagged(_)) => {
-                    let last = self.last;
-                    let missed = self
-                        .app
-                        .call(LISTING, move |engine| Ok(engine.events(last, usize::MAX)));
-                    // A stream that ends is asked for anew, from the last event on.
-                    self.ready = missed.await.ok()?.into_iter();
-                }
+                Err(RecvError::Lagged(_)) => self.behind = true,
                 Err(RecvError::Closed) => return None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cistern_engine::{Config, Engine};
+    use cistern_host::memory::MemoryHost;
+    use cistern_model::{EventKind, Severity};
+
+    use crate::peer::PeerPolicy;
+
+    #[tokio::test]
+    async fn a_stream_that_is_far_behind_has_each_event_once_and_a_page_of_them_in_memory() {
+        let engine = Engine::new(MemoryHost::new(Vec::new()).host(), Config::default());
+        let (_stop, stopping) = tokio::sync::watch::channel(false);
+        let policy = PeerPolicy { root: 0, gate: None };
+        let app = App::new(engine.clone(), policy, "admin.sock".into(), stopping);
+        let happen = |count: usize| {
+            for _ in 0..count {
+                let message = "a disk was added".to_owned();
+                engine.record(EventKind::DiskAdded, Severity::Info, None, None, message);
+            }
+        };
+        happen(3 * PAGE);
+        let mut follower = Follower::begin(app.clone(), Some(0)).await.unwrap();
+        let mut seen = 0;
+        // Further ones while it is at the past; and so many that the receiver has not all of them.
+        for more in [1, 2 * MOST] {
+            happen(more);
+            let newest = engine.events_before(u64::MAX, 1)[0].seq;
+            while seen < newest {
+                seen += 1;
+                assert_eq!(follower.next().await.unwrap().seq, seen);
+                assert!(follower.ready.len() < PAGE, "{}", follower.ready.len());
+            }
+        }
+        happen(1);
+        assert_eq!(follower.next().await.unwrap().seq, seen + 1);
+
+        let mut fresh = Follower::begin(app, None).await.unwrap();
+        assert_eq!(fresh.next().await.unwrap().seq, seen + 2 - MOST as u64);
     }
 }

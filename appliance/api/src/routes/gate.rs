@@ -1,7 +1,7 @@
 //! What cistern-gate answers: on cisternd's socket root's requests are passed on to it. And what it tells cisternd.
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{Response, StatusCode};
 use cistern_model::{
     EnrolRequest, ErrorKind, EventKind, Principal, Problem, Role, Severity, Token, TokenCreated, TokenRequest,
@@ -16,21 +16,21 @@ use crate::token_change::TokenChange;
 /// Exchanges the console's one-time code for the first token, an admin's.
 #[utoipa::path(post, path = "/v1/enrol", tag = "tokens", operation_id = "enrol", request_body = EnrolRequest, security(()),
     responses((status = 201, body = TokenCreated), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn enrol(State(app): State<App>, by: By, request: Request) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn enrol(app: App, by: By, request: Request) -> Result<Response<Body>, Refusal> {
     to_gate(&app, by, request).await
 }
 
 /// All tokens, without their secrets.
 #[utoipa::path(get, path = "/v1/tokens", tag = "tokens", operation_id = "listTokens",
     responses((status = 200, body = Vec<Token>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn tokens(State(app): State<App>, by: By, request: Request) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn tokens(app: App, by: By, request: Request) -> Result<Response<Body>, Refusal> {
     to_gate(&app, by, request).await
 }
 
 /// Makes a token. Its secret is in this answer and nowhere else.
 #[utoipa::path(post, path = "/v1/tokens", tag = "tokens", operation_id = "createToken", request_body = TokenRequest,
     responses((status = 201, body = TokenCreated), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn create_token(State(app): State<App>, by: By, request: Request) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn create_token(app: App, by: By, request: Request) -> Result<Response<Body>, Refusal> {
     to_gate(&app, by, request).await
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn create_token(State(app): State<App>, by: By, request: Reques
 #[utoipa::path(delete, path = "/v1/tokens/{id}", tag = "tokens", operation_id = "deleteToken",
     params(("id" = String, Path, description = "The token's id")),
     responses((status = 204, description = "It is of no use any more"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn delete_token(State(app): State<App>, by: By, request: Request) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn delete_token(app: App, by: By, request: Request) -> Result<Response<Body>, Refusal> {
     to_gate(&app, by, request).await
 }
 
@@ -51,10 +51,7 @@ async fn to_gate(app: &App, By(by): By, request: Request) -> Result<Response<Bod
 }
 
 /// Records what became of a token. Not documented: only cistern-gate may call it.
-pub(crate) async fn token_changed(
-    State(app): State<App>,
-    Json(change): Json<TokenChange>,
-) -> Result<StatusCode, Refusal> {
+pub(crate) async fn token_changed(app: App, Json(change): Json<TokenChange>) -> Result<StatusCode, Refusal> {
     let message = format!(
         "the token {} ({}) was {} by {}",
         change.token.name,

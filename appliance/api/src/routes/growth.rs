@@ -1,7 +1,6 @@
 //! More room for a pool, and disks that leave it: `/v1/pools/{pool}/disks`, `grow` and `drain`.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_model::{AddDisksRequest, DrainRequest, GrowthPlan, Job, Problem};
 
@@ -15,7 +14,7 @@ use crate::problem::Refusal;
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn add_disks(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<AddDisksRequest>,
@@ -32,7 +31,7 @@ pub(crate) async fn add_disks(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = GrowthPlan), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn plan_disks(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<AddDisksRequest>,
@@ -49,7 +48,7 @@ pub(crate) async fn plan_disks(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn grow(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
 ) -> Result<(StatusCode, Json<Job>), Refusal> {
@@ -63,11 +62,7 @@ pub(crate) async fn grow(
 #[utoipa::path(post, path = "/v1/pools/{pool}/grow/plan", tag = "pools", operation_id = "planGrowth",
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = GrowthPlan), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn plan_growth(
-    State(app): State<App>,
-    By(by): By,
-    Segment(pool): Segment<String>,
-) -> Answer<GrowthPlan> {
+pub(crate) async fn plan_growth(app: App, By(by): By, Segment(pool): Segment<String>) -> Answer<GrowthPlan> {
     app.call("planning a pool's growth", move |engine| engine.plan_growth(&by, &pool))
         .await
         .map(Json)
@@ -79,7 +74,7 @@ pub(crate) async fn plan_growth(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn drain(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<DrainRequest>,

@@ -1,7 +1,6 @@
 //! The keys of encrypted pools: `/v1/pools/{pool}/key`.
 
 use axum::Json;
-use axum::extract::State;
 use cistern_model::{PoolKey, PoolKeyRequest, Problem};
 
 use super::Answer;
@@ -12,7 +11,7 @@ use crate::extract::{By, Json as Body, Segment};
 #[utoipa::path(get, path = "/v1/pools/{pool}/key", tag = "pools", operation_id = "showPoolKey",
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = PoolKey), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(pool): Segment<String>) -> Answer<PoolKey> {
+pub(crate) async fn show(app: App, By(by): By, Segment(pool): Segment<String>) -> Answer<PoolKey> {
     app.call("reading a pool's key", move |engine| engine.pool_key(&by, &pool))
         .await
         .map(Json)
@@ -25,7 +24,7 @@ pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(pool): Segm
     params(("pool" = String, Path, description = "The pool's id")),
     responses((status = 200, body = PoolKey), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn give(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<PoolKeyRequest>,

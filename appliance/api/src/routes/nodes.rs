@@ -1,7 +1,6 @@
 //! To which nodes of a cluster volumes are published.
 
 use axum::Json;
-use axum::extract::State;
 use cistern_model::{ClientRemoved, NodeAccess, NodeName, Problem, Volume, VolumeId};
 
 use super::Answer;
@@ -15,7 +14,7 @@ use crate::extract::{By, Json as Body, Segments};
     request_body = NodeAccess,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn publish(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segments(id, node): Segments<VolumeId, NodeName>,
     Body(access): Body<NodeAccess>,
@@ -32,7 +31,7 @@ pub(crate) async fn publish(
     params(("id" = String, Path, description = "The volume's id"), ("node" = String, Path, description = "The node's name")),
     responses((status = 200, body = ClientRemoved), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn unpublish(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segments(id, node): Segments<VolumeId, NodeName>,
 ) -> Answer<ClientRemoved> {

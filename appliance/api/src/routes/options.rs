@@ -1,7 +1,6 @@
 //! `/v1/volumes/{id}/options`.
 
 use axum::Json;
-use axum::extract::State;
 use cistern_model::{Problem, Volume, VolumeId, VolumeOptionsChange};
 
 use super::Answer;
@@ -13,7 +12,7 @@ use crate::extract::{By, Json as Body, Segment};
     params(("id" = String, Path, description = "The volume's id")), request_body = VolumeOptionsChange,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn change(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Body(change): Body<VolumeOptionsChange>,

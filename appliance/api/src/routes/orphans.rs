@@ -1,7 +1,6 @@
 //! `/v1/orphans`, and taking pools in and giving them up.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_model::{
     AdoptRequest, ImportRequest, Orphan, Pool, Problem, RemoveOrphanRequest, TopologyPlan, TopologyRequest, Volume,
@@ -16,7 +15,7 @@ use crate::problem::Refusal;
 /// What is on the disks and not explained, each with the way to take it over or to remove it.
 #[utoipa::path(get, path = "/v1/orphans", tag = "orphans", operation_id = "listOrphans",
     responses((status = 200, body = Vec<Orphan>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>) -> Answer<Vec<Orphan>> {
+pub(crate) async fn list(app: App) -> Answer<Vec<Orphan>> {
     app.call("listing the orphans", |engine| engine.orphans())
         .await
         .map(Json)
@@ -26,7 +25,7 @@ pub(crate) async fn list(State(app): State<App>) -> Answer<Vec<Orphan>> {
 #[utoipa::path(post, path = "/v1/orphans/adopt", tag = "orphans", operation_id = "adoptOrphan", request_body = AdoptRequest,
     responses((status = 201, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn adopt(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Body(request): Body<AdoptRequest>,
 ) -> Result<(StatusCode, Json<Volume>), Refusal> {
@@ -42,7 +41,7 @@ pub(crate) async fn adopt(
     request_body = RemoveOrphanRequest,
     responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn remove(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Body(request): Body<RemoveOrphanRequest>,
 ) -> Result<StatusCode, Refusal> {
@@ -55,7 +54,7 @@ pub(crate) async fn remove(
 /// Takes in a pool that another appliance made, with all its volumes.
 #[utoipa::path(post, path = "/v1/pools/import", tag = "pools", operation_id = "importPool", request_body = ImportRequest,
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn import(State(app): State<App>, By(by): By, Body(request): Body<ImportRequest>) -> Answer<Pool> {
+pub(crate) async fn import(app: App, By(by): By, Body(request): Body<ImportRequest>) -> Answer<Pool> {
     match &request.name {
         Some(name) => refuse_segment(name.as_str())?,
         None => {
@@ -74,7 +73,7 @@ pub(crate) async fn import(State(app): State<App>, By(by): By, Body(request): Bo
 #[utoipa::path(post, path = "/v1/pools/{pool}/release", tag = "pools", operation_id = "releasePool",
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = Orphan), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn release(State(app): State<App>, By(by): By, Segment(pool): Segment<String>) -> Answer<Orphan> {
+pub(crate) async fn release(app: App, By(by): By, Segment(pool): Segment<String>) -> Answer<Orphan> {
     app.call("releasing a pool", move |engine| engine.release_pool(&by, &pool))
         .await
         .map(Json)
@@ -84,10 +83,7 @@ pub(crate) async fn release(State(app): State<App>, By(by): By, Segment(pool): S
 #[utoipa::path(post, path = "/v1/pools/plan-topology", tag = "pools", operation_id = "planTopology",
     request_body = TopologyRequest,
     responses((status = 200, body = TopologyPlan), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn plan_topology(
-    State(app): State<App>,
-    Body(request): Body<TopologyRequest>,
-) -> Answer<TopologyPlan> {
+pub(crate) async fn plan_topology(app: App, Body(request): Body<TopologyRequest>) -> Answer<TopologyPlan> {
     refuse_segment(request.name.as_str())?;
     app.call("planning a pool", move |engine| engine.plan_topology(&request))
         .await

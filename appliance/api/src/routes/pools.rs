@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::body::Body as HttpBody;
-use axum::extract::State;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 use cistern_engine::PoolCreation;
@@ -31,7 +30,7 @@ pub(super) fn refuse_segment(name: &str) -> Result<(), Refusal> {
 /// All pools that the token may see.
 #[utoipa::path(get, path = "/v1/pools", tag = "pools", operation_id = "listPools",
     responses((status = 200, body = Vec<Pool>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>, By(by): By) -> Answer<Vec<Pool>> {
+pub(crate) async fn list(app: App, By(by): By) -> Answer<Vec<Pool>> {
     app.call("listing the pools", move |engine| engine.pools(&by))
         .await
         .map(Json)
@@ -41,7 +40,7 @@ pub(crate) async fn list(State(app): State<App>, By(by): By) -> Answer<Vec<Pool>
 #[utoipa::path(get, path = "/v1/pools/{pool}", tag = "pools", operation_id = "getPool",
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(pool): Segment<String>) -> Answer<Pool> {
+pub(crate) async fn show(app: App, By(by): By, Segment(pool): Segment<String>) -> Answer<Pool> {
     app.call("looking at a pool", move |engine| engine.pool(&by, &pool))
         .await
         .map(Json)
@@ -50,7 +49,7 @@ pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(pool): Segm
 /// What a request for a pool would come to. Nothing is touched.
 #[utoipa::path(post, path = "/v1/pools/plan", tag = "pools", operation_id = "planPool", request_body = PoolRequest,
     responses((status = 200, body = PoolPlan), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn plan(State(app): State<App>, Body(request): Body<PoolRequest>) -> Answer<PoolPlan> {
+pub(crate) async fn plan(app: App, Body(request): Body<PoolRequest>) -> Answer<PoolPlan> {
     refuse_segment(request.name.as_str())?;
     app.call("planning a pool", move |engine| engine.plan_pool(&request))
         .await
@@ -62,7 +61,7 @@ pub(crate) async fn plan(State(app): State<App>, Body(request): Body<PoolRequest
     responses((status = 200, description = "The same pool is there", body = Pool), (status = 202, description = "It is being made", body = Job),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn create(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Body(request): Body<PoolRequest>,
 ) -> Result<Response<HttpBody>, Refusal> {
@@ -81,7 +80,7 @@ pub(crate) async fn create(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn change(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(change): Body<PoolChange>,
@@ -98,7 +97,7 @@ pub(crate) async fn change(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn remove(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
 ) -> Result<(StatusCode, Json<Job>), Refusal> {
@@ -123,7 +122,7 @@ pub(crate) struct SpareQuery {
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn replace(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<ReplaceRequest>,
@@ -140,7 +139,7 @@ pub(crate) async fn replace(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn add_spare(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<SpareRequest>,
@@ -156,7 +155,7 @@ pub(crate) async fn add_spare(
     params(("pool" = String, Path, description = "The pool's name or id"), SpareQuery),
     responses((status = 200, body = Pool), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn remove_spare(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Asked(query): Asked<SpareQuery>,
@@ -172,7 +171,7 @@ pub(crate) async fn remove_spare(
     params(("pool" = String, Path, description = "The pool's name or id")),
     responses((status = 202, body = Job), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn scrub(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(pool): Segment<String>,
     Body(request): Body<ScrubRequest>,

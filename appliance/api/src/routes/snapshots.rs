@@ -1,7 +1,6 @@
 //! `/v1/snapshots`, the snapshots of a volume, and its rolling back.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_engine::SnapshotFilter;
 use cistern_model::{
@@ -52,7 +51,7 @@ pub(crate) struct ShowQuery {
 /// Snapshots that the token may see, page by page, in the order of their ids.
 #[utoipa::path(get, path = "/v1/snapshots", tag = "snapshots", operation_id = "listSnapshots", params(ListQuery),
     responses((status = 200, body = Page<Snapshot>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>, By(by): By, Asked(query): Asked<ListQuery>) -> Answer<Page<Snapshot>> {
+pub(crate) async fn list(app: App, By(by): By, Asked(query): Asked<ListQuery>) -> Answer<Page<Snapshot>> {
     let limit = query.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         let detail = format!("the query: limit must be 1 to {LARGEST_PAGE}, not {limit}");
@@ -77,7 +76,7 @@ pub(crate) async fn list(State(app): State<App>, By(by): By, Asked(query): Asked
     responses((status = 200, description = "It is there", body = Snapshot), (status = 201, description = "It was made", body = Snapshot),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn create(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Body(request): Body<SnapshotRequest>,
@@ -95,7 +94,7 @@ pub(crate) async fn create(
     responses((status = 200, description = "They are there", body = Vec<Snapshot>), (status = 201, description = "They were made", body = Vec<Snapshot>),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn create_group(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Body(request): Body<GroupSnapshotRequest>,
 ) -> Result<(StatusCode, Json<Vec<Snapshot>>), Refusal> {
@@ -115,7 +114,7 @@ fn status(created: bool) -> StatusCode {
     params(("id" = String, Path, description = "The snapshot's id"), ShowQuery),
     responses((status = 200, body = Snapshot), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn show(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<SnapshotId>,
     Asked(query): Asked<ShowQuery>,
@@ -130,11 +129,7 @@ pub(crate) async fn show(
 #[utoipa::path(delete, path = "/v1/snapshots/{id}", tag = "snapshots", operation_id = "deleteSnapshot",
     params(("id" = String, Path, description = "The snapshot's id")),
     responses((status = 204, description = "It is gone"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn remove(
-    State(app): State<App>,
-    By(by): By,
-    Segment(id): Segment<SnapshotId>,
-) -> Result<StatusCode, Refusal> {
+pub(crate) async fn remove(app: App, By(by): By, Segment(id): Segment<SnapshotId>) -> Result<StatusCode, Refusal> {
     let what = format!("deleting the snapshot {id}");
     app.call(&what, move |engine| engine.delete_snapshot(&by, id)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -145,7 +140,7 @@ pub(crate) async fn remove(
     params(("id" = String, Path, description = "The snapshot's id")), request_body = SnapshotClients,
     responses((status = 200, body = Snapshot), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn serve(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<SnapshotId>,
     Body(request): Body<SnapshotClients>,
@@ -161,7 +156,7 @@ pub(crate) async fn serve(
     params(("id" = String, Path, description = "The volume's id")), request_body = RollbackRequest,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn roll_back(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Body(request): Body<RollbackRequest>,

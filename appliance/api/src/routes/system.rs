@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::body::Body as HttpBody;
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
@@ -14,13 +13,14 @@ use super::Answer;
 use crate::app::App;
 use crate::extract::{By, Json as Body};
 use crate::problem::Refusal;
+use crate::table::READ;
 
 /// Whether everything that is known is served.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct HealthAnswer {
     /// NFS answers, and every pool and volume that is known is served.
     healthy: bool,
-    /// What is not as it should be. Without a token it is left out.
+    /// What is not as it should be. It is left out without a token, and with a provisioner's.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasons: Option<Vec<String>>,
 }
@@ -35,8 +35,8 @@ pub(crate) struct PowerRequest {
 /// Whether the appliance is healthy; 503 if it is not.
 #[utoipa::path(get, path = "/healthz", tag = "system", operation_id = "health", security(()),
     responses((status = 200, body = HealthAnswer), (status = 503, body = HealthAnswer)))]
-pub(crate) async fn health(State(app): State<App>, by: Option<By>) -> Result<Response<HttpBody>, Refusal> {
-    let health = app.call("looking at the health", |engine| Ok(engine.health())).await?;
+pub(crate) async fn health(app: App, by: Option<By>) -> Result<Response<HttpBody>, Refusal> {
+    let health = app.health.now(&app.engine).await?;
     let status = if health.healthy {
         StatusCode::OK
     } else {
@@ -44,7 +44,8 @@ pub(crate) async fn health(State(app): State<App>, by: Option<By>) -> Result<Res
     };
     let answer = HealthAnswer {
         healthy: health.healthy,
-        reasons: by.map(|_| health.reasons),
+        // They name pools and volumes, whoever's they are.
+        reasons: by.filter(|By(by)| READ.allows(by)).map(|_| health.reasons),
     };
     Ok((status, Json(answer)).into_response())
 }
@@ -52,7 +53,7 @@ pub(crate) async fn health(State(app): State<App>, by: Option<By>) -> Result<Res
 /// Numbers in Prometheus' text form.
 #[utoipa::path(get, path = "/metrics", tag = "system", operation_id = "metrics",
     responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn metrics(State(app): State<App>) -> Result<Response<HttpBody>, Refusal> {
+pub(crate) async fn metrics(app: App) -> Result<Response<HttpBody>, Refusal> {
     let numbers = app.call("counting", |engine| engine.metrics()).await?;
     let text = crate::metrics::render(&numbers);
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
@@ -72,7 +73,7 @@ pub(crate) async fn openapi() -> Result<Response<HttpBody>, Refusal> {
 /// The appliance and how it is.
 #[utoipa::path(get, path = "/v1/system", tag = "system", operation_id = "getSystem",
     responses((status = 200, body = System), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn show(State(app): State<App>, By(by): By) -> Answer<System> {
+pub(crate) async fn show(app: App, By(by): By) -> Answer<System> {
     app.call("looking at the system", move |engine| engine.system(&by))
         .await
         .map(Json)
@@ -81,11 +82,7 @@ pub(crate) async fn show(State(app): State<App>, By(by): By) -> Answer<System> {
 /// Restarts the machine or switches it off.
 #[utoipa::path(post, path = "/v1/system/power", tag = "system", operation_id = "power", request_body = PowerRequest,
     responses((status = 202, description = "It begins"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn power(
-    State(app): State<App>,
-    By(by): By,
-    Body(request): Body<PowerRequest>,
-) -> Result<StatusCode, Refusal> {
+pub(crate) async fn power(app: App, By(by): By, Body(request): Body<PowerRequest>) -> Result<StatusCode, Refusal> {
     app.call("changing the power", move |engine| engine.power(&by, request.action))
         .await?;
     Ok(StatusCode::ACCEPTED)
@@ -94,7 +91,7 @@ pub(crate) async fn power(
 /// Records that somebody goes to a root shell on the console. Only on the appliance itself.
 #[utoipa::path(post, path = "/v1/system/root-shell", tag = "system", operation_id = "recordRootShell",
     responses((status = 204, description = "It is recorded"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn root_shell(State(app): State<App>, By(by): By) -> Result<StatusCode, Refusal> {
+pub(crate) async fn root_shell(app: App, By(by): By) -> Result<StatusCode, Refusal> {
     let message = "somebody went to a root shell on the console".to_owned();
     app.call("recording that somebody goes to a root shell", move |engine| {
         engine.record(EventKind::RootShell, Severity::Warning, None, Some(&by), message);

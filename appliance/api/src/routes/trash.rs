@@ -1,7 +1,6 @@
 //! `/v1/trash`.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_model::{Problem, TrashedVolume, UndeleteRequest, Volume, VolumeId};
 
@@ -13,7 +12,7 @@ use crate::problem::Refusal;
 /// Deleted volumes that can be had back and that the token may see, the oldest first.
 #[utoipa::path(get, path = "/v1/trash", tag = "trash", operation_id = "listTrash",
     responses((status = 200, body = Vec<TrashedVolume>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>, By(by): By) -> Answer<Vec<TrashedVolume>> {
+pub(crate) async fn list(app: App, By(by): By) -> Answer<Vec<TrashedVolume>> {
     app.call("listing the trash", move |engine| Ok(engine.trash(&by)))
         .await
         .map(Json)
@@ -24,7 +23,7 @@ pub(crate) async fn list(State(app): State<App>, By(by): By) -> Answer<Vec<Trash
     params(("id" = String, Path, description = "The volume's id")), request_body = UndeleteRequest,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn undelete(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Body(request): Body<UndeleteRequest>,
@@ -39,11 +38,7 @@ pub(crate) async fn undelete(
 #[utoipa::path(delete, path = "/v1/trash/{id}", tag = "trash", operation_id = "purgeVolume",
     params(("id" = String, Path, description = "The volume's id")),
     responses((status = 204, description = "It is gone"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn purge(
-    State(app): State<App>,
-    By(by): By,
-    Segment(id): Segment<VolumeId>,
-) -> Result<StatusCode, Refusal> {
+pub(crate) async fn purge(app: App, By(by): By, Segment(id): Segment<VolumeId>) -> Result<StatusCode, Refusal> {
     let what = format!("removing the volume {id} from the trash");
     app.call(&what, move |engine| engine.purge(&by, id)).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,7 +1,6 @@
 //! `/v1/volumes`.
 
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use cistern_engine::VolumeFilter;
 use cistern_model::{
@@ -60,7 +59,7 @@ fn labels(text: &str) -> Result<Vec<Label>, Refusal> {
 /// Volumes that the token may see, page by page, in the order of their ids.
 #[utoipa::path(get, path = "/v1/volumes", tag = "volumes", operation_id = "listVolumes", params(ListQuery),
     responses((status = 200, body = Page<Volume>), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn list(State(app): State<App>, By(by): By, Asked(query): Asked<ListQuery>) -> Answer<Page<Volume>> {
+pub(crate) async fn list(app: App, By(by): By, Asked(query): Asked<ListQuery>) -> Answer<Page<Volume>> {
     let limit = query.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
         let detail = format!("the query: limit must be 1 to {LARGEST_PAGE}, not {limit}");
@@ -84,7 +83,7 @@ pub(crate) async fn list(State(app): State<App>, By(by): By, Asked(query): Asked
     responses((status = 200, description = "The same volume is there", body = Volume), (status = 201, description = "It was made", body = Volume),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn create(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Body(request): Body<VolumeRequest>,
 ) -> Result<(StatusCode, Json<Volume>), Refusal> {
@@ -105,7 +104,7 @@ pub(crate) async fn create(
 #[utoipa::path(get, path = "/v1/volumes/{id}", tag = "volumes", operation_id = "getVolume",
     params(("id" = String, Path, description = "The volume's id")),
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(id): Segment<VolumeId>) -> Answer<Volume> {
+pub(crate) async fn show(app: App, By(by): By, Segment(id): Segment<VolumeId>) -> Answer<Volume> {
     app.call("looking at a volume", move |engine| engine.volume(&by, id))
         .await
         .map(Json)
@@ -116,7 +115,7 @@ pub(crate) async fn show(State(app): State<App>, By(by): By, Segment(id): Segmen
     params(("id" = String, Path, description = "The volume's id")), request_body = VolumeChange,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn change(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Body(change): Body<VolumeChange>,
@@ -131,11 +130,7 @@ pub(crate) async fn change(
 #[utoipa::path(delete, path = "/v1/volumes/{id}", tag = "volumes", operation_id = "deleteVolume",
     params(("id" = String, Path, description = "The volume's id")),
     responses((status = 204, description = "It is gone"), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn remove(
-    State(app): State<App>,
-    By(by): By,
-    Segment(id): Segment<VolumeId>,
-) -> Result<StatusCode, Refusal> {
+pub(crate) async fn remove(app: App, By(by): By, Segment(id): Segment<VolumeId>) -> Result<StatusCode, Refusal> {
     let what = format!("deleting the volume {id}");
     app.call(&what, move |engine| engine.delete_volume(&by, id)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -146,7 +141,7 @@ pub(crate) async fn remove(
     params(("id" = String, Path, description = "The volume's id")), request_body = ClientRequest,
     responses((status = 200, body = Volume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn add_client(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Body(request): Body<ClientRequest>,
@@ -163,7 +158,7 @@ pub(crate) async fn add_client(
     params(("id" = String, Path, description = "The volume's id"), ClientQuery),
     responses((status = 200, body = ClientRemoved), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn remove_client(
-    State(app): State<App>,
+    app: App,
     By(by): By,
     Segment(id): Segment<VolumeId>,
     Asked(query): Asked<ClientQuery>,
