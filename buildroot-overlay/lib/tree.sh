@@ -13,6 +13,7 @@ check_tree() { # TREE
     check_files "$tree"
     check_users "$tree"
     check_units "$tree"
+    check_state_script "$tree"
     each_architecture check_fragments "$tree"
     check_unused "$tree"
 }
@@ -151,6 +152,31 @@ check_units() {
     # What a path starts is started as often as that changes.
     for file in $(grep -l '^Restart=' "$units"/*.service) "$units"/*.path $(printf '%s\n' "$units"/*.path | sed 's/path$/service/'); do
         verdict "${file##*/} is started as often as it takes" grep -qx StartLimitIntervalSec=0 "$file"
+    done
+}
+
+# Damage of the state partition that fsck left is told to cisternd, and what it has repaired is not; each mark that cisternd
+# looks for is one that is left.
+check_state_script() {
+    local tree=$1 script marks ended said want mark
+    script=$tree/board/cistern/rootfs-overlay/usr/lib/cistern/state
+    marks=$(mktemp -d)
+    for ended in 0 1 2 4 8 12; do
+        rm -f "$marks/state-damaged"
+        (
+            say() { :; }
+            fsck.ext4() { return "$ended"; }
+            eval "$(sed -n "/^check_state() /,/^}/{s|/run/cistern|$marks|;p}" "$script")"
+            check_state /dev/vda3
+        ) || true
+        said=no want=''
+        [ "$ended" -lt 4 ] || said=a want="fsck.ext4 -p /dev/vda3 ended with status $ended"
+        verdict "cistern/state leaves $said mark where fsck ends with status $ended" \
+            test "$(cat "$marks/state-damaged" 2>/dev/null || true)" = "$want"
+    done
+    rm -r "$marks"
+    for mark in $(grep -o '/run/cistern/state-[a-z]*' "$project/appliance/daemon/src/main.rs"); do
+        verdict "cistern/state leaves the mark $mark" grep -q ">$mark\$" "$script"
     done
 }
 

@@ -43,6 +43,8 @@ const MOUNTS_AT_ONCE: usize = 4;
 
 /// Where the script that mounts the state partition says that there should be one, and that it cannot be had.
 const STATE_FAILED: &str = "/run/cistern/state-failed";
+/// Where that script says what fsck found on it and left unrepaired. It is mounted all the same.
+const STATE_DAMAGED: &str = "/run/cistern/state-damaged";
 
 /// After a start that failed: a service or a device may come yet.
 const START_AGAIN: Duration = Duration::from_secs(5);
@@ -109,6 +111,7 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
         mounts_at_once: MOUNTS_AT_ONCE,
         fullness_holds: LOOK_AFTER + Duration::from_secs(5),
         look_at_raids_every: Some(Duration::from_secs(10)),
+        state_damage: state_damage(),
         ..Config::default()
     };
     let engine = Engine::new(host.clone(), config);
@@ -171,6 +174,16 @@ async fn run(arguments: Arguments, host: Host) -> anyhow::Result<()> {
     }
     tracing::info!("stopped; mounts and exports stay as they are");
     Ok(())
+}
+
+/// What the script that mounts the state partition says of its damage; none, if it left no word of any.
+fn state_damage() -> Option<String> {
+    let said = std::fs::read_to_string(STATE_DAMAGED);
+    match said {
+        Ok(text) => Some(text.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(format!("{STATE_DAMAGED} cannot be read: {error}")),
+    }
 }
 
 /// Listens, and gives back what serves until `stopping` is set and the last request has ended.

@@ -5,6 +5,7 @@
 //! trouble is, is known to them and not here.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 use cistern_model::{Acknowledgement, Alert, AlertId, AlertKind, EventKind, Principal, Severity};
@@ -76,11 +77,16 @@ impl Alerts {
         self.locked().get(id).is_some_and(|alert| alert.cleared.is_none())
     }
 
-    /// As they were before a restart; what was raised since is newer.
+    /// As they were before a restart; what was raised since is newer, and goes on from what it was.
     pub(crate) fn recall(&self, kept: Vec<Alert>) {
         let mut all = self.locked();
         for alert in kept {
-            all.entry(alert.id.clone()).or_insert(alert);
+            match all.entry(alert.id.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(alert);
+                }
+                Entry::Occupied(mut newer) => go_on(newer.get_mut(), &alert),
+            }
         }
     }
 
@@ -151,24 +157,23 @@ impl Engine {
             if before.is_some_and(|alert| alert.severity == severity && alert.message == message) {
                 return;
             }
-            let since = before.map_or(now, |alert| alert.since);
-            let acknowledged = before
-                .filter(|alert| alert.severity >= severity)
-                .and_then(|alert| alert.acknowledged.clone());
-            let alert = Alert {
+            let mut alert = Alert {
                 id: id.clone(),
                 kind,
                 severity,
                 object: subject.id.clone(),
                 name: subject.name.clone(),
-                since,
+                since: now,
                 updated: now,
                 message: message.clone(),
                 meaning: kind.meaning().to_owned(),
                 advice: kind.advice().to_owned(),
-                acknowledged,
+                acknowledged: None,
                 cleared: None,
             };
+            if let Some(before) = before {
+                go_on(&mut alert, before);
+            }
             alerts.insert(id, alert);
         }
         let message = format!("alert {kind}{}: {message}", subject.called());
@@ -223,6 +228,17 @@ impl Engine {
                 self.clear_alert(kind, &subject);
             }
         }
+    }
+}
+
+/// Of the same trouble, if it lasted: it began then, and was seen unless it has become more serious.
+fn go_on(alert: &mut Alert, before: &Alert) {
+    if before.cleared.is_some() || alert.cleared.is_some() {
+        return;
+    }
+    alert.since = before.since;
+    if alert.acknowledged.is_none() && before.severity >= alert.severity {
+        alert.acknowledged.clone_from(&before.acknowledged);
     }
 }
 

@@ -1,5 +1,5 @@
-//! What is alerted of pools, disks, volumes and services. Invariant: it follows from the state as it is now, so that it can
-//! be looked at as often as one likes; what another alert explains has none of its own.
+//! What is alerted of pools, disks, volumes, services and the state partition. Invariant: it follows from the state as it is
+//! now, so that it can be looked at as often as one likes; what another alert explains has none of its own.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,7 @@ impl Engine {
         self.review_pools();
         self.review_volumes();
         self.review_services();
+        self.review_state();
         self.review_disks();
     }
 
@@ -129,5 +130,14 @@ impl Engine {
         };
         let trouble = trouble.map(|why| (Severity::Error, why));
         self.set_alert(AlertKind::NfsDown, &Subject::appliance(), trouble);
+    }
+
+    /// It is looked at before it is mounted, and so again at the next start.
+    fn review_state(&self) {
+        let trouble = self.0.config.state_damage.as_ref().map(|found| {
+            let message = format!("the state partition has damage that is not repaired without being asked: {found}");
+            (Severity::Error, message)
+        });
+        self.set_alert(AlertKind::StateDamaged, &Subject::appliance(), trouble);
     }
 }

@@ -55,6 +55,8 @@ pub struct Config {
     pub fullness_holds: Duration,
     /// How often the kernel is asked whether it still uses every image; none: never.
     pub look_at_raids_every: Option<Duration>,
+    /// What was found on the state partition before it was mounted, and not repaired.
+    pub state_damage: Option<String>,
 }
 
 impl Default for Config {
@@ -68,6 +70,7 @@ impl Default for Config {
             mount_patience: Duration::from_secs(120),
             fullness_holds: Duration::ZERO,
             look_at_raids_every: None,
+            state_damage: None,
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! They are kept as a log of JSON lines. What is added is made durable soon, or at once if it is no mere information; a
 //! power cut may take the last ones, and their numbers are then passed over. While the log cannot be written it goes on
-//! in memory, and is written anew, whole, once that can be done.
+//! in memory, and is written anew, whole, once that can be done. One that could not be read is not written over: it goes on
+//! in memory until it was.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,10 +58,21 @@ enum LogState {
     /// Not looked at: nothing is written.
     #[default]
     Unread,
+    /// It could not be read: nothing is written either.
+    Unreadable,
     /// It has all that is kept.
     Whole,
     /// Something could not be written.
     Behind,
+}
+
+impl Log {
+    fn is_read(&self) -> bool {
+        match self.state {
+            LogState::Unread | LogState::Unreadable => false,
+            LogState::Whole | LogState::Behind => true,
+        }
+    }
 }
 
 impl Ring {
@@ -101,16 +113,22 @@ impl Events {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what was kept, once. Lines that are torn, or of a later version, are passed over.
+    /// Reads what was kept, once. Lines that are torn, or of a later version, are passed over. After an error nothing is written
+    /// before a later call has read it.
     pub(crate) fn load(&self) -> Result<(), HostError> {
-        let mut ring = self.locked();
-        if ring.log.state != LogState::Unread {
+        if self.locked().log.is_read() {
             return Ok(());
         }
-        let text = match self.records.read(LOG) {
+        // Not under the lock: a disk that errs takes its time. Nobody writes to what was not read.
+        let read = self.records.read(LOG);
+        let mut ring = self.locked();
+        if ring.log.is_read() {
+            return Ok(());
+        }
+        let text = match read {
             Ok(text) => text.unwrap_or_default(),
             Err(error) => {
-                ring.log.state = LogState::Behind;
+                ring.log.state = LogState::Unreadable;
                 return Err(error);
             }
         };
@@ -138,10 +156,10 @@ impl Events {
             lines: text.lines().count(),
             dirty: false,
         };
-        // What happened before this was read comes after it.
+        // What happened before this was read comes after it; under the number that it was sent with, unless the clock was wrong.
         let before = std::mem::replace(&mut *ring, kept);
         for (mut event, _) in before.events {
-            ring.last += 1;
+            ring.last = event.seq.max(ring.last + 1);
             event.seq = ring.last;
             let bytes = line(&event).len();
             ring.push(event, bytes);
@@ -169,6 +187,10 @@ impl Events {
         let kept = {
             let mut ring = self.locked();
             ring.last += 1;
+            if ring.log.state == LogState::Unreadable {
+                // Which numbers were used is not known; the milliseconds since 1970 are beyond any that were counted.
+                ring.last = ring.last.max(u64::try_from(time.as_millisecond()).unwrap_or_default());
+            }
             ring.since_start += 1;
             let event = Event {
                 seq: ring.last,
@@ -229,12 +251,12 @@ impl Events {
         Ok(())
     }
 
-    /// Makes durable what is kept; what could not be written before is written now.
+    /// Makes durable what is kept; what could not be written before is written now. Nothing, before the log was read.
     pub(crate) fn sync(&self) -> Result<(), HostError> {
         {
             let mut ring = self.locked();
             match ring.log.state {
-                LogState::Unread => return Ok(()),
+                LogState::Unread | LogState::Unreadable => return Ok(()),
                 LogState::Behind => return self.rewrite(&mut ring),
                 LogState::Whole if !ring.log.dirty => return Ok(()),
                 LogState::Whole => ring.log.dirty = false,
@@ -380,6 +402,37 @@ mod tests {
         events.sync().unwrap();
         machine.restart();
         assert_eq!(messages(&on(&machine)), ["kept", "one", "two"]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_written_over_and_comes_before_what_happened_meanwhile() {
+        // By a clock that is right, and by one that was never set.
+        for (second, told, kept) in [
+            (1_785_000_000, 1_785_000_000_000_u64, 1_785_000_000_000_u64),
+            (0, 1, 1001),
+        ] {
+            let machine = MemoryHost::new(Vec::new());
+            record(&on(&machine), Severity::Warning, "kept").unwrap();
+            let log = machine.record(LOG);
+            let events = Events::new(machine.host().records);
+            machine.fail_next("records.read", MemoryHost::failure("records.read"));
+            assert!(events.load().is_err());
+            let mut stream = events.subscribe();
+            let (time, message) = (Timestamp::from_second(second).unwrap(), "meanwhile".to_owned());
+            events
+                .record(time, EventKind::DiskAdded, Severity::Error, None, None, message)
+                .unwrap();
+            events.sync().unwrap();
+            assert_eq!(machine.record(LOG), log);
+            assert_eq!(stream.try_recv().unwrap().seq, told);
+            events.load().unwrap();
+            record(&events, Severity::Info, "after").unwrap();
+            let numbers: Vec<u64> = events.after(0, 10).into_iter().map(|event| event.seq).collect();
+            assert_eq!(numbers, [1, kept, kept + 1]);
+            events.sync().unwrap();
+            machine.restart();
+            assert_eq!(messages(&on(&machine)), ["kept", "meanwhile", "after"]);
+        }
     }
 
     #[test]

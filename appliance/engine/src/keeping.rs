@@ -1,5 +1,5 @@
 //! What is kept on the state partition over a restart: events and alerts. Invariant: that it cannot be kept stops nothing;
-//! it is an alert, which is itself never kept.
+//! it is an alert, which is itself never kept. Nothing is written over what was not read.
 
 use cistern_host::{HostError, HostErrorKind};
 use cistern_model::{Alert, AlertId, AlertKind, Severity};
@@ -12,27 +12,36 @@ const ALERTS: &str = "alerts.json";
 
 impl Engine {
     /// Recalls what was kept, the first time. Alerts are as they were; whoever looks after their causes clears those that
-    /// are over.
+    /// are over. What cannot be read now is read when all is kept.
     pub(crate) fn recall(&self) {
+        self.note_keeping(&self.read_what_was_kept());
+    }
+
+    fn read_what_was_kept(&self) -> Result<(), HostError> {
         let events = self.0.events.load();
-        self.note_keeping(&events);
+        events.and(self.recall_alerts())
+    }
+
+    fn recall_alerts(&self) -> Result<(), HostError> {
+        if locked(&self.0.alerts_behind).is_some() {
+            return Ok(());
+        }
+        // Not under the lock: a disk that errs takes its time. Nobody writes to what was not read.
+        let text = self.0.host.records.read(ALERTS)?.unwrap_or_default();
         let mut behind = locked(&self.0.alerts_behind);
         if behind.is_some() {
-            return;
+            return Ok(());
         }
-        let kept = self.0.host.records.read(ALERTS);
-        *behind = Some(kept.is_err());
-        drop(behind);
-        if let Ok(Some(text)) = &kept {
-            // One that this version does not know is passed over, and with it nothing else.
-            let values: Vec<serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
-            let alerts = values
-                .into_iter()
-                .filter_map(|alert| serde_json::from_value(alert).ok());
-            let alerts: Vec<Alert> = alerts.collect();
-            self.0.alerts.recall(alerts);
-        }
-        self.note_keeping(&kept.map(|_| ()));
+        // One that this version does not know is passed over, and with it nothing else.
+        let values: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
+        let alerts = values
+            .into_iter()
+            .filter_map(|alert| serde_json::from_value(alert).ok());
+        let alerts: Vec<Alert> = alerts.collect();
+        // What was raised before this was read is not kept yet.
+        *behind = Some(!self.0.alerts.to_keep().is_empty());
+        self.0.alerts.recall(alerts);
+        Ok(())
     }
 
     /// Keeps the alerts as they are now.
@@ -54,7 +63,7 @@ impl Engine {
     /// Makes durable what is kept, and makes up for what could not be written.
     pub(crate) fn keep_all(&self) {
         self.note_exports();
-        let outcome = self.0.events.sync();
+        let outcome = self.read_what_was_kept().and(self.0.events.sync());
         let behind = *locked(&self.0.alerts_behind) == Some(true);
         let is_lost = |alert: &Alert| alert.kind == AlertKind::StateLost;
         let failed = outcome.is_err();

@@ -25,7 +25,8 @@
 //!   tag on reconcile finishes it.
 //! - **A snapshot** is one commit, whole. Those of a group are `creating` until the last is made, while all their volumes are
 //!   frozen; if one is `ready` all are finished, else all are taken away. What is frozen is thawed by a guard, and by the
-//!   next start. One that is served is activated and mounted read-only; no other is active.
+//!   next start. One that is served is activated and mounted read-only; no other is active. It is its volume's owner's, whoever
+//!   that is, while there is its volume; before that goes for good its own tag is made to say so.
 //! - **A clone** is a thin snapshot with a volume's tags, made as a volume is but never formatted.
 //! - **Rolling back** (`rollback`): from `state=rolling-back` on it is finished; the volume's LV is removed only when what
 //!   replaces it is there with all of its tags.

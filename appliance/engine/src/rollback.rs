@@ -436,7 +436,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes the snapshots that a volume's schedule made: they go with it.
+    /// Removes the snapshots that a volume's schedule made, which go for good with it; on those that stay it is noted whose they are.
     pub(crate) fn drop_scheduled(&self, pool: PoolId, volume: VolumeId) -> Result<(), EngineError> {
         let scheduled: Vec<SnapshotId> = {
             let view = self.view();
@@ -453,11 +453,11 @@ impl Engine {
             let Some(served) = served else { continue };
             // One that is read, or made a volume of, just now outlives its volume: as one made by hand.
             if lock.is_none() || served {
-                self.unschedule(pool, id)?;
+                self.retag_snapshot(pool, id, |tags| tags.scheduled.clear())?;
             } else {
                 self.remove_snapshot(pool, id)?;
             }
         }
-        Ok(())
+        self.note_whose_snapshots(pool, volume)
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use cistern_host::{Activation, Filesystems, TagChange};
-use cistern_model::{EventKind, PoolId, PoolState, Severity, SnapshotId, SnapshotName, VolumeId};
+use cistern_host::{Activation, Filesystems};
+use cistern_model::{EventKind, Owner, PoolId, PoolState, Severity, SnapshotId, SnapshotName, VolumeId};
 use uuid::Uuid;
 
 use crate::EngineError;
@@ -15,8 +15,9 @@ use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::pools::power_lost;
 use crate::snapshots::{no_snapshot, snapshot_lock};
-use crate::tags::{Rollback, SnapshotTags, Stage, scheduled_tag};
+use crate::tags::{Rollback, SnapshotTags, Stage};
 use crate::view::{PoolView, SnapshotView, VolumeView};
+use crate::volumes::LIMIT;
 
 /// Filesystems that are frozen until this is dropped.
 struct Frozen<'a> {
@@ -146,51 +147,59 @@ impl Engine {
     pub(crate) fn finish_group(&self, group: Uuid) -> Result<(), EngineError> {
         for (pool, id, snapshot) in self.group(group) {
             if snapshot.tags.state == Stage::Creating {
-                let tags = SnapshotTags {
-                    state: Stage::Ready,
-                    ..snapshot.tags
-                };
-                self.retag_snapshot(pool, id, &tags)?;
+                self.retag_snapshot(pool, id, |tags| tags.state = Stage::Ready)?;
             }
         }
         Ok(())
     }
 
-    pub(crate) fn retag_snapshot(&self, pool: PoolId, id: SnapshotId, tags: &SnapshotTags) -> Result<(), EngineError> {
+    /// Changes this of a snapshot's tags and nothing else, whatever else is being done to it meanwhile.
+    pub(crate) fn retag_snapshot(
+        &self,
+        pool: PoolId,
+        id: SnapshotId,
+        change: impl Fn(&mut SnapshotTags),
+    ) -> Result<(), EngineError> {
         let now = self.view().snapshot(id).map(|(_, snapshot)| snapshot.tags.clone());
-        let change = now.map(|now| now.change_to(tags)).unwrap_or_default();
+        let differs = now.map(|now| {
+            let mut new = now.clone();
+            change(&mut new);
+            now.change_to(&new)
+        });
+        let differs = differs.unwrap_or_default();
         self.change_lvm(
             pool,
             || format!("note the change of snapshot {id}"),
-            || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), &change),
+            || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), &differs),
             |view| {
                 if let Some(snapshot) = view.snapshot_mut(id) {
-                    snapshot.tags = tags.clone();
+                    change(&mut snapshot.tags);
                 }
             },
         )
     }
 
-    /// Makes a snapshot one that was made by hand, whatever else is being done to it.
-    pub(crate) fn unschedule(&self, pool: PoolId, id: SnapshotId) -> Result<(), EngineError> {
-        let scheduled = self
-            .view()
-            .snapshot(id)
-            .map(|(_, snapshot)| snapshot.tags.scheduled.clone());
-        let change = TagChange {
-            add: Vec::new(),
-            remove: scheduled.unwrap_or_default().into_iter().map(scheduled_tag).collect(),
+    /// Notes on a volume's snapshots whose they are, before it goes for good: until then its own tag says that, and it may have been
+    /// given away since they were made.
+    pub(crate) fn note_whose_snapshots(&self, pool: PoolId, volume: VolumeId) -> Result<(), EngineError> {
+        let stale: Vec<(SnapshotId, Owner)> = {
+            let view = self.view();
+            let Some(pool) = view.pools.get(&pool) else {
+                return Ok(());
+            };
+            let of_volume = pool.snapshots.iter().filter(|(_, s)| s.tags.volume == volume);
+            let stale = of_volume.filter(|(_, s)| s.tags.owner != *pool.owner_of(s));
+            stale.map(|(id, s)| (*id, pool.owner_of(s).clone())).collect()
         };
-        self.change_lvm(
-            pool,
-            || format!("take snapshot {id} from its schedule"),
-            || self.0.host.lvm.tag_lv(&pool.to_string(), &id.to_string(), &change),
-            |view| {
-                if let Some(snapshot) = view.snapshot_mut(id) {
-                    snapshot.tags.scheduled.clear();
-                }
-            },
-        )
+        for (id, owner) in stale {
+            let _operation = self.0.operations.begin(LIMIT);
+            match self.retag_snapshot(pool, id, |tags| tags.owner.clone_from(&owner)) {
+                // It was deleted meanwhile.
+                Err(_) if self.view().snapshot(id).is_none() => {}
+                noted => noted?,
+            }
+        }
+        Ok(())
     }
 
     /// Takes a snapshot away for good. Its lock is held.
@@ -214,11 +223,7 @@ impl Engine {
         }
         // One that nobody can have open goes in one commit; else what was begun must be known.
         if snapshot.active && snapshot.tags.state != Stage::Deleting {
-            let tags = SnapshotTags {
-                state: Stage::Deleting,
-                ..snapshot.tags.clone()
-            };
-            self.retag_snapshot(pool.id, id, &tags)?;
+            self.retag_snapshot(pool.id, id, |tags| tags.state = Stage::Deleting)?;
         }
         self.remove_snapshot(pool.id, id)
     }

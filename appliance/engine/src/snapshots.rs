@@ -2,20 +2,20 @@
 //!
 //! Invariant: a snapshot's name is unique among its volume's. One of a single volume is made in one commit, whole; those
 //! of a group are all there or none is: each is `creating` until the last is made, and one that is `ready` says that all
-//! were.
+//! were. Whose it is goes by its volume, for as long as there is that.
 
 use std::collections::BTreeSet;
 
 use cistern_host::ThinSize;
 use cistern_model::{
     Client, EventKind, GroupSnapshotRequest, MOST_IN_GROUP, Page, Period, PoolId, Principal, Severity, Snapshot,
-    SnapshotId, SnapshotName, SnapshotRequest, VolumeId,
+    SnapshotId, SnapshotName, SnapshotRequest, VolumeId, refuse_hidden,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::EngineError;
-use crate::clients::{MOST_CLIENTS, refuse_unsettled};
+use crate::clients::{refuse_clients, refuse_unsettled};
 use crate::engine::Engine;
 use crate::error::Doing as _;
 use crate::names::Held;
@@ -57,6 +57,7 @@ impl Engine {
                 Stage::Creating | Stage::Deleting | Stage::RollingBack | Stage::Trash => Err(unsettled(id, &there)),
             };
         }
+        refuse_hidden("snapshot name", request.name.as_str())?;
         refuse_unsettled(volume, &view)?;
         let id = self.take_snapshot(&pool, volume, &view, &request.name, BTreeSet::new())?;
         let message = format!("snapshot {} of volume {} was made", request.name, view.tags.name);
@@ -147,6 +148,7 @@ impl Engine {
                 }
             }
         }
+        refuse_hidden("snapshot name", request.name.as_str())?;
         for (pool, id, volume) in &volumes {
             refuse_unsettled(*id, volume)?;
             refuse_unready(pool)?;
@@ -221,14 +223,15 @@ impl Engine {
                 let named = |text: &String| pool.tags.name.as_str() == text || pool.id.to_string() == *text;
                 filter.pool.as_ref().is_none_or(named) && by.may_use_pool(&pool.tags.name)
             };
-            let all = view.pools.values().filter(in_filter).flat_map(|pool| &pool.snapshots);
-            let wanted = all.filter(|(id, snapshot)| {
+            let pools = view.pools.values().filter(in_filter);
+            let all = pools.flat_map(|pool| pool.snapshots.iter().map(move |(id, snapshot)| (pool, id, snapshot)));
+            let wanted = all.filter(|(pool, id, snapshot)| {
                 after.is_none_or(|after| **id > after)
-                    && by.may_touch(&snapshot.tags.owner)
+                    && by.may_touch(pool.owner_of(snapshot))
                     && filter.volume.is_none_or(|volume| snapshot.tags.volume == volume)
                     && filter.name.as_ref().is_none_or(|name| snapshot.tags.name == *name)
             });
-            wanted.map(|(id, _)| *id).collect()
+            wanted.map(|(_, id, _)| *id).collect()
         };
         if let (true, None, Some(name), None) = (found.is_empty(), after, &filter.name, &filter.pool) {
             self.refuse_as_none("snapshot", by, name.as_str())?;
@@ -299,25 +302,20 @@ impl Engine {
         if snapshot.tags.state != Stage::Ready {
             return Err(unsettled(id, &snapshot));
         }
+        refuse_clients(clients)?;
         let clients: BTreeSet<Client> = clients.iter().copied().collect();
-        if clients.len() > MOST_CLIENTS {
-            return Err(EngineError::Invalid(format!(
-                "a snapshot has at most {MOST_CLIENTS} clients; allow a network in place of single addresses"
-            )));
-        }
         if snapshot.tags.clients != clients {
             // As with a volume's clients: LVM changes the tags of what it can activate, also in a group that lacks a disk.
             refuse_incomplete(&pool)?;
-            let tags = SnapshotTags {
-                clients,
-                ..snapshot.tags.clone()
-            };
-            self.retag_snapshot(pool.id, id, &tags)?;
-            let whom = match tags.clients.len() {
+            self.retag_snapshot(pool.id, id, |tags| tags.clients.clone_from(&clients))?;
+            let whom = match clients.len() {
                 0 => "nobody may mount".to_owned(),
                 count => format!("{count} client(s) may mount"),
             };
-            let message = format!("{whom} snapshot {} of volume {}", tags.name, tags.volume_name);
+            let message = format!(
+                "{whom} snapshot {} of volume {}",
+                snapshot.tags.name, snapshot.tags.volume_name
+            );
             self.record(
                 EventKind::SnapshotChanged,
                 Severity::Info,
@@ -336,12 +334,12 @@ impl Engine {
         by: &Principal,
         id: SnapshotId,
     ) -> Result<(PoolView, SnapshotView), EngineError> {
-        let found = self
-            .view()
-            .snapshot(id)
-            .map(|(pool, snapshot)| (bare(pool), snapshot.clone()));
-        let (pool, snapshot) = found.ok_or_else(|| self.absent(by, no_snapshot(id)))?;
-        match by.may_use_pool(&pool.tags.name) && by.may_touch(&snapshot.tags.owner) {
+        let found = self.view().snapshot(id).map(|(pool, snapshot)| {
+            let may = by.may_use_pool(&pool.tags.name) && by.may_touch(pool.owner_of(snapshot));
+            (bare(pool), snapshot.clone(), may)
+        });
+        let (pool, snapshot, may) = found.ok_or_else(|| self.absent(by, no_snapshot(id)))?;
+        match may {
             true => Ok((pool, snapshot)),
             false => Err(not_the_callers(by, "snapshot", &id.to_string())),
         }

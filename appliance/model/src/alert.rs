@@ -135,6 +135,14 @@ alert_kinds! {
         "What the appliance notes for itself (events, alerts, settings, tokens) cannot be written to the state \
          partition, and is lost at the next start. No volume is touched by that: volumes are described on their own disks.",
         "Look at the boot disk: it may be full, failing or gone.";
+    /// The state partition has damage that is not repaired without being asked.
+    StateDamaged, "state-partition-damaged",
+        "The filesystem of the state partition has damage that is not repaired without being asked. It is used all the same: \
+         on it are the keys of encrypted pools, the tokens, and what makes the pools this appliance's. What lies in a damaged \
+         place may be lost, and the damage may grow. No volume is touched by that.",
+        "Print the key of each encrypted pool now, and keep it elsewhere: `cistern pools key POOL`. Then start the appliance \
+         from the ISO image and repair the filesystem in a root shell: `fsck.ext4 -f /dev/disk/by-partlabel/cistern-state`. \
+         The alert ends at the next start from the disk. If that disk errs, replace it.";
     /// The clock is not to be trusted.
     ClockUnset, "clock-unset",
         "The clock was never set, or nothing keeps it right. While it was never set, schedules and the trash's time wait; \

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 pub(crate) use options::OptionTags;
 pub(crate) use pool::{PoolTags, replacing_tags, spare_tag, trash_tag};
 pub(crate) use pool_growth::draining_tag;
-pub(crate) use snapshot::{SnapshotTags, scheduled_tag};
+pub(crate) use snapshot::SnapshotTags;
 pub(crate) use text::{Fields, Unreadable, tag};
 pub(crate) use volume::{Rollback, VolumeTags, client_tag, node_tag};
 

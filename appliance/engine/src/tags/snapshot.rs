@@ -19,6 +19,7 @@ pub(crate) struct SnapshotTags {
     pub(crate) volume_name: VolumeName,
     /// The bytes of its filesystem.
     pub(crate) size: Bytes,
+    /// Whose its volume was when it was made, or when that went for good: while that is there, its owner is the snapshot's too.
     pub(crate) owner: Owner,
     pub(crate) created: Timestamp,
     /// What its volume's schedule made it for. Empty: it was made by hand.
@@ -40,7 +41,7 @@ impl SnapshotTags {
             tag("owner", self.owner.as_str()),
             tag("created", &self.created.as_second().to_string()),
         ];
-        tags.extend(self.scheduled.iter().copied().map(scheduled_tag));
+        tags.extend(self.scheduled.iter().map(|period| tag("scheduled", period.name())));
         tags.extend(self.group.map(|group| tag("group", &group.simple().to_string())));
         tags.extend(self.clients.iter().map(|client| client_tag(*client)));
         tags
@@ -70,11 +71,6 @@ impl SnapshotTags {
             remove: old.into_iter().filter(|tag| !new.contains(tag)).collect(),
         }
     }
-}
-
-/// The tag of a snapshot that a schedule made for such a period.
-pub(crate) fn scheduled_tag(period: Period) -> String {
-    tag("scheduled", period.name())
 }
 
 #[cfg(test)]

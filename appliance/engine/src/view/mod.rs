@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use cistern_host::{PhysicalVolume, RaidVolume};
-use cistern_model::{Bytes, Inodes, Percent, PoolId, PoolName, PoolState, SnapshotId, VolumeId, VolumeState};
+use cistern_model::{Bytes, Inodes, Owner, Percent, PoolId, PoolName, PoolState, SnapshotId, VolumeId, VolumeState};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::fill::Between;
@@ -264,6 +264,13 @@ impl PoolView {
     /// Both: whose images the kernel is to be asked to use, or to fill.
     pub(crate) fn unused_nodes(&self) -> BTreeSet<PathBuf> {
         self.failed_nodes().union(&self.stalled_nodes()).cloned().collect()
+    }
+
+    /// Whose a snapshot of it is: its volume's owner's, while that is there or in the trash; else whose it was when that went.
+    pub(crate) fn owner_of<'a>(&'a self, snapshot: &'a SnapshotView) -> &'a Owner {
+        let id = snapshot.tags.volume;
+        let volume = self.volumes.get(&id).or_else(|| self.trash.get(&id));
+        volume.map_or(&snapshot.tags.owner, |volume| &volume.tags.owner)
     }
 
     /// Says which disks are missing, as far as that can be said by their number.

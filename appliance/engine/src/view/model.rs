@@ -124,7 +124,7 @@ impl SnapshotView {
                 Stage::Deleting | Stage::RollingBack | Stage::Trash => SnapshotState::Deleting,
             },
             reason: self.trouble.clone(),
-            owner: self.tags.owner.clone(),
+            owner: pool.owner_of(self).clone(),
             created: self.tags.created,
             scheduled: self.tags.scheduled.iter().copied().collect(),
             group: self.tags.group,

@@ -1,7 +1,8 @@
 //! What is alerted: from when it is noticed until its cause has ended.
 
+use cistern_engine::{Config, Engine};
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Alert, AlertKind, Bytes, EventKind, Layout};
+use cistern_model::{Alert, AlertKind, Bytes, EventKind, Layout, Severity};
 
 use crate::support::{Rig, by, serial};
 
@@ -180,6 +181,76 @@ fn a_state_partition_that_is_full_is_alerted_and_keeps_nothing_else_from_going_o
     rig.engine.delete_volume(&by(), volume.id).unwrap();
     rig.engine.tick();
     assert_eq!(active(&rig), [(AlertKind::StateLost, None)]);
+}
+
+#[test]
+fn what_could_not_be_read_at_a_start_is_not_written_over_and_is_known_once_it_can_be_read() {
+    let mut rig = Rig::with_pool();
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    for alert in rig.engine.alerts(false) {
+        rig.engine.acknowledge_alert(&by(), &alert.id).unwrap();
+    }
+    rig.engine.tick();
+    let events = rig.engine.events(0, 1000);
+    let missing = |rig: &Rig| {
+        let mut alerts = rig.engine.alerts(false).into_iter();
+        let missing = alerts.find(|alert| alert.kind == AlertKind::DiskMissing);
+        missing.map(|alert| (alert.id, alert.since, alert.acknowledged))
+    };
+    let seen = missing(&rig);
+    let kept = |rig: &Rig| ["events.jsonl", "alerts.json"].map(|name| rig.machine.record(name));
+    rig.power_cycle();
+    let before = kept(&rig);
+    for _ in 0..2 {
+        rig.machine
+            .fail_next("records.read", MemoryHost::failure("records.read"));
+    }
+    rig.engine.start().unwrap();
+    assert!(active(&rig).contains(&(AlertKind::StateLost, None)));
+    assert!(missing(&rig).is_some_and(|(_, _, acknowledged)| acknowledged.is_none()));
+    assert_eq!(kept(&rig), before);
+    rig.engine.tick();
+    assert!(!active(&rig).contains(&(AlertKind::StateLost, None)));
+    // What was made up for then is there after the next start too.
+    for _ in 0..2 {
+        assert_eq!(missing(&rig), seen);
+        let now = rig.engine.events(0, 1000);
+        assert_eq!(now[..events.len()], events);
+        assert!(now.windows(2).all(|two| two[0].seq < two[1].seq), "{now:?}");
+        assert!(
+            now.iter().any(|e| e.message.contains("state-partition-lost")),
+            "{now:?}"
+        );
+        rig.restart();
+    }
+}
+
+#[test]
+fn a_state_partition_that_is_damaged_is_alerted_until_a_start_finds_it_well() {
+    let mut rig = Rig::with_pool();
+    for _ in 0..2 {
+        rig.machine.restart();
+        let config = Config {
+            state_damage: Some("fsck.ext4 -p /dev/vda3 ended with status 4".to_owned()),
+            ..Config::default()
+        };
+        rig.engine = Engine::new(rig.machine.host(), config);
+        rig.engine.start().unwrap();
+        rig.engine.tick();
+        let [alert] = &rig.engine.alerts(false)[..] else {
+            panic!("not one alert")
+        };
+        assert_eq!((alert.kind, alert.severity), (AlertKind::StateDamaged, Severity::Error));
+        assert!(alert.message.contains("/dev/vda3"), "{alert:?}");
+        // All is served and kept, and so is who has seen it.
+        rig.make_volume(&format!("v{}", rig.volumes().len()), Bytes::gib(1));
+        rig.engine.acknowledge_alert(&by(), &alert.id).unwrap();
+    }
+    let raised = |e: &cistern_model::Event| e.kind == EventKind::AlertRaised;
+    assert_eq!(rig.engine.events(0, 1000).into_iter().filter(raised).count(), 1);
+    rig.restart();
+    assert_eq!(active(&rig), []);
 }
 
 #[test]

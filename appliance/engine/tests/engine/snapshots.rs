@@ -3,11 +3,16 @@
 use cistern_engine::SnapshotFilter;
 use cistern_host::memory::MemoryHost;
 use cistern_model::{
-    Bytes, ErrorKind, GroupSnapshotRequest, Layout, Percent, SnapshotRequest, SnapshotState, VolumeId, VolumeState,
+    Bytes, ErrorKind, GroupSnapshotRequest, Layout, Percent, Principal, SnapshotRequest, SnapshotState, VolumeId,
+    VolumeSource, VolumeState,
 };
 use std::path::Path;
 
+use crate::changes::to_owner;
+use crate::clones::of;
+use crate::rollback::to;
 use crate::support::{Rig, by, client, path, provisioner, refused, volume_request};
+use crate::trash::with_trash;
 
 fn request(name: &str) -> SnapshotRequest {
     SnapshotRequest {
@@ -132,6 +137,53 @@ fn a_snapshot_outlives_its_volume_and_remembers_its_name() {
     refused(rig.engine.delete_snapshot(&by(), snapshot.id), ErrorKind::NotFound);
     assert_eq!(rig.snapshots(), []);
     rig.check();
+}
+
+#[test]
+fn the_snapshots_of_a_volume_that_is_given_away_go_with_it_and_stay_its_last_owner_s_when_it_is_gone() {
+    for mut rig in [Rig::with_pool(), with_trash()] {
+        let (one, two) = (provisioner("one", &["tank"]), provisioner("two", &["tank"]));
+        let request_for_v = volume_request("v", Bytes::gib(1));
+        let volume = rig.engine.create_volume(&one, &request_for_v).unwrap().object;
+        let made = rig.engine.create_snapshot(&one, volume.id, &request("s")).unwrap();
+        let snapshot = made.object;
+        assert_eq!(snapshot.owner, one.owner);
+        rig.engine
+            .change_volume(&by(), volume.id, &to_owner(&two.owner))
+            .unwrap();
+        let is_given = |rig: &Rig| {
+            let (engine, all) = (&rig.engine, SnapshotFilter::default());
+            let list = |by: &Principal| engine.snapshots(by, &all, false, 10, None).unwrap().items;
+            assert_eq!(list(&one), []);
+            let of_two = list(&two);
+            assert!(
+                of_two.iter().map(|s| (s.id, &s.owner)).eq([(snapshot.id, &two.owner)]),
+                "{of_two:?}"
+            );
+            refused(engine.snapshot(&one, snapshot.id, false), ErrorKind::Forbidden);
+            refused(engine.serve_snapshot(&one, snapshot.id, &[]), ErrorKind::Forbidden);
+            refused(engine.delete_snapshot(&one, snapshot.id), ErrorKind::Forbidden);
+            let copy = of(VolumeSource::Snapshot(snapshot.id), "copy", snapshot.size);
+            refused(engine.create_volume(&one, &copy), ErrorKind::Forbidden);
+        };
+        is_given(&rig);
+        let again = rig.engine.create_snapshot(&two, volume.id, &request("s")).unwrap();
+        assert!(!again.created && again.object.owner == two.owner, "{again:?}");
+        rig.engine.roll_back(&two, volume.id, &to(snapshot.id, true)).unwrap();
+        rig.restart();
+        is_given(&rig);
+        rig.engine.delete_volume(&two, volume.id).unwrap();
+        is_given(&rig);
+        for trashed in rig.engine.trash(&two) {
+            rig.engine.purge(&two, trashed.id).unwrap();
+        }
+        is_given(&rig);
+        rig.restart();
+        is_given(&rig);
+        assert!(!rig.snapshots()[0].volume_exists);
+        rig.engine.delete_snapshot(&two, snapshot.id).unwrap();
+        rig.check();
+    }
 }
 
 #[test]

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use cistern_engine::EngineError;
 use cistern_model::{
-    Bytes, Client, GroupSnapshotRequest, NodeAccess, NodeName, Snapshot, SnapshotRequest, UndeleteRequest, Volume,
-    VolumeChange, VolumeOptions, VolumeOptionsChange, VolumeRequest, VolumeSource,
+    Bytes, Client, GroupSnapshotRequest, NodeAccess, NodeName, Owner, Snapshot, SnapshotRequest, UndeleteRequest,
+    Volume, VolumeChange, VolumeOptions, VolumeOptionsChange, VolumeRequest, VolumeSource,
 };
 
 use super::History;
 use super::steps::Step;
 use super::world::{Snap, Vol, World, name_of, plain};
-use crate::changes::{labels, to_name, to_size};
+use crate::changes::{labels, to_name, to_owner, to_size};
 use crate::clones::of;
 use crate::rollback::to;
 use crate::support::{by, client, path, volume_request};
@@ -274,12 +274,18 @@ impl History {
                 self.change(name, &change, |volume| volume.labels = set.clone())
             }
             Step::GiveTo { name, owner } => {
-                let owner: cistern_model::Owner = ["local", "team"][usize::from(owner)].parse().unwrap();
-                let change = VolumeChange {
-                    owner: Some(owner.clone()),
-                    ..VolumeChange::default()
+                let Some(volume) = self.find(name) else {
+                    return Outcome::Idle;
                 };
-                self.change(name, &change, |volume| volume.owner = owner.clone())
+                let owner: Owner = ["local", "team"][usize::from(owner)].parse().unwrap();
+                let given = self.rig.engine.change_volume(&by(), volume.id, &to_owner(&owner));
+                self.became(outcome(&given), |world| {
+                    if let Some(known) = world.volumes.get_mut(&name) {
+                        known.owner = owner.clone();
+                        let its = world.snapshots.iter_mut().filter(|s| s.volume == volume.id);
+                        its.for_each(|s| s.owner = owner.clone());
+                    }
+                })
             }
             Step::Schedule { name, which } => {
                 let schedule = SCHEDULES[usize::from(which)].parse().unwrap();
@@ -412,6 +418,7 @@ impl History {
                         size: volume.size,
                         files: std::mem::replace(&mut volume.files, held),
                         clients: BTreeSet::new(),
+                        owner: volume.owner.clone(),
                         id: None,
                     };
                     world.snapshots.extend((!discard).then_some(before));
@@ -437,6 +444,7 @@ impl World {
                 size: known.size,
                 files: known.files.clone(),
                 clients: BTreeSet::new(),
+                owner: known.owner.clone(),
                 id: None,
             });
         }

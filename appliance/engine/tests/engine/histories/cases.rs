@@ -17,6 +17,7 @@ pub(super) const SNAP: Step = Snapshot { name: 0, number: 0 };
 pub(super) const LATER: Step = Write { name: 0, mib: 6 };
 pub(super) const KEEP: Step = KeepTrash { seconds: 3600 };
 pub(super) const HOURLY: Step = Schedule { name: 0, which: 1 };
+const GIVEN: Step = GiveTo { name: 0, owner: 1 };
 const PUBLISHED: Step = Publish {
     name: 0,
     node: 0,
@@ -111,6 +112,12 @@ const OF_VOLUMES: &[Case] = &[
         Delete { name: 0 },
     ),
     (
+        "delete a volume that was given away",
+        Layout::Mirror,
+        &[V0, FILE, SNAP, GIVEN],
+        Delete { name: 0 },
+    ),
+    (
         "put a volume into the trash",
         Layout::Mirror,
         &[KEEP, V0, FILE, V1],
@@ -201,8 +208,8 @@ const OF_VOLUMES: &[Case] = &[
     (
         "give a volume to another owner",
         Layout::Mirror,
-        &[V0],
-        GiveTo { name: 0, owner: 1 },
+        &[V0, FILE, SNAP],
+        GIVEN,
     ),
     ("set a schedule", Layout::Mirror, &[V0], HOURLY),
     (

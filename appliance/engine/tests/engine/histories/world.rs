@@ -36,6 +36,8 @@ pub(crate) struct Snap {
     pub(crate) size: Bytes,
     pub(crate) files: Files,
     pub(crate) clients: BTreeSet<Client>,
+    /// Its volume's, also when that is gone.
+    pub(crate) owner: Owner,
     pub(crate) id: Option<SnapshotId>,
 }
 
@@ -171,6 +173,7 @@ impl World {
                 size: snapshot.size,
                 files: holds,
                 clients: snapshot.clients.into_iter().collect(),
+                owner: snapshot.owner,
                 id: Some(snapshot.id),
             });
         }
