@@ -7,6 +7,7 @@ use crate::manifests::{
     ACCESS, ACCESS_ZONES, BINDING_ANYWHERE, BINDING_ZONE, CLASS, CONTROLLER, CSIDRIVER, DASHBOARD, ENTRY, ENTRY_NFS,
     ENTRY_ZONE, GIVE_UP_AFTER, GROUP_SNAPSHOT_CLASS, Installation, NODE, RULES, SECRET, SNAPSHOT_CLASS,
 };
+use crate::schema::schema;
 use crate::{dashboard, rules};
 
 /// A folder's files: the path below it, and the text.
@@ -119,6 +120,10 @@ pub fn chart(installation: &Installation, version: &str) -> Result<Chart, Unfit>
     files.push(("files/dashboard.json".to_owned(), format!("{:#}\n", dashboard())));
     files.push(("files/rules.yaml".to_owned(), rules()));
     files.push(("values.yaml".to_owned(), values_text(installation)));
+    files.push((
+        "values.schema.json".to_owned(),
+        format!("{:#}\n", schema(installation.zones)),
+    ));
     Ok(files)
 }
 
@@ -187,7 +192,7 @@ fn values_text(installation: &Installation) -> String {
         if let Some(nfs) = &appliance.nfs {
             text.push_str(&format!("    nfs: {nfs:?}\n"));
         }
-        if let Some(zone) = &appliance.zone {
+        if let Some(zone) = installation.zone(appliance) {
             text.push_str(&format!("    zone: {zone:?}\n"));
         }
     }
@@ -236,7 +241,7 @@ mod tests {
             );
         }
         let of = |name: &str| &files.iter().find(|(file, _)| file == name).unwrap().1;
-        assert!(of("templates/controller.yaml").contains("image: {{ .Values.image }}"));
+        assert!(of("templates/controller.yaml").contains("image: \"{{ .Values.image }}\""));
         assert!(!of("templates/secret.yaml").contains("cistern_secret"));
         assert!(of("templates/node.yaml").contains(
             "{{- if .Values.giveUpAfter }}\n            - --give-up-after={{ int .Values.giveUpAfter }}\n{{- end }}\n          env:"
@@ -315,6 +320,9 @@ data:
     fn a_word_that_looks_like_something_else_stays_text() {
         let mut odd = installation();
         odd.namespace = "1e3".to_owned();
+        odd.image = "123".to_owned();
+        odd.sidecars = "*mine".to_owned();
+        odd.kubelet = "~".to_owned();
         odd.appliances[0].id = "007".to_owned();
         odd.appliances[0].pools = ["123", "null"].map(|name| name.parse().unwrap()).into();
         let values: serde_json::Value = serde_saphyr::from_str(&values_text(&odd)).unwrap();
@@ -323,6 +331,17 @@ data:
             let object: serde_json::Value = serde_saphyr::from_str(text).unwrap();
             let namespace = &object["metadata"]["namespace"];
             assert!(namespace.is_null() || namespace == "1e3", "{text}");
+            let pod = &object["spec"]["template"]["spec"];
+            let all = |value: &serde_json::Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+            for container in all(pod, "containers") {
+                assert!(container["image"].is_string(), "{text}");
+                let mounts = all(&container, "volumeMounts");
+                assert!(mounts.iter().all(|mount| mount["mountPath"].is_string()), "{text}");
+            }
+            for volume in all(pod, "volumes") {
+                let path = volume.get("hostPath").map(|path| &path["path"]);
+                assert!(path.is_none_or(serde_json::Value::is_string), "{text}");
+            }
         }
     }
 

@@ -14,6 +14,7 @@ pub mod doctor;
 mod fit;
 mod manifests;
 mod rules;
+mod schema;
 mod volume;
 
 pub use chart::{Chart, RELEASE, chart, kustomize};

@@ -195,7 +195,8 @@ impl Installation {
         appliance.pools.iter().map(class).collect()
     }
 
-    fn zone<'a>(&self, appliance: &'a Appliance) -> Option<&'a String> {
+    /// The zone that an appliance is in, where there are zones.
+    pub(crate) fn zone<'a>(&self, appliance: &'a Appliance) -> Option<&'a String> {
         appliance.zone.as_ref().filter(|_| self.zones)
     }
 

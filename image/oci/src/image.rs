@@ -311,7 +311,7 @@ mod tests {
             give_up_after: None,
         };
         let printed = installation.text().unwrap();
-        assert_eq!(printed.matches(&format!("image: {}\n", name.short())).count(), 2);
+        assert_eq!(printed.matches(&format!("image: \"{}\"\n", name.short())).count(), 2);
         assert_eq!(printed.matches(&format!("command: [{PATH}, --probe,")).count(), 2);
     }
 }

@@ -1,11 +1,10 @@
-//! A cluster's control plane on this machine: etcd, API server, controllers and the sidecars of the printed Deployment, each with
-//! the rights of its own account.
+//! A cluster's control plane on this machine: etcd, API server and controllers, each with the rights of its own account, and what is
+//! installed in it.
 //!
-//! Invariant: all of it listens on loopback alone, and dies with this process. What the sidecars are told is what the manifests
-//! say, with paths of this machine in place of a pod's.
+//! Invariant: all of it listens on loopback alone, and dies with this process.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -16,8 +15,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use data_encoding::BASE64;
 use serde_json::Value;
 
+use super::controllers::Replica;
 use super::peers;
-use crate::cli::binary;
 use crate::lab::{APPLIANCE_ADDRESS, Lab};
 
 /// The namespace that the plugin is installed in.
@@ -52,7 +51,7 @@ pub struct Cluster {
 
 /// A program that runs, and how it is started again.
 pub(super) struct Running {
-    child: Child,
+    pub(super) child: Child,
     pub(super) program: PathBuf,
     pub(super) arguments: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
@@ -173,8 +172,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Installs what `cistern kube manifests` prints with these words besides the usual, and runs the controller's containers here in
-    /// place of a node, with the arguments that they have there.
+    /// Installs what `cistern kube manifests` prints with these words besides the usual, and runs the first of the controller's pods
+    /// here.
     pub fn install(&self, lab: &Lab, further: &[&str]) -> Result<()> {
         for (name, path) in self.files.iter().filter(|(name, _)| name.ends_with(".yaml")) {
             let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
@@ -184,35 +183,10 @@ impl Cluster {
             .cli
             .ok(&[MANIFESTS, &["--new-token", "cluster"], further].concat())?;
         self.apply(&on_no_node(&printed)?)?;
-        self.wait(START, "a pod of the controller", |cluster| {
-            Ok(!cluster.controller_pod()?.is_empty())
-        })?;
         self.give_appliances()?;
         self.account("controller", NAMESPACE, "cistern-csi-controller")?;
         self.account("snapshots", "kube-system", "snapshot-controller")?;
-        let config = self.config("controller");
-        let socket = self.path("csi.sock");
-        let pod = self.controller_pod()?;
-        let here = |argument: String| {
-            let argument = argument.replace("/csi/csi.sock", &socket.display().to_string());
-            argument.replace("=/appliances", &format!("={}", self.path("appliances").display()))
-        };
-        for (name, arguments) in self.containers()? {
-            let mut arguments: Vec<String> = arguments.into_iter().map(here).collect();
-            if name == "cistern-csi" {
-                let environment = vec![("KUBECONFIG".to_owned(), config.display().to_string())];
-                self.run_program(&name, binary(&name)?, arguments, environment)?;
-                self.wait(START, "the plugin's socket", |_| Ok(socket.exists()))?;
-                continue;
-            }
-            arguments.push(format!("--kubeconfig={}", config.display()));
-            arguments.push(format!("--leader-election-namespace={NAMESPACE}"));
-            let environment = vec![
-                ("NAMESPACE".to_owned(), NAMESPACE.to_owned()),
-                ("POD_NAME".to_owned(), pod.clone()),
-            ];
-            self.run_program(&name, self.file(&name)?.clone(), arguments, environment)?;
-        }
+        self.start_controller(Replica::First)?;
         self.run(
             "snapshot-controller",
             &[
@@ -242,36 +216,6 @@ impl Cluster {
         let token = entry.lines().find_map(|line| line.strip_prefix("token = "));
         let token = token.with_context(|| format!("{id} has no token"))?;
         Ok(token.trim().trim_matches('"').to_owned())
-    }
-
-    /// The containers of the controller's Deployment and what they are told.
-    fn containers(&self) -> Result<Vec<(String, Vec<String>)>> {
-        let deployment = self.get(&["-n", NAMESPACE, "get", "deployment", "cistern-csi-controller"])?;
-        let containers = deployment["spec"]["template"]["spec"]["containers"].as_array();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let containers = containers
-            .context("a Deployment with containers")?
-            .iter()
-            .map(|container| {
-                let arguments = container["args"].as_array().into_iter().flatten();
-                (text(&container["name"]), arguments.map(text).collect())
-            });
-        Ok(containers.collect())
-    }
-
-    fn controller_pod(&self) -> Result<String> {
-        let pods = self.get(&[
-            "-n",
-            NAMESPACE,
-            "get",
-            "pods",
-            "-l",
-            "app.kubernetes.io/component=controller",
-        ])?;
-        Ok(pods["items"][0]["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned())
     }
 
     /// Writes a configuration with the token of a service account.
@@ -425,7 +369,10 @@ impl Cluster {
 
     /// The end of each log, for a report.
     pub fn report(&self) -> String {
-        let names: Vec<String> = self.children.borrow().keys().cloned().collect();
+        // Of all that ever ran: what is gone for good may be the cause.
+        let files = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".log")?.to_owned()));
+        let names: BTreeSet<String> = names.collect();
         let ends = names.iter().map(|name| {
             let text = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();

@@ -7,8 +7,10 @@ use anyhow::{Context, Result, ensure};
 use cistern_model::{Volume, VolumeId};
 use serde_json::Value;
 
-use super::claims::{LIMIT, bound, claim_of, cluster, count_bound, nothing_is_left, of_claim_named, pod, volumes};
-use crate::kubernetes::{Cluster, MANIFESTS, PEER_NODE, on_no_node};
+use super::claims::{
+    LIMIT, attached, bound, claim_of, cluster, count_bound, nothing_is_left, of_claim_named, pod, volumes,
+};
+use crate::kubernetes::{Cluster, MANIFESTS, PEER_NODE, helm_makes_what_is_printed, on_no_node};
 use crate::lab::{APPLIANCE_ADDRESS, Lab, PEER_ADDRESS};
 
 /// The annotation by which a node's address for storage is another than its Node object's, as an operator writes it.
@@ -23,6 +25,7 @@ pub(super) fn claims_of_all_kinds(lab: &Lab) -> Result<()> {
     let cluster = cluster(lab)?;
     cluster.check(|cluster| {
         same_as_a_base(lab, cluster).context("a kustomize base")?;
+        helm_makes_what_is_printed(lab)?;
         classes(cluster)?;
         cluster.kubectl(&["annotate", "node", PEER_NODE, &format!("{ADDRESS}={STORAGE}")])?;
         bound_late(cluster).context("a claim that waits for its pod")?;
@@ -87,11 +90,7 @@ fn bound_late(cluster: &Cluster) -> Result<()> {
     ensure!(count_bound(cluster, "late")? == 0, "it was bound to no pod's node");
     cluster.apply(&scheduled("late-pod", "late"))?;
     bound(cluster, "late")?;
-    cluster.wait(LIMIT, "attachment", |cluster| {
-        let attachments = cluster.get(&["get", "volumeattachments"])?;
-        Ok(attachments["items"][0]["status"]["attached"] == true)
-    })?;
-    Ok(())
+    attached(cluster)
 }
 
 /// A volume is let in from the address that the annotation names, where the node has it, and from no other of its addresses.

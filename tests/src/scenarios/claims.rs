@@ -13,6 +13,8 @@ use crate::lab::{Lab, PEER_ADDRESS};
 pub(super) const LIMIT: Duration = Duration::from_secs(120);
 pub(super) const CLASS: &str = "cistern-tank";
 const HUNDRED: usize = 100;
+/// As many claims at once as each run of the tests has the time for.
+pub(super) const TEN: usize = 10;
 /// What a cluster has of volumes and their snapshots.
 const OBJECTS: &str =
     "pv,pvc,volumeattachments,volumesnapshots,volumesnapshotcontents,volumegroupsnapshots,volumegroupsnapshotcontents";
@@ -34,21 +36,13 @@ pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
             "a volume that is published to nobody could be mounted"
         );
         cluster.apply(&pod("writer", "data"))?;
-        cluster.wait(LIMIT, "attachment", |cluster| {
-            let attachments = cluster.get(&["get", "volumeattachments"])?;
-            Ok(attachments["items"][0]["status"]["attached"] == true)
-        })?;
+        attached(cluster)?;
         lab.mount(&volume, "/mnt/data")?;
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
         cluster.doctor_finds(lab, &[], 0, LIMIT)?;
 
         // It grows under its user.
-        let larger = r#"{"spec":{"resources":{"requests":{"storage":"600Mi"}}}}"#;
-        cluster.kubectl(&["patch", "pvc", "data", "--type=merge", "-p", larger])?;
-        cluster.wait(LIMIT, "growth", |cluster| {
-            let claim = cluster.get(&["get", "pvc", "data"])?;
-            Ok(claim["status"]["capacity"]["storage"] == "600Mi")
-        })?;
+        grow(cluster, "data", "600Mi")?;
         ensure!(only(lab)?.size == Bytes::mib(600), "{:?}", only(lab)?);
 
         // What can change while it is used, changes.
@@ -66,14 +60,7 @@ pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
         ensure!(options.contains("all"), "{options}");
 
         // A snapshot, a claim made of it, and a clone: each holds what was written.
-        cluster.apply(
-            "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata:\n  name: before\nspec:\n  \
-             volumeSnapshotClassName: cistern\n  source:\n    persistentVolumeClaimName: data\n",
-        )?;
-        cluster.wait(LIMIT, "snapshot", |cluster| {
-            let snapshot = cluster.get(&["get", "volumesnapshot", "before"])?;
-            Ok(snapshot["status"]["readyToUse"] == true)
-        })?;
+        take_snapshot(cluster, "before", "data")?;
         let of_snapshot =
             "  dataSource:\n    apiGroup: snapshot.storage.k8s.io\n    kind: VolumeSnapshot\n    name: before\n";
         cluster.apply(&claim("restored", "600Mi", of_snapshot))?;
@@ -109,8 +96,7 @@ pub(super) fn a_hundred_claims(lab: &Lab) -> Result<()> {
     super::many::pool(lab)?;
     let cluster = cluster(lab)?;
     cluster.check(|cluster| {
-        let claims: Vec<String> = (0..HUNDRED).map(|n| claim(&format!("c{n}"), "300Mi", "")).collect();
-        cluster.apply(&claims.join("---\n"))?;
+        cluster.apply(&claims("c", HUNDRED))?;
         let took = all_bound(cluster, HUNDRED)?;
         println!("     {HUNDRED} claims were bound in {:.1} s", took.as_secs_f32());
         none_twice(lab, HUNDRED)?;
@@ -119,22 +105,23 @@ pub(super) fn a_hundred_claims(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Each part goes away once while claims are made: the provisioner, the plugin, and the appliance's power.
+/// Each part goes away once while claims are made.
 pub(super) fn claims_while_parts_fail(lab: &Lab) -> Result<()> {
+    while_parts_fail(lab, TEN)
+}
+
+/// The same with a hundred claims each time, in a pool that has room for them.
+pub(super) fn a_hundred_claims_while_parts_fail(lab: &Lab) -> Result<()> {
+    super::many::pool(lab)?;
+    while_parts_fail(lab, HUNDRED)
+}
+
+/// The parts: the provisioner, the plugin, and the appliance's power.
+fn while_parts_fail(lab: &Lab, count: usize) -> Result<()> {
     let cluster = cluster(lab)?;
     cluster.check(|cluster| {
-        for (name, count) in [("provisioner", 10), ("plugin", 10), ("power", 10)] {
-            let claims: Vec<String> = (0..count).map(|n| claim(&format!("{name}-{n}"), "300Mi", "")).collect();
-            cluster.apply(&claims.join("---\n"))?;
-            cluster.wait(
-                LIMIT,
-                "first claim bound",
-                |cluster| Ok(count_bound(cluster, name)? > 0),
-            )?;
-            ensure!(
-                count_bound(cluster, name)? < count,
-                "all claims were bound before {name} went"
-            );
+        for name in ["provisioner", "plugin", "power"] {
+            begin(cluster, name, count)?;
             match name {
                 "provisioner" => cluster.kill("csi-provisioner")?,
                 "plugin" => cluster.kill("cistern-csi")?,
@@ -147,6 +134,19 @@ pub(super) fn claims_while_parts_fail(lab: &Lab) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Makes so many claims whose names begin so, and waits until a tenth of them is bound: others are under way then.
+pub(super) fn begin(cluster: &Cluster, name: &str, count: usize) -> Result<()> {
+    cluster.apply(&claims(name, count))?;
+    cluster.wait(LIMIT, "tenth of the claims bound", |cluster| {
+        Ok(count_bound(cluster, name)? >= count.div_ceil(10))
+    })?;
+    ensure!(
+        count_bound(cluster, name)? < count,
+        "all {count} claims were bound before anything could fail"
+    );
+    Ok(())
 }
 
 /// A control plane with the plugin, and the lab's client as a node of it.
@@ -166,6 +166,12 @@ pub(super) fn without_nodes(lab: &Lab, further: &[&str]) -> Result<Cluster> {
 
 pub(super) fn claim(name: &str, size: &str, source: &str) -> String {
     claim_of(name, CLASS, size, source)
+}
+
+/// So many claims whose names begin so.
+fn claims(name: &str, count: usize) -> String {
+    let claims: Vec<String> = (0..count).map(|n| claim(&format!("{name}-{n}"), "300Mi", "")).collect();
+    claims.join("---\n")
 }
 
 pub(super) fn claim_of(name: &str, class: &str, size: &str, source: &str) -> String {
@@ -190,6 +196,39 @@ pub(super) fn bound(cluster: &Cluster, name: &str) -> Result<()> {
     wait.map(drop).with_context(|| format!("claim {name}"))
 }
 
+/// Waits until the volume that a pod asks for is attached to its node.
+pub(super) fn attached(cluster: &Cluster) -> Result<()> {
+    let wait = cluster.wait(LIMIT, "attachment", |cluster| {
+        let attachments = cluster.get(&["get", "volumeattachments"])?;
+        Ok(attachments["items"][0]["status"]["attached"] == true)
+    });
+    wait.map(drop)
+}
+
+/// Has a claim grow to this size.
+pub(super) fn grow(cluster: &Cluster, name: &str, size: &str) -> Result<()> {
+    let larger = format!(r#"{{"spec":{{"resources":{{"requests":{{"storage":"{size}"}}}}}}}}"#);
+    cluster.kubectl(&["patch", "pvc", name, "--type=merge", "-p", &larger])?;
+    let wait = cluster.wait(LIMIT, "growth", |cluster| {
+        let claim = cluster.get(&["get", "pvc", name])?;
+        Ok(claim["status"]["capacity"]["storage"] == size)
+    });
+    wait.map(drop)
+}
+
+/// Takes a snapshot of a claim.
+pub(super) fn take_snapshot(cluster: &Cluster, name: &str, claim: &str) -> Result<()> {
+    cluster.apply(&format!(
+        "apiVersion: snapshot.storage.k8s.io/v1\nkind: VolumeSnapshot\nmetadata:\n  name: {name}\nspec:\n  \
+         volumeSnapshotClassName: cistern\n  source:\n    persistentVolumeClaimName: {claim}\n"
+    ))?;
+    let wait = cluster.wait(LIMIT, "snapshot", |cluster| {
+        let snapshot = cluster.get(&["get", "volumesnapshot", name])?;
+        Ok(snapshot["status"]["readyToUse"] == true)
+    });
+    wait.map(drop)
+}
+
 /// How many claims are bound whose names begin so.
 pub(super) fn count_bound(cluster: &Cluster, name: &str) -> Result<usize> {
     let claims = cluster.get(&["get", "pvc"])?;
@@ -200,13 +239,13 @@ pub(super) fn count_bound(cluster: &Cluster, name: &str) -> Result<usize> {
     Ok(bound.count())
 }
 
-fn all_bound(cluster: &Cluster, count: usize) -> Result<Duration> {
+pub(super) fn all_bound(cluster: &Cluster, count: usize) -> Result<Duration> {
     let limit = LIMIT + Duration::from_secs(6) * u32::try_from(count)?;
     cluster.wait(limit, "claims bound", |cluster| Ok(count_bound(cluster, "")? == count))
 }
 
 /// As many volumes as claims, and as many names.
-fn none_twice(lab: &Lab, count: usize) -> Result<()> {
+pub(super) fn none_twice(lab: &Lab, count: usize) -> Result<()> {
     let volumes = volumes(lab)?;
     let mut names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
     names.sort();

@@ -22,6 +22,7 @@ mod moving;
 mod nodes;
 mod one_disk;
 mod rack;
+mod replicas;
 mod restart;
 mod sealed;
 mod serving;
@@ -277,6 +278,11 @@ const LONG: &[Scenario] = &[
     pair("a-thousand-volumes", many::roomy, many::a_thousand_volumes),
     pair("a-hundred-claims", many::roomy, claims::a_hundred_claims),
     pair(
+        "a-hundred-claims-while-parts-fail",
+        many::roomy,
+        claims::a_hundred_claims_while_parts_fail,
+    ),
+    pair(
         "the-appliance-of-fifty-volumes-is-gone",
         many::roomy,
         gone::the_appliance_of_fifty_volumes_is_gone,
@@ -303,9 +309,10 @@ const KUBERNETES: &[Scenario] = &[
     from("a-pod-writes", Stage::Pooled, nodes::a_pod_writes),
 ];
 
-/// What pods make of claims beyond that: `make test-nodes` runs it.
+/// What pods make of claims beyond that, and what else takes too long of a cluster: `make test-nodes` runs it.
 const NODES: &[Scenario] = &[
     from("claims-by-zone", Stage::Pooled, zones::claims_by_zone),
+    from("two-replicas", Stage::Pooled, replicas::two_replicas),
     from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),
     from(
         "a-second-node-is-refused",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use cistern_model::{ErrorKind, Volume};
 
-use super::claims::{LIMIT, bound, claim, cluster, of_claim_named, pod};
+use super::claims::{LIMIT, attached, bound, claim, cluster, of_claim_named, pod};
 use crate::kubernetes::Cluster;
 use crate::lab::Lab;
 
@@ -61,10 +61,7 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
             bound(cluster, name)?;
         }
         cluster.apply(&pod("writer", "data"))?;
-        cluster.wait(LIMIT, "attachment", |cluster| {
-            let attachments = cluster.get(&["get", "volumeattachments"])?;
-            Ok(attachments["items"][0]["status"]["attached"] == true)
-        })?;
+        attached(cluster)?;
         let data = of_claim_named(lab, "data")?;
         lab.mount(&data, "/mnt/data")?;
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
