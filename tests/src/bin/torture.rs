@@ -1,11 +1,12 @@
 //! Records a workload and checks what hundreds of power cuts would have left of it.
 //!
-//!     torture [--cuts N] [--boots N] [--machines N] [--layout LAYOUT] [--checksums] [--encryption] [--lose-a-disk] [--keep]
+//!     torture [--cuts N] [--within SECONDS] [--boots N] [--machines N] [--layout LAYOUT] [--checksums] [--encryption] [--lose-a-disk] [--keep]
 //!
-//! Prints in which phases the cuts fell, then `torture: N passed, N failed` and `torture: N cuts, 0 lost`. Cuts are chosen by
-//! `TORTURE_SEED`.
+//! Prints in which phases the cuts fell, then `torture: N passed, N failed` and `torture: N cuts, 0 lost`; N are those that were
+//! looked at, fewer than were asked for where the time was up. Cuts are chosen by `TORTURE_SEED`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use cistern_model::Layout;
@@ -19,6 +20,9 @@ struct Options {
     /// How many cuts.
     #[arg(long, default_value_t = 100)]
     cuts: usize,
+    /// After how many seconds no further cut is begun.
+    #[arg(long)]
+    within: Option<u64>,
     /// How many cuts more, of each of which a machine is started from all of its disks, with its state as it was then.
     #[arg(long, default_value_t = 0)]
     boots: usize,
@@ -66,6 +70,7 @@ fn run(options: &Options) -> Result<bool> {
         lose_a_disk: options.lose_a_disk,
         boots: options.boots,
         cuts: options.cuts,
+        within: options.within.map(Duration::from_secs),
         machines: options.machines,
         seed,
         keep_all: options.keep,

@@ -75,7 +75,7 @@ impl Checker {
         &self,
         recorded: &Recorded,
         cuts: impl Fn() -> Option<&'a Plan>,
-        tell: impl Fn(&Plan, Verdict),
+        tell: impl Fn(&'a Plan, Verdict),
     ) -> Result<Times> {
         self.lab.check(|lab| {
             let shell = lab.appliance.root_shell()?;

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cistern_model::{Bytes, Layout};
@@ -56,6 +56,8 @@ pub struct Campaign {
     pub lose_a_disk: bool,
     /// How many cuts.
     pub cuts: usize,
+    /// After how long no further one is begun; none: all are.
+    pub within: Option<Duration>,
     /// Of how many further cuts the whole machine is started, from the disk of its state as it was then too.
     pub boots: usize,
     /// How many machines check them side by side.
@@ -155,13 +157,10 @@ pub fn run(top: &Path, campaign: &Campaign) -> Result<Outcome> {
         "only {} moments to cut at",
         plans.len()
     );
+    let until = campaign.within.map(|within| began + within);
     let began = Instant::now();
-    check(top, &recorded, &plans, campaign, &mut outcome)?;
+    check(top, &recorded, &plans, campaign, until, &mut outcome)?;
     outcome.checking = began.elapsed().as_secs_f64();
-    outcome.under_way = plans.iter().filter(|plan| plan.under_way).count();
-    for plan in &plans {
-        *outcome.phases.entry(plan.phase.clone()).or_default() += 1;
-    }
     site.end(Ok(()))?;
     Ok(outcome)
 }
@@ -172,14 +171,17 @@ fn check<'a>(
     recorded: &Recorded,
     plans: &'a [Plan],
     campaign: &Campaign,
+    until: Option<Instant>,
     outcome: &mut Outcome,
 ) -> Result<()> {
     let (attached, booted): (Vec<&'a Plan>, Vec<&'a Plan>) = plans.iter().partition(|plan| !plan.boot);
     let (next, next_boot, done) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
     let (lost, hole) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let looked_at: Mutex<Vec<&Plan>> = Mutex::default();
     // Where one machine cannot go on the campaign has failed, and the others need not go through what is left.
     let broken = AtomicBool::new(false);
-    let tell = |plan: &Plan, verdict: ledger::Verdict| {
+    let tell = |plan: &'a Plan, verdict: ledger::Verdict| {
+        locked(&looked_at).push(plan);
         let number = done.fetch_add(1, Ordering::SeqCst) + 1;
         let text = |wrong: &[String]| {
             let (number, cut, phase) = (plan.number, &plan.cut, &plan.phase);
@@ -202,7 +204,8 @@ fn check<'a>(
     let work = |machine: usize| -> Result<Times> {
         let site = Site::new(top)?;
         site.begin(&format!("torture-checker-{machine}"))?;
-        let take = |plans: &[&'a Plan], next: &AtomicUsize| match broken.load(Ordering::SeqCst) {
+        let over = || broken.load(Ordering::SeqCst) || until.is_some_and(|until| Instant::now() >= until);
+        let take = |plans: &[&'a Plan], next: &AtomicUsize| match over() {
             true => None,
             false => plans.get(next.fetch_add(1, Ordering::SeqCst)).copied(),
         };
@@ -241,6 +244,10 @@ fn check<'a>(
         }
     }
     outcome.cuts = done.load(Ordering::SeqCst);
+    for plan in locked(&looked_at).iter() {
+        outcome.under_way += usize::from(plan.under_way);
+        *outcome.phases.entry(plan.phase.clone()).or_default() += 1;
+    }
     outcome.lost = std::mem::take(&mut *locked(&lost));
     outcome.hole = std::mem::take(&mut *locked(&hole));
     Ok(())
@@ -291,8 +298,9 @@ fn record(site: &Site, disks: Recording, campaign: &Campaign) -> Result<Recorded
 }
 
 impl Outcome {
-    /// Fails unless most cuts fell where they hurt.
+    /// Fails unless most cuts fell where they hurt; also where the time was up before the first.
     pub fn enough_under_way(&self) -> Result<()> {
+        ensure!(self.cuts > 0, "no cut was looked at");
         ensure!(
             self.under_way * 100 >= self.cuts * 80,
             "only {} of {} cuts fell between a request and its answer",
