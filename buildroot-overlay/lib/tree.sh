@@ -170,7 +170,7 @@ check_state_script() {
             check_state /dev/vda3
         ) || true
         said=no want=''
-        [ "$ended" -lt 4 ] || said=a want="fsck.ext4 -p /dev/vda3 ended with status $ended"
+        [ "$ended" -lt 4 ] || said=a want="fsck.ext4 -f -p /dev/vda3 ended with status $ended"
         verdict "cistern/state leaves $said mark where fsck ends with status $ended" \
             test "$(cat "$marks/state-damaged" 2>/dev/null || true)" = "$want"
     done

@@ -39,6 +39,30 @@ impl Vm {
             disk
         };
         self.let_go(std::slice::from_ref(&disk))?;
+        Ok(self.handed_on(&disk))
+    }
+
+    /// The disks of a machine that does not run, for another machine: it works on the same bytes, and is to have ended before
+    /// this one starts again.
+    ///
+    /// # Errors
+    /// [`Config`](crate::Error::Config) while it runs.
+    pub fn lend(&self) -> Result<Vec<Disk>> {
+        let running = self.is_running();
+        let config = lock(&self.config);
+        if running {
+            return Err(config.problem("its disks cannot be lent while it runs"));
+        }
+        // What the other one starts from is its own matter.
+        let lent = |disk: &Disk| Disk {
+            boot: false,
+            ..self.handed_on(disk)
+        };
+        Ok(config.disks.iter().map(lent).collect())
+    }
+
+    /// A disk as the next one to have it gets it: the same bytes, in any place.
+    fn handed_on(&self, disk: &Disk) -> Disk {
         let path = disk.path(self.dir());
         let backend = match &disk.backend {
             Backend::Blank { .. } | Backend::Overlay { .. } => Backend::File {
@@ -48,11 +72,11 @@ impl Vm {
             },
             Backend::File { .. } | Backend::Nbd { .. } => disk.backend.clone(),
         };
-        Ok(Disk {
+        Disk {
             backend,
             place: None,
-            ..disk
-        })
+            ..disk.clone()
+        }
     }
 
     /// Makes a disk of a running machine larger, as a hypervisor's operator does. A virtio, virtio-scsi or NVMe guest is told.

@@ -191,6 +191,23 @@ fn disks_on_scsi_come_and_go_and_stay_gone_over_a_power_cut() {
 }
 
 #[test]
+fn disks_of_a_machine_that_does_not_run_are_lent_to_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let vm = machine(dir.path()).start(dir.path().join("vm")).unwrap();
+    let error = vm.lend().map(drop).unwrap_err().to_string();
+    assert!(error.contains("while it runs"), "{error}");
+    vm.power_cut().unwrap();
+    let lent = vm.lend().unwrap().into_iter().map(Disk::boot);
+    let other = lent.fold(Vm::builder("other").memory_mib(32).cpus(1).bios(), Builder::disk);
+    let other = other.start(dir.path().join("other")).unwrap();
+    other.console().expect("boot", SOON).unwrap();
+    assert!(!dir.path().join("other/disk-boot.qcow2").exists(), "it has a copy");
+    drop(other);
+    vm.start().unwrap();
+    vm.console().expect("boot", SOON).unwrap();
+}
+
+#[test]
 fn a_machine_that_qemu_refuses_says_what_qemu_said() {
     let dir = tempfile::tempdir().unwrap();
     let error = machine(dir.path())

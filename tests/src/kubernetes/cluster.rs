@@ -22,7 +22,7 @@ use crate::lab::{APPLIANCE_ADDRESS, Lab};
 /// The namespace that the plugin is installed in.
 pub(super) const NAMESPACE: &str = "cistern-csi";
 /// How long a part of the control plane may take to be there.
-pub(super) const START: Duration = Duration::from_secs(90);
+pub(super) const START: Duration = Duration::from_secs(240);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Who is known by a token from the start: token, user, group.
 const KNOWN: &[(&str, &str, &str)] = &[

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Cluster, free_port};
 
 /// How long its metrics may take to be there after it was started.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// Where a sidecar tells its metrics.
 pub struct Metrics {

@@ -18,7 +18,7 @@ const LINK_MAC: &str = "52:54:00:77:00:01";
 /// What one line typed on the console carries of a file.
 const PIECE: usize = 720;
 /// How long a line typed on the console may wait for its answer.
-const TYPED: Duration = Duration::from_secs(60);
+const TYPED: Duration = Duration::from_secs(180);
 
 /// What the machine is put together from.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use cistern_qemu::{Disk, Vm};
 
 /// How long a command in the client may take, where nothing else is said. An NFS client that waits out a grace period
 /// of 20 s on a busy machine under software emulation stays well below.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// How long a client that failed may take to tell of itself.
 const ASKED_AT_LAST: Duration = Duration::from_secs(30);

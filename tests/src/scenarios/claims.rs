@@ -10,7 +10,7 @@ use crate::kubernetes::{Cluster, PEER_NODE};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// What a controller may take for one thing under software emulation on a busy machine.
-pub(super) const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(300);
 pub(super) const CLASS: &str = "cistern-tank";
 const HUNDRED: usize = 100;
 /// As many claims at once as each run of the tests has the time for.

@@ -8,7 +8,7 @@ use cistern_qemu::Console;
 
 use crate::lab::Lab;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(180);
 
 /// The same commands as on the laptop, mistakes and all, and a root shell that leaves its mark in the events.
 pub(super) fn session_over_the_serial_line(lab: &Lab) -> Result<()> {

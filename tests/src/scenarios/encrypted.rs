@@ -46,7 +46,7 @@ pub(super) fn encrypted_pool(site: &Site) -> Result<()> {
                     "head -c 800M /dev/{} | tr '\\0' '\\n' | grep -a -c {NEEDLE}; true",
                     disk.kernel_name
                 ),
-                std::time::Duration::from_secs(180),
+                std::time::Duration::from_secs(600),
             )?;
             let found = count.trim().parse::<u32>().with_context(|| count.clone())? > 0;
             ensure!(found == bare, "what was written is on {}: {found}", disk.id);

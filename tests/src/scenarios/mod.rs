@@ -8,6 +8,7 @@ mod claim_kinds;
 mod claims;
 mod console;
 mod contract;
+mod damaged;
 mod encrypted;
 mod failure;
 mod faults;
@@ -291,6 +292,11 @@ const LONG: &[Scenario] = &[
         "one-is-given-up-beside-another",
         Stage::Pooled,
         gone::one_is_given_up_beside_another,
+    ),
+    from(
+        "a-damaged-state-partition",
+        Stage::Pooled,
+        damaged::a_damaged_state_partition,
     ),
 ];
 

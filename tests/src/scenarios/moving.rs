@@ -93,7 +93,7 @@ pub(super) fn pool_among_orphans(lab: &Lab, kinds: &[OrphanKind], disks: usize) 
             return Ok(pool.object.clone());
         }
         ensure!(
-            began.elapsed() < std::time::Duration::from_secs(60),
+            began.elapsed() < std::time::Duration::from_secs(240),
             "no such pool among the orphans: {orphans:?}"
         );
         std::thread::sleep(std::time::Duration::from_secs(1));

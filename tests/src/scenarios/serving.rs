@@ -224,7 +224,7 @@ pub(super) fn goes_on(peer: &Peer, log: &str) -> Result<()> {
 fn lost_its_lock(peer: &Peer, log: &str) -> Result<()> {
     let seen = || peer.sh(&format!("uniq -c /tmp/{log}.log | tail -n 4"));
     let what = format!("EIO in {log}: {}", seen()?);
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_secs(180);
     peer.wait(
         limit,
         &what,

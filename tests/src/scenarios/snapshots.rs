@@ -267,7 +267,7 @@ pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     (after.used, after.inodes) = (before.used, before.inodes);
     ensure!(after == before, "before {before:?}\nafter {after:?}");
     // The schedule's first snapshot is made by itself.
-    let scheduled = within_a_minute("a scheduled snapshot", || {
+    let scheduled = soon("a scheduled snapshot", || {
         let made: Vec<Snapshot> = lab.cli.json(&["snapshots", "list", "pictures"])?;
         Ok(made.into_iter().find(|s| !s.scheduled.is_empty()))
     })?;
@@ -281,20 +281,20 @@ pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     let before = used()?;
     ensure!(before >= Bytes::mib(450), "it came back without a trim: {before}");
     lab.appliance.root_shell()?.run("date -s '+1 day'")?;
-    within_a_minute("what was deleted to come back", || {
+    soon("what was deleted to come back", || {
         let after = used()?;
         Ok((after.saturating_add(Bytes::mib(440)) < before).then_some(()))
     })
 }
 
-/// What comes within a minute, asked for every other second.
-fn within_a_minute<T>(what: &str, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
+/// What comes by itself soon, asked for every other second.
+fn soon<T>(what: &str, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
     let began = std::time::Instant::now();
     loop {
         if let Some(found) = ask()? {
             return Ok(found);
         }
-        ensure!(began.elapsed() < Duration::from_secs(60), "waiting for {what}");
+        ensure!(began.elapsed() < Duration::from_secs(240), "waiting for {what}");
         std::thread::sleep(Duration::from_secs(2));
     }
 }

@@ -21,7 +21,7 @@ pub(super) const PATH: &str = "/run/check.sh";
 /// The sum of an empty file, which lies nowhere.
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// A start of the supervisor with a handful of volumes, each with a log to replay, on a busy machine.
-pub(super) const LIMIT: Duration = Duration::from_secs(300);
+pub(super) const LIMIT: Duration = Duration::from_secs(900);
 
 /// The machine.
 pub(super) struct Checker {

@@ -232,7 +232,7 @@ fn a_state_partition_that_is_damaged_is_alerted_until_a_start_finds_it_well() {
     for _ in 0..2 {
         rig.machine.restart();
         let config = Config {
-            state_damage: Some("fsck.ext4 -p /dev/vda3 ended with status 4".to_owned()),
+            state_damage: Some("fsck.ext4 -f -p /dev/vda3 ended with status 4".to_owned()),
             ..Config::default()
         };
         rig.engine = Engine::new(rig.machine.host(), config);
