@@ -10,7 +10,7 @@
 # Prints `NAME MICROSECONDS` for each step of each volume, and for the whole as `create` and `delete`.
 set -eu
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
-config='config{checks=0} devices{use_devicesfile=0 hints="none" scan_lvs=0 obtain_device_list_from_udev=0 external_device_info_source="none" issue_discards=0 global_filter=["r|^/dev/loop|","r|^/dev/ram|","r|^/dev/zram|","r|^/dev/sr|","r|^/dev/fd|","r|^/dev/nbd|"]} backup{backup=0 archive=0} activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 reserved_memory=16384} global{system_id_source="file" system_id_file="/var/lib/cistern/lvm-system-id" event_activation=0 use_lvmpolld=0 notify_dbus=0 io_memory_size=32768}'
+config='config{checks=0} devices{use_devicesfile=0 hints="none" scan_lvs=0 obtain_device_list_from_udev=0 external_device_info_source="none" issue_discards=0 global_filter=["r|^/dev/loop|","r|^/dev/ram|","r|^/dev/zram|","r|^/dev/sr|","r|^/dev/fd|","r|^/dev/nbd|"]} backup{backup=0 archive=0} activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 reserved_memory=16384} global{system_id_source="file" system_id_file="/run/cistern/lvm-system-id" event_activation=0 use_lvmpolld=0 notify_dbus=0 io_memory_size=32768}'
 size=$((300 << 20))
 what=$1 vg=$2 count=$3 client=$4
 top=/run/bench/volumes

@@ -3,7 +3,7 @@
 # Prints `brought-up MICROSECONDS`.
 set -eu
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
-config='activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0} devices{use_devicesfile=0 hints="none"} backup{backup=0 archive=0} global{system_id_source="file" system_id_file="/var/lib/cistern/lvm-system-id" event_activation=0}'
+config='activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0} devices{use_devicesfile=0 hints="none"} backup{backup=0 archive=0} global{system_id_source="file" system_id_file="/run/cistern/lvm-system-id" event_activation=0}'
 systemctl stop cisternd nfs-server
 for at in /volumes/vol-*; do umount "$at" 2>/dev/null || true; done
 vgchange --config "$config" -an >/dev/null

@@ -47,7 +47,7 @@ impl Checker {
             shell.install(PATH, SCRIPT)?;
             shell.run("systemctl stop cistern-gate cisternd nfs-server cistern-console@tty1")?;
             shell.run(&format!(
-                "echo {} > /var/lib/cistern/lvm-system-id",
+                "echo {} > /run/cistern/lvm-system-id",
                 recorded.system_id
             ))?;
             for (name, content) in &recorded.keys {

@@ -107,7 +107,7 @@ fn wait(what: &str, done: impl Fn() -> bool) -> Result<(), Broken> {
 
 /// For what LVM is asked to do beside the traits.
 const CONFIG: &str = "devices{use_devicesfile=0} global{system_id_source=\"file\" \
-                      system_id_file=\"/var/lib/cistern/lvm-system-id\"} backup{backup=0 archive=0}";
+                      system_id_file=\"/run/cistern/lvm-system-id\"} backup{backup=0 archive=0}";
 
 /// A group's text, changed to what LVM commits first when it makes a volume of images: their metadata shown, so that it can be
 /// cleared, and the volume not to be activated (lv_manip.c, _lv_extend_layered_lv).

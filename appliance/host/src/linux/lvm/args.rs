@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::raid;
 use crate::{Activation, LvmStep, RaidLevel, TagChange};
 
-/// Where this machine's system ID is kept.
-pub(crate) const SYSTEM_ID_FILE: &str = "/var/lib/cistern/lvm-system-id";
+/// Where this machine's system ID is, as it was on the state partition at the start: pools do not depend on that any further.
+pub(crate) const SYSTEM_ID_FILE: &str = "/run/cistern/lvm-system-id";
 
 /// Text metadata takes about 300 bytes a thin volume, and the area's size is fixed when the physical volume is made: the
 /// default of 1 MiB is full at some 1,500 volumes.
@@ -31,7 +31,7 @@ const CONFIG: &str = concat!(
     "global_filter=[\"r|^/dev/loop|\",\"r|^/dev/ram|\",\"r|^/dev/zram|\",\"r|^/dev/sr|\",\"r|^/dev/fd|\",\"r|^/dev/nbd|\"]} ",
     "backup{backup=0 archive=0} ",
     "activation{udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 reserved_memory=16384} ",
-    "global{system_id_source=\"file\" system_id_file=\"/var/lib/cistern/lvm-system-id\" event_activation=0 ",
+    "global{system_id_source=\"file\" system_id_file=\"/run/cistern/lvm-system-id\" event_activation=0 ",
     "use_lvmpolld=0 notify_dbus=0 io_memory_size=32768}"
 );
 
