@@ -1,6 +1,11 @@
 //! A gate on 127.0.0.1 with real TLS, before a cisternd that only says what reached it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    reason = "a test fails by panicking; each test binary uses a part"
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -233,6 +238,14 @@ pub(crate) async fn whole(response: Response<Body>) -> Answer {
         headers: parts.headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
     }
+}
+
+/// Waits until the gate has ended a connection, without a word on it.
+pub(crate) async fn ended(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0; 16]))
+        .await
+        .unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
 }
 
 async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: axum::body::Bytes) -> Response<Body> {
