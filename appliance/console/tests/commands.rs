@@ -1,12 +1,13 @@
-//! The program as a script runs it, against a server on a socket that answers from a table.
+//! The program as a script runs it.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixListener;
-use std::process::{Command, Output, Stdio};
+mod support;
+
+use std::process::{Command, Stdio};
 
 use cistern_model::{ErrorKind, Problem};
+use support::{POOL, run, text};
 
 const VOLUME: &str = r#"{"id":"vol-0f8fad5bd9cb469fa16570867728950e","name":"small",
     "pool":"pool-0f8fad5bd9cb469fa16570867728950e","pool_name":"tank","size":314572800,"used":null,"inodes":null,"labels":{},
@@ -14,46 +15,6 @@ const VOLUME: &str = r#"{"id":"vol-0f8fad5bd9cb469fa16570867728950e","name":"sma
     "reason":null,"owner":"local","clients":[],"nodes":[],"options":{"squash":"none","anonymous_uid":65534,"anonymous_gid":65534,
     "read_only":false,"root_uid":0,"root_gid":0,"root_mode":"1777","security":["sys"],"transport_security":"none"},"export":{"path":"/volumes/vol-0f8fad5bd9cb469fa16570867728950e",
     "fsid":"0f8fad5b-d9cb-469f-a165-70867728950e"},"created":"2026-01-02T03:04:05Z"}"#;
-
-/// Runs `cistern` against a server that gives `answers`, each a request line's beginning, a status and a body.
-fn run(args: &[&str], answers: Vec<(&'static str, u16, String)>) -> Output {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("api.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut reader = BufReader::new(stream.unwrap());
-            let (mut request, mut length) = (String::new(), 0);
-            reader.read_line(&mut request).unwrap();
-            loop {
-                let mut header = String::new();
-                if reader.read_line(&mut header).unwrap() <= 2 {
-                    break;
-                }
-                if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap();
-                }
-            }
-            std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap();
-            let found = answers.iter().find(|(start, _, _)| request.starts_with(start));
-            let (status, body) = found.map_or((500, ""), |(_, status, body)| (*status, body));
-            let length = body.len();
-            let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-            reader.get_mut().write_all((head + body).as_bytes()).unwrap();
-        }
-    });
-    Command::new(env!("CARGO_BIN_EXE_cistern"))
-        .args(args)
-        .env("CISTERN_ENDPOINT", format!("unix:{}", path.display()))
-        .env("HOME", dir.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 #[test]
 fn each_kind_of_error_ends_with_its_exit_code_and_says_why_on_the_error_output() {
@@ -171,9 +132,6 @@ fn a_volume_is_found_by_its_name_and_not_deleted_unasked() {
     assert_eq!(text(&listed.stdout), "[]\n");
 }
 
-const POOL: &str = r#"{"id":"pool-0f8fad5bd9cb469fa16570867728950e","name":"tank","layout":"mirror","state":"degraded",
-    "reason":"1 of its 2 disks cannot be found: serial-a","disks":["serial-b"],"spares":["serial-s"],"missing_disks":1,
-    "size":1073741824,"promised":0,"available":0,"used":0,"metadata_percent":1.0,"sync_percent":100.0,"volumes":0}"#;
 const JOB: &str = r#"{"id":"job-0f8fad5bd9cb469fa16570867728950e","kind":"replace-disk","target":"tank","owner":"local",
     "state":"succeeded","started":"2026-01-02T03:04:05Z","ended":"2026-01-02T03:04:06Z"}"#;
 
