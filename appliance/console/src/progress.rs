@@ -8,6 +8,7 @@ use cistern_model::{ErrorKind, Job, JobKind, JobState, Pool, PoolState};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::error::CliError;
+use crate::output::shown;
 
 const INTERVAL: Duration = Duration::from_millis(300);
 /// How long the appliance may be silent before waiting is given up.
@@ -45,11 +46,7 @@ pub(crate) async fn wait(client: &Client, mut job: Job, show: bool) -> Result<Jo
     let mut silent = Duration::ZERO;
     loop {
         match &job.state {
-            JobState::Running { done, total, step } => {
-                bar.set_length(u64::from(*total));
-                bar.set_position(u64::from(*done));
-                bar.set_message(step.clone());
-            }
+            JobState::Running { done, total, step } => advance(&bar, *done, *total, step),
             JobState::Succeeded => {
                 bar.finish_and_clear();
                 return Ok(job);
@@ -80,6 +77,13 @@ pub(crate) async fn wait(client: &Client, mut job: Job, show: bool) -> Result<Jo
             }
         }
     }
+}
+
+/// Puts on the bar how far a job is. The step is the appliance's text, which is to do nothing to the terminal.
+fn advance(bar: &ProgressBar, done: u32, total: u32, step: &str) {
+    bar.set_length(u64::from(total));
+    bar.set_position(u64::from(done));
+    bar.set_message(shown(step).into_owned());
 }
 
 /// What has become of a job that the appliance knows no more, since it has started anew: the job that goes on with it, or how the pool
@@ -113,12 +117,12 @@ fn ended(job: &Job, pool: Option<&Pool>) -> Result<Job, CliError> {
             ..job.clone()
         });
     }
-    let shown = match pool {
+    let seen = match pool {
         Some(pool) => format!("pool {} is {}", pool.name, pool.state.name()),
         None => format!("there is no pool {}", job.target),
     };
     let message = format!(
-        "the appliance has started anew, and whether {} had come to its end is not known; no job goes on with it, and {shown}",
+        "the appliance has started anew, and whether {} had come to its end is not known; no job goes on with it, and {seen}",
         job.id
     );
     let hint = "`pools show` and `jobs list` say how it is; what is not done can be asked for again";
@@ -170,6 +174,14 @@ mod tests {
         ] {
             assert_eq!(ended(&job(kind), pool).is_ok(), done, "{kind} {pool:?}");
         }
+    }
+
+    #[test]
+    fn what_a_step_is_called_does_nothing_to_the_terminal() {
+        let bar = ProgressBar::hidden();
+        advance(&bar, 1, 2, "filling disk \u{1b}]52;c;cm0gLXJm\u{7}");
+        assert_eq!(bar.message(), r"filling disk \u{1b}]52;c;cm0gLXJm\u{7}");
+        assert_eq!((bar.position(), bar.length()), (1, Some(2)));
     }
 
     #[tokio::test]
