@@ -103,7 +103,8 @@ impl ClientError {
         let hint = match self {
             ClientError::Certificate { .. } => {
                 "compare it with the fingerprint on the appliance's console; only if they are equal (it was installed \
-                 anew) enrol again with it: otherwise somebody else answers at this address"
+                 anew) remove the profile that has the old one (`cistern profile remove NAME`) and enrol again with it: \
+                 otherwise somebody else answers at this address"
             }
             ClientError::Unreachable { endpoint, .. } if endpoint.starts_with("unix:") => {
                 "the supervisor is not running (yet); on the console see `systemctl status cisternd` in `shell`"

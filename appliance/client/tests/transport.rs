@@ -83,7 +83,9 @@ async fn another_certificate_is_refused_with_both_fingerprints_and_nothing_is_se
         text.contains(&fingerprint.to_string()) && text.contains(&pinned.to_string()),
         "{text}"
     );
-    assert!(error.hint().unwrap().contains("console"));
+    let hint = error.hint().unwrap();
+    // Enrolling is refused as long as there is a profile with the other fingerprint.
+    assert!(hint.contains("console") && hint.contains("profile remove"), "{hint}");
     assert!(requests.try_recv().is_err(), "a request was sent");
 }
 
