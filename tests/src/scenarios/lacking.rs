@@ -183,7 +183,7 @@ fn unharmed(lab: &Lab, before: &Volume) -> Result<()> {
 }
 
 /// Pools of copies and of parity lose more than they can do without while they are served: one disk after the other, and all
-/// at once. When the disks are back so is the pool, with every byte that was synced.
+/// at once. When the disks are back, one by one or together, so is the pool, with every byte that was synced.
 pub(super) fn more_lost_than_can_be(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 3)?;
@@ -223,6 +223,19 @@ fn more_lost_than(lab: &Lab, layout: &str, ids: &[String]) -> Result<()> {
     until(lab, "it to be whole", whole)?;
     until_no_alert(lab, "pool-incomplete")?;
 
+    // One after the other, and both back at once: the older one is filled again before it is read.
+    synced_begins(lab)?;
+    let first = lab.appliance.vm().unplug("pull1")?;
+    until(lab, "it to be degraded again", |pool| pool.state == PoolState::Degraded)?;
+    synced_goes_on(lab)?;
+    let second = lab.appliance.vm().unplug("pull2")?;
+    until(lab, "it to be incomplete again", incomplete)?;
+    lab.appliance.vm().plug(first)?;
+    lab.appliance.vm().plug(second)?;
+    until(lab, "it to be whole with both", whole)?;
+    synced_is_there(lab, &volume)?;
+    agree(lab)?;
+
     // At once, as by a cable that all of them hang on; in the other order they come back.
     synced_begins(lab)?;
     let first = lab.appliance.vm().unplug("pull1")?;
@@ -232,12 +245,18 @@ fn more_lost_than(lab: &Lab, layout: &str, ids: &[String]) -> Result<()> {
     lab.appliance.vm().plug(first)?;
     until(lab, "it to be whole again", whole)?;
     synced_is_there(lab, &volume)?;
-    lab.cli.ok(&["pools", "scrub", "tank"])?;
-    let alerts = lab.cli.ok(&["alerts", "list"])?;
-    ensure!(!alerts.contains("mismatch"), "{alerts}");
+    agree(lab)?;
     lab.peer.sh("umount /mnt/photos")?;
     lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
     lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
+    Ok(())
+}
+
+/// The images of the pool are alike.
+fn agree(lab: &Lab) -> Result<()> {
+    lab.cli.ok(&["pools", "scrub", "tank"])?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("mismatch"), "{alerts}");
     Ok(())
 }
 

@@ -29,10 +29,11 @@ const FAILED: Range<usize> = 24..32;
 const FILLED: usize = 32;
 const EVEN: Range<usize> = 40..48;
 const LEVEL: usize = 48;
-/// The bitmap begins in the next block (drivers/md/md-bitmap.h): its first bytes, where it has the sectors that it speaks of
-/// and the bytes that each bit stands for, and where the bits begin.
+/// The bitmap begins in the next block (drivers/md/md-bitmap.h): its first bytes, where it has of which notes it is (as
+/// `EVENTS`), the sectors that it speaks of and the bytes that each bit stands for, and where the bits begin.
 const BITMAP: u64 = 4096;
 const BITMAP_MAGIC: [u8; 4] = *b"bitm";
+const BITMAP_EVENTS: Range<usize> = 24..32;
 const SECTORS: usize = 40;
 const STRETCH: usize = 52;
 const BITS: usize = 256;
@@ -77,7 +78,7 @@ impl Notes {
             filled: long(bytes, FILLED),
             even: long(bytes, EVEN.start),
             level: word(bytes, LEVEL),
-            written_to: first_stretch(device, at + BITMAP)?,
+            written_to: Bitmap::read(device, at + BITMAP)?.and_then(|mut bitmap| bitmap.first_stretch()),
         }))
     }
 
@@ -117,30 +118,61 @@ fn put(device: &File, at: u64, place: Range<usize>, number: u64) -> io::Result<(
     device.write_all_at(bytes, at)
 }
 
-/// The first sector of the first stretch of which a bitmap has the bit set.
-fn first_stretch(device: &File, at: u64) -> io::Result<Option<u64>> {
-    let mut head = Aligned::read(device, at, BLOCK)?;
-    let bytes = head.bytes();
-    if !bytes.starts_with(&BITMAP_MAGIC) {
-        return Ok(None);
+/// The bitmap that begins here; nothing, if there is none.
+struct Bitmap {
+    /// How many stretches it speaks of.
+    bits: u64,
+    /// The sectors of one.
+    stretch: u64,
+    /// All of its blocks.
+    all: Aligned,
+}
+
+impl Bitmap {
+    fn read(device: &File, at: u64) -> io::Result<Option<Self>> {
+        let mut head = Aligned::read(device, at, BLOCK)?;
+        let bytes = head.bytes();
+        if !bytes.starts_with(&BITMAP_MAGIC) {
+            return Ok(None);
+        }
+        let stretch = u64::from(word(bytes, STRETCH)) / SECTOR;
+        let Some(bits) = long(bytes, SECTORS)
+            .checked_add(stretch.saturating_sub(1))
+            .and_then(|sum| sum.checked_div(stretch))
+        else {
+            return Err(io::Error::other("a bitmap of nothing"));
+        };
+        if bits / 8 > LARGEST {
+            return Err(io::Error::other(format!("a bitmap of {bits} bits")));
+        }
+        let whole = BITS + usize::try_from(bits.div_ceil(8)).map_err(io::Error::other)?;
+        let all = Aligned::read(device, at, whole.next_multiple_of(BLOCK))?;
+        Ok(Some(Bitmap { bits, stretch, all }))
     }
-    let stretch = u64::from(word(bytes, STRETCH)) / SECTOR;
-    let Some(bits) = long(bytes, SECTORS)
-        .checked_add(stretch.saturating_sub(1))
-        .and_then(|sum| sum.checked_div(stretch))
-    else {
-        return Err(io::Error::other("a bitmap of nothing"));
-    };
-    if bits / 8 > LARGEST {
-        return Err(io::Error::other(format!("a bitmap of {bits} bits")));
+
+    /// The first sector of the first stretch of which the bit is set.
+    fn first_stretch(&mut self) -> Option<u64> {
+        let set = self.all.bytes().get(BITS..).unwrap_or_default();
+        let first = set.iter().zip(0..).find(|(byte, _)| **byte != 0);
+        let bit = first.map(|(byte, place)| place * 8 + u64::from(byte.trailing_zeros()));
+        // What is behind the last bit is of no meaning.
+        bit.filter(|bit| *bit < self.bits).map(|bit| bit * self.stretch)
     }
-    let whole = BITS + usize::try_from(bits.div_ceil(8)).map_err(io::Error::other)?;
-    let mut all = Aligned::read(device, at, whole.next_multiple_of(BLOCK))?;
-    let set = all.bytes().get(BITS..whole).unwrap_or_default();
-    let first = set.iter().zip(0..).find(|(byte, _)| **byte != 0);
-    let bit = first.map(|(byte, place)| place * 8 + u64::from(byte.trailing_zeros()));
-    // What is behind the last bit is of no meaning.
-    Ok(bit.filter(|bit| *bit < bits).map(|bit| bit * stretch))
+}
+
+/// Gives an image of a volume the bitmap of another one, as of the newest notes: how often these were written. Each of the
+/// two is a device and where the image's notes begin on it.
+pub(super) fn copy_bitmap(from: (&File, u64), to: (&File, u64), events: u64) -> io::Result<()> {
+    let none = || io::Error::other("it has no bitmap");
+    let mut bitmap = Bitmap::read(from.0, from.1 + BITMAP)?.ok_or_else(none)?;
+    let old = Bitmap::read(to.0, to.1 + BITMAP)?.ok_or_else(none)?;
+    if (old.bits, old.stretch) != (bitmap.bits, bitmap.stretch) {
+        return Err(io::Error::other("its bitmap is not one of the same volume"));
+    }
+    if let Some(place) = bitmap.all.bytes().get_mut(BITMAP_EVENTS) {
+        place.copy_from_slice(&events.to_le_bytes());
+    }
+    write(bitmap.all, to.0, to.1 + BITMAP)
 }
 
 fn long(bytes: &[u8], at: usize) -> u64 {
@@ -224,7 +256,7 @@ pub(super) fn mend(operation: &str, table: &str, status: &RaidStatus, node: &Pat
         place.copy_from_slice(&position);
     }
     tracing::info!(?devices, failed, good, "the notes on an image are made readable");
-    write(notes, &failed_notes).map_err(io)
+    write(notes, &failed_notes, 0).map_err(io)
 }
 
 /// All that is on a device.
@@ -237,11 +269,11 @@ fn all(device: &File) -> io::Result<Aligned> {
 }
 
 /// The first block comes last, each durably.
-fn write(mut notes: Aligned, device: &File) -> io::Result<()> {
-    let (first, rest) = notes.bytes().split_at(BLOCK);
-    device.write_all_at(rest, BLOCK as u64)?;
+fn write(mut blocks: Aligned, device: &File, at: u64) -> io::Result<()> {
+    let (first, rest) = blocks.bytes().split_at(BLOCK);
+    device.write_all_at(rest, at + BLOCK as u64)?;
     device.sync_data()?;
-    device.write_all_at(first, 0)?;
+    device.write_all_at(first, at)?;
     device.sync_data()
 }
 
@@ -304,13 +336,41 @@ mod tests {
 
     #[test]
     fn a_bit_is_seen_up_to_the_last() {
-        let first = |bits: &[u8]| first_stretch(&written(bits), 8192).unwrap().map(|sector| sector / 4096);
+        let first = |bits: &[u8]| {
+            let notes = Notes::read(&written(bits), 4096).unwrap().unwrap();
+            notes.written_to.map(|sector| sector / 4096)
+        };
         assert_eq!(first(&[0; 9]), None);
         assert_eq!(first(&[0b110]), Some(1));
         assert_eq!(first(&[0, 0b1000_0000, 1]), Some(15));
         assert_eq!(first(&[0, 0, 0, 0, 0, 0, 0, 0, 0b10_0000]), Some(69));
         // There are 70.
         assert_eq!(first(&[0, 0, 0, 0, 0, 0, 0, 0, 0b1100_0000, 0xFF]), None);
+    }
+
+    #[test]
+    fn an_image_gets_the_bitmap_of_another_one_and_keeps_its_notes() {
+        let (newest, back) = (written(&[0, 0, 0, 0, 1]), written(&[1]));
+        let before = Notes::read(&back, 4096).unwrap().unwrap();
+        copy_bitmap((&newest, 4096), (&back, 4096), 47).unwrap();
+        let now = Notes::read(&back, 4096).unwrap().unwrap();
+        let expected = Notes {
+            written_to: Some(32 * 4096),
+            ..before
+        };
+        assert_eq!(now, expected);
+        let mut bitmap = Bitmap::read(&back, 8192).unwrap().unwrap();
+        assert_eq!(long(bitmap.all.bytes(), BITMAP_EVENTS.start), 47);
+
+        // Of another volume, and nothing.
+        let other = written(&[1]);
+        other
+            .write_all_at(&(4_u32 << 20).to_le_bytes(), 8192 + STRETCH as u64)
+            .unwrap();
+        assert!(copy_bitmap((&newest, 4096), (&other, 4096), 47).is_err());
+        assert!(copy_bitmap((&newest, 4096), (&back, 0), 47).is_err());
+        assert!(copy_bitmap((&newest, 0), (&back, 4096), 47).is_err());
+        assert_eq!(Notes::read(&back, 4096).unwrap().unwrap(), now);
     }
 
     #[test]

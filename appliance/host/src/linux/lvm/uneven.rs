@@ -14,6 +14,9 @@
 //! start it again, though they be back: a cable that came loose is the end of it. But from the moment that it was one too many
 //! nothing was answered, so those that were in use until then missed nothing, and are no longer counted (`missed_nothing`).
 //!
+//! The bitmaps on these are of the moment when they failed; those of the images that noted it are newer, and take their place:
+//! what was written since an image failed is named there, so that the kernel brings it up to date.
+//!
 //! Invariant: the notes of a volume are written only if it is not active, they are what the kernel wrote, and its bitmap
 //! names a stretch that they call even, or they count more images as failed than it can do without. A cut in between leaves
 //! notes that say so on some disks: the bitmap still names it, the newest notes still count them, and the next start does it
@@ -27,7 +30,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::args::{self, LvmCommand};
-use super::raid_superblock::Notes;
+use super::raid_superblock::{Notes, copy_bitmap};
 use super::{LinuxLvm, flush, unexpected};
 use crate::HostError;
 use crate::linux::{direct, file};
@@ -87,6 +90,9 @@ impl LinuxLvm {
                     failed = format!("{failed:b}"),
                     "more of its images failed than it can do without; those that missed nothing are used again"
                 );
+                // Their bitmaps first: until the newest notes count them as good they are used by nobody.
+                renew_bitmaps(operation, &images, &all, before & !failed)?;
+                flush(operation, nodes())?;
                 // The newest first: the kernel goes by these.
                 let newest = newest(&all).map(|(number, _)| *number);
                 all.sort_by_key(|(number, _)| Some(*number) != newest);
@@ -124,6 +130,31 @@ impl LinuxLvm {
         }
         Ok(None)
     }
+}
+
+/// Gives images that are to be used again, as bits, the bitmap that lies beside the newest notes.
+///
+/// The kernel (6.12, md-bitmap.c) goes by the bitmap of the first image in use. If that is older than the newest notes it says
+/// "forcing full recovery", and then fills nothing at all of an image that it takes back: it would be read as it was when it
+/// failed.
+fn renew_bitmaps(
+    operation: &str,
+    images: &BTreeMap<u32, Place>,
+    all: &[(u32, Notes)],
+    again: u64,
+) -> Result<(), HostError> {
+    let Some((from, events)) = newest(all).and_then(|(number, notes)| Some((images.get(number)?, notes.events))) else {
+        return Ok(());
+    };
+    let is_used_again = |number: u32| again.checked_shr(number).is_some_and(|again| again & 1 == 1);
+    for (_, to) in images.iter().filter(|(number, _)| is_used_again(**number)) {
+        let copied = direct::open(&from.node, false).and_then(|newest| {
+            let device = direct::open(&to.node, true)?;
+            copy_bitmap((&newest, from.at), (&device, to.at), events)
+        });
+        copied.map_err(|source| file::io(operation, &to.node, source))?;
+    }
+    Ok(())
 }
 
 /// The newest notes, and whose they are; the kernel goes by these.
