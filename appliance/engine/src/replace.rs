@@ -319,7 +319,8 @@ impl Engine {
             let done = f64::from(status.done.min(Percent::FULL)).floor() as usize;
             let what = if part.ends_with("meta") { "metadata" } else { "data" };
             let doing = match status.action {
-                SyncAction::Check | SyncAction::Repair => "comparing",
+                SyncAction::Check => "comparing",
+                SyncAction::Repair => "repairing",
                 SyncAction::Idle | SyncAction::Resync | SyncAction::Recover | SyncAction::Other => "filling",
             };
             progress.step(done.min(99), 100, &format!("{doing} the {what}, {}", status.done));

@@ -1,9 +1,10 @@
 //! Comparing a pool's copies. Invariant: nothing is written unless that was asked for, and what was found to differ is told
-//! until a later comparison finds nothing. When it is done by itself is `scrub_schedule`'s.
+//! until a later comparison finds nothing, whatever became of the one that found it. When it is done by itself is
+//! `scrub_schedule`'s.
 
 use std::time::Duration;
 
-use cistern_host::{HostErrorKind, ImageHealth};
+use cistern_host::{HostErrorKind, ImageHealth, RaidVolume};
 use cistern_model::{
     AlertKind, EventKind, Job, JobId, JobKind, LastScrub, PoolState, Principal, ScrubRequest, Severity,
 };
@@ -28,6 +29,15 @@ pub(crate) enum Cause {
     Asked(Principal),
     /// It was time.
     Schedule,
+}
+
+/// What a comparison has found so far, in sectors.
+#[derive(Debug, Clone, Copy, Default)]
+struct Found {
+    /// How many differed.
+    differing: u64,
+    /// How many of them were made to agree.
+    mended: u64,
 }
 
 impl Engine {
@@ -65,32 +75,56 @@ impl Engine {
         }
         let (engine, id) = (self.clone(), job.id);
         self.run_long_job(id, LIMIT, move |progress| {
-            let raids = pool.raids.iter().filter(|raid| raid.images.len() > 1);
-            let compared: Result<u64, EngineError> = raids
-                .map(|raid| engine.compare(&pool, &raid.vg, &raid.name, repair, progress))
-                .sum();
+            let mut found = Found::default();
+            let compared = engine.compare_all(&pool, repair, &mut found, progress);
             locked(&engine.0.care).scheduled.remove(&id);
-            let differing = compared?;
-            engine.tell_scrubbed(&cause, &pool, repair, differing);
-            engine.note_scrubbed(&pool, differing)
+            if compared.is_ok() || found.differing > 0 {
+                engine.tell_scrubbed(&cause, &pool, found, compared.is_ok());
+            }
+            compared?;
+            engine.note_scrubbed(&pool, found.differing)
         });
         job
     }
 
-    /// Compares the images of one volume; how many sectors differ.
+    /// Compares the images of all volumes, one after the other. With `repair` those that differ are gone through once more
+    /// and made to agree: of a repair the kernel tells no number.
+    fn compare_all(
+        &self,
+        pool: &PoolView,
+        repair: bool,
+        found: &mut Found,
+        progress: &Progress<'_>,
+    ) -> Result<(), EngineError> {
+        for raid in pool.raids.iter().filter(|raid| raid.images.len() > 1) {
+            let differing = self.compare(pool, raid, false, progress)?;
+            found.differing += differing;
+            if repair && differing > 0 {
+                self.compare(pool, raid, true, progress)?;
+                found.mended += differing;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the images of one volume, and with `repair` makes them agree; how many sectors a comparison alone found to
+    /// differ.
     fn compare(
         &self,
         pool: &PoolView,
-        vg: &str,
-        lv: &str,
+        raid: &RaidVolume,
         repair: bool,
         progress: &Progress<'_>,
     ) -> Result<u64, EngineError> {
         let (name, raids) = (&pool.tags.name, &self.0.host.raids);
+        let (vg, lv) = (raid.vg.as_str(), raid.name.as_str());
         self.wait_until_filled(vg, lv, progress)?;
         self.forget_checksums(pool);
         let scrub = raids.scrub(vg, lv, repair);
-        scrub.doing(|| format!("compare the copies of pool {name}"))?;
+        scrub.doing(|| match repair {
+            true => format!("make the copies of pool {name} agree"),
+            false => format!("compare the copies of pool {name}"),
+        })?;
         if let Err(error) = self.wait_until_filled(vg, lv, progress) {
             let stopped = raids.stop_scrub(vg, lv);
             stopped.doing(|| format!("stop comparing the copies of pool {name}"))?;
@@ -127,24 +161,30 @@ impl Engine {
         }
     }
 
-    fn tell_scrubbed(&self, cause: &Cause, pool: &PoolView, repair: bool, sectors: u64) {
+    /// Tells what a comparison found. One that did not come to its end says nothing of what it has not come to, and ends no
+    /// alert.
+    fn tell_scrubbed(&self, cause: &Cause, pool: &PoolView, found: Found, ended: bool) {
         let name = &pool.tags.name;
         let (by, how) = match cause {
             Cause::Asked(by) => (Some(by), ""),
             Cause::Schedule => (None, " by its schedule"),
         };
-        let (severity, found) = match (sectors, repair) {
-            (0, _) => (Severity::Info, "its copies agree".to_owned()),
-            (_, false) => (Severity::Error, format!("{sectors} sectors of its copies differ")),
-            (_, true) => (
+        let far = if ended { "" } else { ", not to the end" };
+        let left = found.differing.saturating_sub(found.mended);
+        let (severity, what) = match (left, found.mended) {
+            (0, 0) => (Severity::Info, "its copies agree".to_owned()),
+            (0, mended) => (
                 Severity::Warning,
-                format!("{sectors} sectors of its copies differed, and agree now"),
+                format!("{mended} sectors of its copies differed, and agree now"),
             ),
+            (left, _) => (Severity::Error, format!("{left} sectors of its copies differ")),
         };
-        let message = format!("pool {name} was scrubbed{how}: {found}");
+        let message = format!("pool {name} was scrubbed{how}{far}: {what}");
         let subject = Subject::named(pool.id, name);
-        let trouble = (sectors > 0 && !repair).then(|| (severity, message.clone()));
-        self.set_alert(AlertKind::ScrubMismatches, &subject, trouble);
+        let trouble = (left > 0).then(|| (severity, message.clone()));
+        if ended || trouble.is_some() {
+            self.set_alert(AlertKind::ScrubMismatches, &subject, trouble);
+        }
         let object = Some(pool.id.to_string());
         self.record(EventKind::PoolScrubbed, severity, object, by, message);
     }

@@ -87,7 +87,8 @@ pub struct RaidStatus {
     pub done: Percent,
     /// What is under way.
     pub action: SyncAction,
-    /// How many sectors were found to differ by the last check.
+    /// How many sectors were found to differ by what was last under way, if that was a check; 0 after all else, a repair
+    /// too.
     pub mismatches: u64,
 }
 
@@ -177,8 +178,8 @@ pub trait Raids: Send + Sync {
     /// nothing. Fails while the volume is being filled.
     fn rebuild_image(&self, vg: &str, lv: &str, node: &Path) -> Result<(), HostError>;
 
-    /// Begins to compare the images of an active volume, and with `repair` to make them agree. Fails while something else
-    /// is under way.
+    /// Begins to compare the images of an active volume, and with `repair` to make them agree, of which no number is kept.
+    /// Fails while something else is under way.
     fn scrub(&self, vg: &str, lv: &str, repair: bool) -> Result<(), HostError>;
 
     /// Breaks off what [`Raids::scrub`] began. No error if nothing of the kind is under way.

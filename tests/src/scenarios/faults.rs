@@ -1,7 +1,7 @@
 //! Disks that err, served by a block server that can be told to: the operator's disks are slow to die, not pulled.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Alert, AlertKind, Bytes, Disk, DiskState, PoolState};
+use cistern_model::{Alert, AlertKind, Bytes, Disk, DiskState, Event, EventKind, Pool, PoolState};
 use cistern_qemu::{BlockServer, Bus, Fault, Medium, Recording};
 
 use super::failure::{fio_begins, fio_ends, rounds, until, whole};
@@ -84,6 +84,50 @@ fn steps(lab: &Lab, recording: &Recording) -> Result<()> {
         let alerts = lab.cli.ok(&["alerts", "list"]);
         whole(pool) && alerts.is_ok_and(|alerts| !alerts.contains("mismatch"))
     })?;
+    Ok(())
+}
+
+/// A stretch of one copy of a mirror is written over, below the pool. Comparing tells of it and changes nothing; a repair
+/// tells how much differed, and nothing does any more.
+pub(super) fn copies_that_differ(lab: &Lab) -> Result<()> {
+    let pool = until(lab, "its copies to be made", whole)?;
+    // At the end of it, where nothing lies yet: whichever copy is read, no client is given what was written.
+    let copy = format!("{}-data_tdata_rimage_1", pool.id.to_string().replace('-', "--"));
+    lab.appliance.root_shell()?.run(&format!(
+        "dm=dm-$(dmsetup info -c --noheadings -o minor {copy} | tr -d ' ') && dd if=/dev/urandom of=/dev/$dm bs=1M \
+         count=4 seek=$(($(cat /sys/block/$dm/size) / 2048 - 8)) oflag=direct conv=notrunc 2>/dev/null"
+    ))?;
+    let alerted = || -> Result<bool> {
+        let alerts: Vec<Alert> = lab.cli.json(&["alerts", "list"])?;
+        Ok(alerts.iter().any(|alert| alert.kind == AlertKind::ScrubMismatches))
+    };
+    // What the last scrub told, and how many sectors its pool shows.
+    let scrubbed = |how: &[&str]| -> Result<(String, u64)> {
+        lab.cli.ok(&[&["pools", "scrub", "tank"], how].concat())?;
+        let events: Vec<Event> = lab.cli.json(&["events"])?;
+        let scrubs = events.into_iter().filter(|event| event.kind == EventKind::PoolScrubbed);
+        let told = scrubs.max_by_key(|event| event.seq).context("no event tells of it")?;
+        let pool: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+        let last = pool.last_scrub.context("the pool shows no scrub")?;
+        Ok((told.message, last.mismatches))
+    };
+    for _ in 0..2 {
+        let (told, sectors) = scrubbed(&[])?;
+        ensure!(
+            sectors > 0 && told.ends_with(&format!("{sectors} sectors of its copies differ")),
+            "{told}; {sectors} are shown"
+        );
+        ensure!(alerted()?, "no alert tells of it");
+    }
+    let (told, sectors) = scrubbed(&["--repair"])?;
+    ensure!(
+        sectors > 0 && told.ends_with(&format!("{sectors} sectors of its copies differed, and agree now")),
+        "{told}; {sectors} are shown"
+    );
+    ensure!(!alerted()?, "the alert stays");
+    println!("     {told}");
+    let (told, sectors) = scrubbed(&[])?;
+    ensure!(sectors == 0 && !alerted()?, "{told}; {sectors} are shown");
     Ok(())
 }
 

@@ -231,6 +231,7 @@ const LONG: &[Scenario] = &[
         failure::disks_replaced_under_fio,
     ),
     itself("disk-errors-under-fio", faults::disk_errors_under_fio),
+    from("copies-that-differ", Stage::Pooled, faults::copies_that_differ),
     itself("garbage-under-a-leg", faults::garbage_under_a_leg),
     itself("checksums-without-discards", faults::checksums_without_discards),
     pair(

@@ -13,6 +13,8 @@ pub(super) fn scrubbed(p: &Pool) -> String {
     match p.last_scrub {
         None => format!("{often}; not yet"),
         Some(LastScrub { ended, mismatches: 0 }) => format!("{often}; last {}: the copies agree", time(ended)),
-        Some(LastScrub { ended, mismatches }) => format!("{often}; last {}: {mismatches} sectors differ", time(ended)),
+        Some(LastScrub { ended, mismatches }) => {
+            format!("{often}; last {}: {mismatches} sectors differed", time(ended))
+        }
     }
 }

@@ -42,7 +42,7 @@ fn live(rig: &Rig, days: u32) -> usize {
     told(rig) - before
 }
 
-fn until(true_once: impl Fn() -> bool) {
+pub(crate) fn until(true_once: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !true_once() {
         assert!(Instant::now() < deadline, "it never came");

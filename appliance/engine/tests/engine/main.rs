@@ -30,6 +30,7 @@ mod refused;
 mod replace;
 mod rollback;
 mod schedules;
+mod scrub;
 mod shedding;
 mod snapshots;
 mod status;

@@ -124,7 +124,9 @@ impl MemoryHost {
     pub fn fill_to(&self, percent: Percent) {
         let mut state = self.lock();
         state.filling = (percent < Percent::FULL).then_some(percent);
-        state.comparing &= state.filling.is_some();
+        if state.filling.is_none() {
+            state.comparing = None;
+        }
         drop(state);
         self.inner.changed.notify_all();
     }

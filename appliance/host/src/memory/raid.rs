@@ -247,7 +247,12 @@ impl Raids for Running {
             if !plain.level.is_raid() {
                 return Err(failed("scrub", "it is not on several disks"));
             }
-            let found = *state.differ.get(&format!("{vg}/{lv}")).unwrap_or(&0);
+            let action = if repair { SyncAction::Repair } else { SyncAction::Check };
+            // The kernel tells what a check found, and 0 after a repair (`raid_status` in dm-raid.c).
+            let found = match repair {
+                true => 0,
+                false => *state.differ.get(&format!("{vg}/{lv}")).unwrap_or(&0),
+            };
             state.mismatches.insert(format!("{vg}/{lv}"), found);
             let disks: Vec<usize> = plain
                 .segments
@@ -260,7 +265,7 @@ impl Raids for Running {
             }
             if state.slow {
                 state.filling = Some(Percent::from(0.0));
-                state.comparing = true;
+                state.comparing = Some(action);
             }
             Ok(())
         })
@@ -268,7 +273,7 @@ impl Raids for Running {
 
     fn stop_scrub(&self, vg: &str, lv: &str) -> Result<(), HostError> {
         let stopped = self.change("raids.stop_scrub", &format!("{vg}/{lv}"), |state| {
-            if std::mem::take(&mut state.comparing) {
+            if state.comparing.take().is_some() {
                 state.filling = None;
             }
             Ok(())
@@ -403,8 +408,8 @@ fn status(state: &State, vg: &str, lv: &str) -> Option<RaidStatus> {
         done: state.filling.unwrap_or(Percent::FULL),
         action: match (state.filling, state.comparing) {
             (None, _) => SyncAction::Idle,
-            (Some(_), true) => SyncAction::Check,
-            (Some(_), false) => SyncAction::Recover,
+            (Some(_), Some(action)) => action,
+            (Some(_), None) => SyncAction::Recover,
         },
         mismatches: *state.mismatches.get(&format!("{vg}/{lv}")).unwrap_or(&0),
     })

@@ -11,7 +11,7 @@ use super::faults::Faults;
 pub(super) use super::groups::{Kind, Lv, Plain, Pv, Segment, Vg, Xfs};
 use super::layers::Laid;
 use super::records::Record;
-use crate::{BlockDevice, ExportEntry, FreePart, HostError, NfsSession, SelfReport, Service};
+use crate::{BlockDevice, ExportEntry, FreePart, HostError, NfsSession, SelfReport, Service, SyncAction};
 
 pub(super) const SYSTEM_ID: &str = "memory";
 pub(super) const EXTENT: Bytes = Bytes::mib(4);
@@ -67,8 +67,8 @@ pub(super) struct State {
     pub(super) next_uuid: u32,
     /// How far what is being filled is; none if nothing is.
     pub(super) filling: Option<Percent>,
-    /// Whether that is a comparison.
-    pub(super) comparing: bool,
+    /// The comparison that this is; none if it is none.
+    pub(super) comparing: Option<SyncAction>,
     /// Whether filling takes time.
     pub(super) slow: bool,
     /// Sectors that differ between images, and that the last check found.
@@ -164,7 +164,7 @@ impl State {
             clock_drifts: false,
             next_uuid: 0,
             filling: None,
-            comparing: false,
+            comparing: None,
             slow: false,
             differ: BTreeMap::new(),
             mismatches: BTreeMap::new(),
@@ -197,7 +197,7 @@ impl State {
             disk.layers.iter_mut().for_each(Laid::close);
         }
         self.filling = None;
-        self.comparing = false;
+        self.comparing = None;
         self.mismatches.clear();
         self.hidden.clear();
     }
