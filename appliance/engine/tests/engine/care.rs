@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cistern_host::SelfReport;
-use cistern_host::memory::MemoryHost;
+use cistern_host::memory::{Cut, MemoryHost};
 use cistern_model::{
     AlertKind, ErrorKind, EventKind, JobKind, JobState, Layout, Percent, PoolChange, PoolId, ScrubEvery, ScrubRequest,
 };
@@ -312,8 +312,8 @@ fn the_time_of_a_scrub_that_is_yet_to_come_does_not_keep_the_next_one_away() {
     assert_eq!(live(&rig, 32), 1);
 }
 
-#[test]
-fn a_scrub_that_nobody_asked_for_gives_way_and_begins_again_later() {
+/// A pool of which the copies are just being compared, by its schedule.
+fn scrub_under_way() -> Rig {
     let rig = Rig::with_pool();
     rig.engine.tick();
     rig.machine.fill_slowly();
@@ -325,13 +325,65 @@ fn a_scrub_that_nobody_asked_for_gives_way_and_begins_again_later() {
         rig.machine.calls().contains(&format!("raids.scrub {vg}/data_tdata"))
             || rig.machine.calls().contains(&format!("raids.scrub {vg}/data_tmeta"))
     });
+    rig
+}
+
+/// Whether a scrub was broken off, or that was tried.
+fn was_broken_off(rig: &Rig) -> bool {
+    let calls = rig.machine.calls();
+    calls.iter().any(|call| call.starts_with("raids.stop_scrub"))
+}
+
+/// A scrub that is asked for comes to its end, and nothing is the matter then.
+fn is_scrubbed_to_the_end(rig: &Rig) {
+    rig.engine.scrub_pool(&by(), "tank", &ScrubRequest::default()).unwrap();
+    until(|| {
+        rig.machine.fill_to(Percent::FULL);
+        scrubbing(rig) == 0
+    });
+    assert!(rig.engine.pool(&by(), "tank").unwrap().last_scrub.is_some());
+    rig.check();
+}
+
+#[test]
+fn a_power_cut_while_a_scrub_is_broken_off_leaves_one_that_begins_again() {
+    for cut in [Cut::Before, Cut::Midway, Cut::After] {
+        let mut rig = scrub_under_way();
+        rig.machine.cut_power_at(1, cut);
+        assert!(rig.engine.add_spare(&by(), "tank", &serial("c")).is_err());
+        assert_eq!(rig.machine.fault_hit().as_deref(), Some("raids.stop_scrub"));
+        rig.restart();
+        rig.check();
+        assert_eq!(rig.engine.pool(&by(), "tank").unwrap().last_scrub, None);
+        is_scrubbed_to_the_end(&rig);
+    }
+}
+
+#[test]
+fn a_scrub_that_cannot_be_broken_off_comes_to_its_end_in_the_kernel_and_counts_for_nothing() {
+    for done in [false, true] {
+        let rig = scrub_under_way();
+        let failure = MemoryHost::failure("stop");
+        match done {
+            true => rig.machine.fail_after_next("raids.stop_scrub", failure),
+            false => rig.machine.fail_next("raids.stop_scrub", failure),
+        }
+        // Whether what it was to give way to can be done beside it is LVM's matter.
+        let _ = rig.engine.add_spare(&by(), "tank", &serial("c"));
+        until(|| scrubbing(&rig) == 0);
+        assert!(was_broken_off(&rig));
+        assert_eq!(rig.engine.pool(&by(), "tank").unwrap().last_scrub, None);
+        rig.machine.fill_to(Percent::FULL);
+        rig.engine.reconcile().unwrap();
+        is_scrubbed_to_the_end(&rig);
+    }
+}
+
+#[test]
+fn a_scrub_that_nobody_asked_for_gives_way_and_begins_again_later() {
+    let rig = scrub_under_way();
     rig.engine.add_spare(&by(), "tank", &serial("c")).unwrap();
-    assert!(
-        rig.machine
-            .calls()
-            .iter()
-            .any(|call| call.starts_with("raids.stop_scrub"))
-    );
+    assert!(was_broken_off(&rig));
     let ended = rig
         .engine
         .jobs(&by())

@@ -7,7 +7,7 @@ use cistern_model::{
     PoolRequest, PoolState, ReplaceRequest, Severity,
 };
 
-use crate::crashes::{everywhere, everywhere_until};
+use crate::crashes::{everywhere, everywhere_until, wait_for_jobs};
 use crate::keys::with_a_tpm;
 use crate::support::{Rig, by, machine, path, pool_request, refused, serial};
 
@@ -185,20 +185,58 @@ fn garbage_under_a_copy_is_told_healed_and_counted_once() {
     assert_eq!(alerts(&rig), []);
 }
 
-#[test]
-fn a_copy_that_the_kernel_gives_up_for_too_much_garbage_is_taken_back_and_all_of_it_is_healed() {
+/// So much garbage under a copy that the kernel gives it up as soon as it is read.
+fn garbled() -> Rig {
     let rig = with(CHECKSUMS, Layout::Mirror, &["a", "b"]);
     rig.engine.tick();
     rig.machine.garble(&serial("b"), 16_384);
-    assert_eq!(rig.machine.read_all(&vg(&rig)), AllRead::default());
+    rig
+}
+
+/// Somebody reads all that there is, and what that brings to light is mended; whether nothing of it is left.
+fn healed(rig: &Rig) -> bool {
+    assert_eq!(rig.machine.read_all(&vg(rig)), AllRead::default());
     for _ in 0..3 {
         rig.engine.tick();
-        crate::crashes::wait_for_jobs(&rig);
+        wait_for_jobs(rig);
     }
-    assert_eq!(rig.machine.garbage_on(&serial("b")), 0);
-    assert_eq!(rig.engine.pool(&by(), "tank").unwrap().state, PoolState::Ready);
+    let pool = rig.engine.pool(&by(), "tank");
+    pool.is_ok_and(|pool| pool.state == PoolState::Ready) && rig.machine.garbage_on(&serial("b")) == 0
+}
+
+#[test]
+fn a_copy_that_the_kernel_gives_up_for_too_much_garbage_is_taken_back_and_all_of_it_is_healed() {
+    let rig = garbled();
+    assert!(healed(&rig));
     rig.check();
     file_is_there(&rig);
+}
+
+#[test]
+fn a_power_cut_while_a_garbled_copy_is_filled_anew_is_made_up_for() {
+    everywhere(garbled, healed, |rig, _| file_is_there(rig));
+}
+
+#[test]
+fn a_garbled_copy_that_could_not_be_filled_anew_is_after_the_next_start() {
+    for done in [false, true] {
+        let mut rig = garbled();
+        let failure = MemoryHost::failure("rebuild");
+        match done {
+            true => rig.machine.fail_after_next("raids.rebuild_image", failure),
+            false => rig.machine.fail_next("raids.rebuild_image", failure),
+        }
+        healed(&rig);
+        file_is_there(&rig);
+        rig.restart();
+        for _ in 0..2 {
+            rig.engine.reconcile().unwrap();
+            wait_for_jobs(&rig);
+        }
+        assert!(healed(&rig), "{done}: {:?}", rig.engine.pool(&by(), "tank"));
+        rig.check();
+        file_is_there(&rig);
+    }
 }
 
 #[test]

@@ -72,7 +72,9 @@ const HALVES: &[(&str, Half)] = &[
     ("raids.forget_missing", Half::Nothing),
     // One stretch after another; LVM goes on with it when it is asked again.
     ("raids.move_off", Half::Own),
-    ("raids.rebuild_image", Half::Nothing),
+    // The kernel's own notes on the image, which say that it failed as those of the others do; then LVM's commit, by which it is
+    // filled anew when it is activated next, too (`LV_REBUILD` in raid_manip.c).
+    ("raids.rebuild_image", Half::All),
     // The group, then the label.
     ("raids.reduce_vg", Half::Own),
     ("raids.refresh_lv", Half::Volatile),
