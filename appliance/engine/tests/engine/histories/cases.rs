@@ -38,6 +38,14 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("raids.stop_scrub", "nothing takes time in a history: care.rs"),
 ];
 
+/// Operations of which the calls come in no certain order: from which step on, counted from 1, and why. A fault there may be met
+/// by other calls however often it is tried.
+pub(super) const VARIES: &[(&str, usize, &str)] = &[(
+    "a spare takes the place of a disk that goes",
+    1,
+    "the spare's job goes on beside the look that began it",
+)];
+
 pub(super) const CASES: [&[Case]; 2] = [OF_VOLUMES, OF_POOLS];
 
 const OF_VOLUMES: &[Case] = &[
