@@ -287,6 +287,38 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+        #[test]
+        fn a_key_is_the_same_however_it_is_parted_and_in_whatever_case(
+            bytes: [u8; 32],
+            gaps in prop::collection::vec("[ \t\n-]{0,2}", LETTERS),
+            small in prop::collection::vec(any::<bool>(), LETTERS),
+        ) {
+            let letters = BASE32_NOPAD.encode(&bytes);
+            let mut typed = String::new();
+            for ((letter, gap), small) in letters.chars().zip(&gaps).zip(&small) {
+                typed.push_str(gap);
+                typed.push(if *small { letter.to_ascii_lowercase() } else { letter });
+            }
+            prop_assert_eq!(typed_key(&typed), Some(LayerKey::new(grouped(&letters))));
+        }
+
+        #[test]
+        fn whatever_is_typed_is_no_key_or_one_that_reads_back(
+            text in "\\PC{0,80}|[A-Za-z2-7 -]{48,70}|[A-Z2-7]{51,53}|[A-Z2-7]{51}[AQ]",
+        ) {
+            if let Some(key) = typed_key(&text) {
+                let letters = |text: &str| text.replace(['-', ' '], "").to_ascii_uppercase();
+                prop_assert_eq!(letters(key.reveal()), letters(&text));
+                prop_assert_eq!(key.reveal().len(), LETTERS + LETTERS / 4 - 1);
+                prop_assert_eq!(typed_key(key.reveal()), Some(key.clone()));
+            }
+        }
+    }
 
     #[test]
     fn a_key_can_be_read_out_and_typed() {

@@ -158,7 +158,57 @@ fn at<'a>(disks: &'a [Disk], path: &str) -> Option<&'a Disk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cistern_model::{Bytes, DiskTransport, TopologyCluster, TopologyHostnames, TopologyName};
+    use cistern_model::{Bytes, DiskTransport, TopologyCluster, TopologyDevice, TopologyHostnames, TopologyName};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+        #[test]
+        fn a_topology_reads_back_and_has_one_node_that_is_this_appliance_or_is_refused(
+            names in prop::collection::vec(prop::collection::vec("[a-c]{1,2}(\\.[a-c])?\\.?|10\\.0\\.0\\.[1-3]|\\PC{0,4}", 0..3), 0..4),
+            devices in prop::collection::vec("/dev/sd[a-c]|\\PC{0,6}", 0..3),
+            destroydata: bool,
+        ) {
+            let nodes = names.iter().map(|names| {
+                let (manage, storage) = names.split_at(names.len() / 2);
+                let names: Vec<&str> = manage.iter().map(String::as_str).collect();
+                let addresses: Vec<&str> = storage.iter().map(String::as_str).collect();
+                let devices = devices.iter().cloned();
+                TopologyNode {
+                    devices: match destroydata {
+                        true => devices.map(|name| TopologyDevice::Named { name, destroydata }).collect(),
+                        false => devices.map(TopologyDevice::Path).collect(),
+                    },
+                    ..node(&names, &addresses)
+                }
+            });
+            let topology = Topology { clusters: vec![TopologyCluster { nodes: nodes.collect() }] };
+            // heketi's form has more in it, which is passed over.
+            let mut json = serde_json::to_value(&topology).unwrap();
+            json["clusters"][0]["block"] = serde_json::json!(true);
+            prop_assert_eq!(serde_json::from_value::<Topology>(json).ok(), Some(topology.clone()));
+
+            let own = ["a.b".to_owned(), "10.0.0.1".to_owned()];
+            let is_own = |names: &&Vec<String>| names.iter().any(|name| own.iter().any(|own| same(name, own)));
+            let count = names.iter().filter(is_own).count();
+            match own_node(&topology, &own) {
+                Ok((_, skipped)) => prop_assert!(count == 1 && skipped.len() + 1 == names.len()),
+                Err(why) => prop_assert!(count != 1 && !why.to_string().is_empty()),
+            }
+        }
+
+        #[test]
+        fn whatever_a_device_is_called_a_disk_is_found_by_a_name_of_its_own_or_not_at_all(
+            path in "(/dev/|/dev/disk/by-id/)?(ata-|serial-|QEMU_)?(sd[ab]|QM0000[12])?[0-9]{0,1}|\\PC{0,30}",
+        ) {
+            let disks = [disk("QM00001", "sda"), disk("QM00002", "sdb")];
+            if let Some(found) = at(&disks, &path) {
+                let serial = found.serial.clone().unwrap_or_default();
+                prop_assert!(path.ends_with(&found.kernel_name) || path.ends_with(&serial), "{} is not {}", path, found.id);
+            }
+        }
+    }
 
     fn node(manage: &[&str], storage: &[&str]) -> TopologyNode {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();

@@ -6,9 +6,9 @@ use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use cistern_model::{
-    AlertId, Bytes, Client, DiskId, Invalid, JobId, Label, Labels, Layout, MOST_KEPT, MOST_LABELS, Mode, Overcommit,
-    Owner, Period, PoolId, PoolName, Reserve, Role, Schedule, Security, SnapshotId, SnapshotName, Squash, TokenId,
-    TokenName, TransportSecurity, VolumeId, VolumeName, VolumeSource,
+    AlertId, Bytes, Client, DiskId, Encryption, Invalid, JobId, Label, Labels, Layout, MOST_KEPT, MOST_LABELS, Mode,
+    NodeName, Overcommit, Owner, Period, PoolId, PoolName, Reserve, Role, Schedule, ScrubEvery, Security, SnapshotId,
+    SnapshotName, Squash, TokenId, TokenName, TransportSecurity, VolumeId, VolumeName, VolumeSource,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -156,6 +156,15 @@ proptest! {
     }
 
     #[test]
+    fn a_node_s_name_is_safe_anywhere(text in near("[A-Za-z0-9._-]{0,60}|[a-z0-9.-]{250,256}")) {
+        if let Some(name) = json_too::<NodeName>(&text)? {
+            prop_assert_eq!(name.as_str(), &text);
+            is_plain(&text, 253)?;
+            is_safe(&text)?;
+        }
+    }
+
+    #[test]
     fn ids_have_one_form_and_are_safe_anywhere(text in near(ID)) {
         let ids = [
             json_too::<VolumeId>(&text)?.map(String::from),
@@ -272,6 +281,17 @@ proptest! {
         json_too::<TransportSecurity>(&text)?;
         if let Some(mode) = json_too::<Mode>(&text)? {
             prop_assert!(mode.bits() <= 0o7777);
+        }
+    }
+
+    #[test]
+    fn what_a_pool_has_is_one_of_those_that_there_are(text in near("none|key|tpm2?|luks2|daily|weekly|monthly")) {
+        if let Some(encryption) = json_too::<Encryption>(&text)? {
+            prop_assert!(Encryption::ALL.contains(&encryption) && encryption.name() == text);
+        }
+        if let Some(every) = json_too::<ScrubEvery>(&text)? {
+            prop_assert!(ScrubEvery::ALL.contains(&every) && every.name() == text);
+            prop_assert_eq!(every.interval().is_none(), every == ScrubEvery::None);
         }
     }
 

@@ -244,4 +244,33 @@ mod tests {
             assert!(seconds(text).is_err(), "{text:?}");
         }
     }
+
+    /// All that can be typed with up to four of some characters, and the largest numbers of each unit.
+    #[test]
+    fn whatever_is_typed_is_a_number_of_a_unit_or_no_time() {
+        const CHARACTERS: [&str; 12] = ["", "0", "1", "9", "d", "h", "m", "s", " ", "-", "+", "ü"];
+        let mut texts = vec![String::new()];
+        for _ in 0..4 {
+            let longer = |text: &String| CHARACTERS.map(|character| format!("{text}{character}"));
+            texts = texts.iter().flat_map(longer).collect();
+        }
+        for (unit, size) in [("", 1), ("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)] {
+            let most = u32::MAX / size;
+            texts.extend([format!("{most}{unit}"), format!("{}{unit}", u64::from(most) + 1)]);
+        }
+        for text in texts {
+            let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+            let size = match &text[digits..] {
+                "" | "s" => Some(1),
+                "m" => Some(60),
+                "h" => Some(60 * 60),
+                "d" => Some(24 * 60 * 60),
+                _ => None,
+            };
+            let number = text[..digits].parse::<u64>().ok();
+            let expected = number.zip(size).map(|(number, size): (u64, u64)| number * size);
+            let expected = expected.and_then(|seconds| u32::try_from(seconds).ok());
+            assert_eq!(seconds(&text).ok(), expected, "{text:?}");
+        }
+    }
 }
