@@ -200,9 +200,10 @@ pub(crate) fn warnings(plan: &Plan) -> Vec<String> {
         Layout::Single | Layout::Mirror | Layout::StripeMirror => {}
         Layout::Parity | Layout::DoubleParity => {
             warnings.push(format!(
-                "Layout {} has a write hole: if the power goes in the midst of a write while a disk is missing, data of \
-                 the same stripe that nobody was writing can be lost too, without a word. LVM keeps no journal against \
-                 that. Layouts mirror and stripe-mirror have no such hole, and are recommended.",
+                "Layout {} has a write hole: if in the midst of a write while a disk is missing the power goes, or another \
+                 disk without which the pool cannot be served, data of the same stripe that nobody was writing can be lost \
+                 too, without a word. LVM keeps no journal against that. Layouts mirror and stripe-mirror have no such \
+                 hole, and are recommended.",
                 plan.layout
             ));
             let disks: usize = plan.groups.iter().map(|group| group.members.len()).sum();
