@@ -58,6 +58,7 @@ impl Engine {
         for kind in [
             AlertKind::PoolSpace,
             AlertKind::PoolMetadataSpace,
+            AlertKind::PoolReadOnly,
             AlertKind::PoolReserve,
         ] {
             self.clear_alerts_but(kind, |pool| self.view().pool(pool).is_some());
@@ -126,6 +127,13 @@ impl Engine {
         let _operation = self.0.operations.begin(LIMIT);
         self.read_lvm()?;
         let pool = self.named(id)?;
+        // One that the kernel made read-only may take up more of it only when it is activated next: it is given that once.
+        let given = pool
+            .metadata_volume()
+            .is_some_and(|raid| raid.size > status.metadata_size);
+        if given && status.mode == ThinMode::ReadOnly {
+            return Ok(status);
+        }
         let Some((extents, nodes)) = pool.metadata_room(&status).filter(|_| pool.missing == 0) else {
             return Ok(status);
         };
@@ -290,15 +298,14 @@ impl Engine {
             ThinMode::OutOfData => error("it is full: writes that need new space fail"),
             ThinMode::Writable | ThinMode::ReadOnly | ThinMode::Failed => passed("data", data),
         };
-        let metadata = match status.mode {
-            ThinMode::ReadOnly => {
-                error("the kernel made it read-only: its metadata is full or damaged, and must be repaired")
-            }
+        let read_only = match status.mode {
+            ThinMode::ReadOnly => error("the kernel made it read-only: its metadata is full, or could not be written"),
             ThinMode::Failed => error("the kernel gave it up: its metadata cannot be read or written"),
-            ThinMode::Writable | ThinMode::OutOfData => passed("metadata", metadata),
+            ThinMode::Writable | ThinMode::OutOfData => None,
         };
         self.set_alert(AlertKind::PoolSpace, &subject, space);
-        self.set_alert(AlertKind::PoolMetadataSpace, &subject, metadata);
+        self.set_alert(AlertKind::PoolMetadataSpace, &subject, passed("metadata", metadata));
+        self.set_alert(AlertKind::PoolReadOnly, &subject, read_only);
         let short = (pool.beside.least > self.allowance(&pool)).then(|| {
             let why = "snapshots made by hand take more than may be given to snapshots and trash";
             (Severity::Warning, why.to_owned())
@@ -330,7 +337,10 @@ impl Engine {
         let full = |why: String| Err(EngineError::NoSpace(format!("pool {name} takes no more {what}: {why}")));
         let overcommitted = pool.overcommit(self.0.config.overcommit_percent) > 100;
         match status.mode {
-            ThinMode::ReadOnly | ThinMode::Failed => full("its metadata is full or damaged".to_owned()),
+            ThinMode::ReadOnly | ThinMode::Failed => full(
+                "its metadata is full or damaged, and the kernel lets nothing be written to it; see the alert `pool-read-only`"
+                    .to_owned(),
+            ),
             ThinMode::OutOfData => full("its data is full".to_owned()),
             ThinMode::Writable if f64::from(status.metadata) > METADATA_LIMIT => {
                 full(format!("its metadata is {} full", status.metadata))

@@ -31,7 +31,7 @@ pub enum ThinMode {
     Writable,
     /// Its data is full: what needs new space fails. It takes writes again once there is room.
     OutOfData,
-    /// Its metadata could not be written, or was full: it must be repaired while nothing uses it.
+    /// Its metadata could not be written, or was full: the next activation checks it, and it takes writes again if it is sound.
     ReadOnly,
     /// The kernel gave it up.
     Failed,

@@ -116,6 +116,15 @@ alert_kinds! {
         "The space for the pool's own bookkeeping is almost used up. Before it is, the pool takes no new volumes and no \
          new snapshots.",
         "Delete snapshots and volumes that are not needed.";
+    /// A pool's metadata cannot be written any more.
+    PoolReadOnly, "pool-read-only",
+        "The kernel lets nothing be written to the pool's own bookkeeping any more, because that is full or could not be \
+         written. What is there can be read; writes that need new space fail (EIO), which can shut filesystems down; nothing \
+         can be made or deleted in the pool.",
+        "Restart the appliance: `cistern system reboot`. The bookkeeping is checked then, and if it is sound the pool takes \
+         writes again: delete snapshots and volumes that are not needed at once, before it is full again. If the pool is not \
+         served after the restart, it is damaged: how it is repaired in a root shell, with `lvconvert --repair`, \
+         stands in docs/storage.md.";
     /// A pool's reserve for snapshots and trash runs short.
     PoolReserve, "pool-reserve",
         "Snapshots and trash take more than the reserve that the pool keeps for them. The trash is purged and scheduled \

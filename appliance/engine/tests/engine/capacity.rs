@@ -1,5 +1,6 @@
 //! The space of pools: what is promised, what is refused, what grows and what is alerted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cistern_engine::{Config, Engine};
@@ -170,6 +171,38 @@ fn metadata_grows_in_time_and_when_it_cannot_the_pool_takes_no_more_volumes() {
     rig.machine.set_metadata_percent(Percent::from(10.0));
     rig.engine.tick();
     assert!(rig.engine.alerts(false).is_empty());
+    rig.make_volume("w", Bytes::gib(1));
+    rig.check();
+}
+
+#[test]
+fn a_pool_that_the_kernel_made_read_only_has_an_alert_of_its_own_until_it_takes_writes_again() {
+    let mut rig = Rig::with_pool();
+    rig.engine.tick();
+    let kinds = |rig: &Rig| {
+        let alerts = rig.engine.alerts(false).into_iter();
+        alerts.map(|alert| alert.kind).collect::<BTreeSet<AlertKind>>()
+    };
+    assert_eq!(kinds(&rig), BTreeSet::new());
+    rig.machine.let_metadata_be_full();
+    for _ in 0..4 {
+        rig.engine.tick();
+    }
+    let expected = BTreeSet::from([AlertKind::PoolMetadataSpace, AlertKind::PoolReadOnly]);
+    assert_eq!(kinds(&rig), expected);
+    // What it was given it does not take up, and so is given no more.
+    let calls = rig.machine.calls();
+    let grown = calls.iter().filter(|call| call.starts_with("thin.extend_metadata"));
+    assert_eq!(grown.count(), 1);
+    let request = volume_request("w", Bytes::gib(1));
+    let text = refused(rig.engine.create_volume(&by(), &request), ErrorKind::NoSpace);
+    assert!(text.contains("pool-read-only"), "{text}");
+    rig.restart();
+    rig.engine.tick();
+    assert!(!kinds(&rig).contains(&AlertKind::PoolReadOnly), "{:?}", kinds(&rig));
+    rig.machine.set_metadata_percent(Percent::from(10.0));
+    rig.engine.tick();
+    assert_eq!(kinds(&rig), BTreeSet::new());
     rig.make_volume("w", Bytes::gib(1));
     rig.check();
 }

@@ -190,6 +190,12 @@ impl MemoryHost {
         self.lock().metadata_percent = percent;
     }
 
+    /// The kernel makes all thin pools read-only, because their metadata is full: until they are activated anew.
+    pub fn let_metadata_be_full(&self) {
+        let mut state = self.lock();
+        (state.metadata_percent, state.thin_stuck) = (Percent::FULL, Some(0));
+    }
+
     /// Makes a volume's filesystem one that cannot be mounted.
     pub fn damage(&self, vg: &str, lv: &str) {
         if let Some(xfs) = self.lock().xfs_mut(vg, lv) {

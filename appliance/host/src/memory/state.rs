@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) violations: Vec<String>,
     pub(super) exports_at_nfs_start: Vec<Vec<ExportEntry>>,
     pub(super) metadata_percent: Percent,
+    /// Whether the kernel has made thin pools read-only, and how many extents of metadata it has not taken up since.
+    pub(super) thin_stuck: Option<u64>,
     pub(super) records_broken: bool,
     /// Which TPM the machine has.
     pub(super) tpm: Option<u32>,
@@ -156,6 +158,7 @@ impl State {
             violations: Vec::new(),
             exports_at_nfs_start: Vec::new(),
             metadata_percent: Percent::from(1.0),
+            thin_stuck: None,
             records_broken: false,
             tpm: None,
             hidden: BTreeSet::new(),
@@ -199,6 +202,8 @@ impl State {
         self.filling = None;
         self.comparing = None;
         self.mismatches.clear();
+        // Thin pools are checked before they are activated.
+        self.thin_stuck = None;
         self.hidden.clear();
     }
 

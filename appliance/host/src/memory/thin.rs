@@ -70,6 +70,10 @@ impl ThinPools for Running {
             if let Some(Kind::Pool { metadata, .. }) = lv.map(|lv| &mut lv.kind) {
                 let (before, more) = (metadata.extents(), extents);
                 metadata.segments.push(Segment { disks, extents });
+                if let Some(more) = &mut state.thin_stuck {
+                    *more += extents;
+                    return Ok(());
+                }
                 // What is used stays the same.
                 #[expect(clippy::cast_precision_loss, reason = "a few thousand extents")]
                 let share = before as f64 / (before + more) as f64;
@@ -117,17 +121,19 @@ pub(super) fn sizes(group: &Vg, pool: &str) -> Result<BTreeMap<String, ThinSize>
 fn status(state: &State, vg: &str, pool: &str) -> Result<ThinStatus, HostError> {
     let lv = state.vgs.get(vg).and_then(|vg| vg.lvs.get(pool));
     let metadata = match lv.filter(|lv| lv.active).map(|lv| &lv.kind) {
-        Some(Kind::Pool { metadata, .. }) => EXTENT.saturating_mul(metadata.extents()),
+        Some(Kind::Pool { metadata, .. }) => {
+            EXTENT.saturating_mul(metadata.extents().saturating_sub(state.thin_stuck.unwrap_or(0)))
+        }
         Some(Kind::Plain(_) | Kind::Thin { .. }) | None => {
             return Err(failed("thin.status", "no such active pool"));
         }
     };
     let (written, size) = (state.written(vg), state.pool_size(vg));
     Ok(ThinStatus {
-        mode: if written >= size {
-            ThinMode::OutOfData
-        } else {
-            ThinMode::Writable
+        mode: match state.thin_stuck {
+            Some(_) => ThinMode::ReadOnly,
+            None if written >= size => ThinMode::OutOfData,
+            None => ThinMode::Writable,
         },
         data: Percent::of(written, size),
         metadata: state.metadata_percent,
