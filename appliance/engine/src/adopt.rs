@@ -9,7 +9,7 @@
 //! - **A volume**: its tags in one commit, then its name, which is its id. A crash between leaves what is still an orphan,
 //!   and the same request goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cistern_host::{HostErrorKind, LvmState, TagChange, XfsFound};
@@ -325,6 +325,7 @@ impl Engine {
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
             nodes: BTreeMap::new(),
+            nodes_were: BTreeSet::new(),
             options: OptionTags::default(),
             labels: Default::default(),
             schedule: Default::default(),

@@ -25,7 +25,13 @@ impl Engine {
         name: &VolumeName,
         client: Client,
     ) -> Result<Vec<FenceReport>, EngineError> {
-        // What passed the check of its export before that was gone may be writing yet.
+        self.let_settle(id, client)?;
+        self.end_sessions(by, id, name, client)
+    }
+
+    /// Returns when nothing is under way any more that passed the check of this client's export before that was gone: it may be
+    /// writing yet.
+    pub(crate) fn let_settle(&self, id: VolumeId, client: Client) -> Result<(), EngineError> {
         let taken = ExportEntry {
             path: self.path_of(id),
             fsid: id.uuid(),
@@ -33,7 +39,18 @@ impl Engine {
             users: ExportUsers::default(),
         };
         let settled = self.0.host.exports.settle(&taken);
-        settled.doing(|| format!("wait for what {client} is doing on volume {id}"))?;
+        settled.doing(|| format!("wait for what {client} is doing on volume {id}"))
+    }
+
+    /// Revokes what sessions that began at `client` hold on a volume, where no other of its clients covers them. The kernel keeps the
+    /// address with which a session began, wherever its client comes from by now.
+    pub(crate) fn end_sessions(
+        &self,
+        by: &Principal,
+        id: VolumeId,
+        name: &VolumeName,
+        client: Client,
+    ) -> Result<Vec<FenceReport>, EngineError> {
         let mut reports: Vec<FenceReport> = Vec::new();
         for _ in 0..LOOKS {
             let sessions = self.sessions(id)?;
@@ -70,7 +87,7 @@ impl Engine {
         Ok(reports)
     }
 
-    fn sessions(&self, id: VolumeId) -> Result<Vec<NfsSession>, EngineError> {
+    pub(crate) fn sessions(&self, id: VolumeId) -> Result<Vec<NfsSession>, EngineError> {
         let sessions = self.0.host.exports.sessions();
         sessions.doing(|| format!("ask who holds something on volume {id}"))
     }

@@ -1,17 +1,21 @@
 //! To which nodes of a cluster a volume is published. Invariant: the tag comes before the export when access is given, and goes
-//! last when it is taken, because it tells which addresses are to be cut off; a volume that a node has alone is published to
-//! no other; a volume that is published is not deleted.
+//! last when it is taken, because it tells which addresses are to be cut off; those that a node had before go with it, and are
+//! noted in the commit that replaces them; a volume that a node has alone is published to no other; a volume that is published
+//! is not deleted.
 
-use cistern_host::TagChange;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use cistern_model::{
-    Client, ClientRemoved, EventKind, FenceReport, NodeAccess, NodeName, Principal, Severity, Volume, VolumeId,
+    Client, ClientRemoved, EventKind, FenceReport, MOST_ADDRESSES, NodeAccess, NodeName, Principal, Severity, Volume,
+    VolumeId, VolumeName,
 };
 
 use crate::EngineError;
 use crate::clients::refuse_unsettled;
 use crate::engine::{Engine, locked};
 use crate::pools::refuse_incomplete;
-use crate::tags::node_tag;
+use crate::tags::NodeTags;
 use crate::view::VolumeView;
 use crate::volumes::{Created, LIMIT};
 
@@ -19,8 +23,8 @@ use crate::volumes::{Created, LIMIT};
 const MOST_NODES: usize = 256;
 
 impl Engine {
-    /// Lets a node mount a volume from these addresses and no others. Asked again with other addresses, those count, and what
-    /// it held from the old ones is revoked.
+    /// Lets a node mount a volume from these addresses and no others. Asked again with other addresses, those count: it is the
+    /// same node, which goes on with what it holds, in a session that the kernel knows by the address with which it began.
     ///
     /// # Errors
     /// `NameTaken` if it is published to that node otherwise, `Conflict` if another node has it and one of the two is to have
@@ -36,18 +40,18 @@ impl Engine {
         let access = in_order(access)?;
         let (_name, pool, volume) = self.hold_volume(by, id)?;
         refuse_unsettled(id, &volume)?;
-        let old = volume.tags.nodes.get(node).cloned();
-        if old.as_ref() == Some(&access) {
+        let old = volume.tags.of_node(node);
+        if old.access.as_ref() == Some(&access) {
             self.publish_if_stale()?;
             return Ok(Created {
                 object: self.volume_model(id)?,
                 created: false,
             });
         }
-        refuse_otherwise(&volume, node, old.as_ref(), &access)?;
+        refuse_otherwise(&volume, node, old.access.as_ref(), &access)?;
         refuse_incomplete(&pool)?;
         let now = access.clients()?;
-        let gone = match &old {
+        let gone: Vec<Client> = match &old.access {
             Some(old) => old
                 .clients()?
                 .into_iter()
@@ -55,33 +59,36 @@ impl Engine {
                 .collect(),
             None => Vec::new(),
         };
-        // The tag tells which addresses are to be cut off: it goes when they are.
-        if let Some(old) = old.as_ref().filter(|_| !gone.is_empty()) {
-            let mut staying = old.clone();
-            staying.addresses.retain(|address| access.addresses.contains(address));
-            self.cut_off(by, id, node, old, Some(staying), &gone)?;
-        }
-        let change = TagChange {
-            add: vec![node_tag(node, &access)],
-            remove: old.iter().map(|old| node_tag(node, old)).collect(),
+        let settle = || -> Result<(), EngineError> { gone.iter().try_for_each(|client| self.let_settle(id, *client)) };
+        let came_from = || self.came_from(id, node, &old, &access);
+        // No address is forgotten before nobody comes by it any more: who holds something then has a session by then.
+        let was = match gone.is_empty() {
+            true => came_from()?,
+            false => self.having(id, node, &old, &without(&old, &access), || {
+                settle()?;
+                came_from()
+            })?,
         };
+        let new = NodeTags {
+            access: Some(access.clone()),
+            was,
+        };
+        let change = old.change_to(&new, node);
         let mut read_again = false;
         let noted = self.retag(pool.id, id, &change, |volume| {
-            let before = volume.tags.nodes.insert(node.clone(), access.clone());
-            read_again = before == old;
+            read_again = volume.tags.of_node(node) == old;
+            volume.tags.set_node(node, &new);
         });
         if let Err(error) = noted {
             // Nothing was changed: what the tag says holds, and the exports say less.
             if matches!(error, EngineError::Unavailable(_)) {
-                self.see_node_again(id, node, old.as_ref());
+                self.see_node_again(id, node, &old);
             }
             return Err(error);
         }
         self.publish_volume(id)?;
         if read_again {
-            for client in &gone {
-                self.fence(by, id, &volume.tags.name, *client)?;
-            }
+            settle()?;
         }
         let addresses: Vec<String> = access.addresses.iter().map(ToString::to_string).collect();
         let message = format!(
@@ -99,7 +106,7 @@ impl Engine {
         );
         Ok(Created {
             object: self.volume_model(id)?,
-            created: old.is_none(),
+            created: old.access.is_none(),
         })
     }
 
@@ -113,31 +120,30 @@ impl Engine {
     ) -> Result<ClientRemoved, EngineError> {
         let _operation = self.0.operations.begin(LIMIT);
         let (_name, pool, volume) = self.hold_volume(by, id)?;
+        let old = volume.tags.of_node(node);
+        let none = NodeTags::default();
         let mut fenced = Vec::new();
-        match volume.tags.nodes.get(node) {
+        match &old.access {
             None => self.publish_if_stale()?,
             Some(access) => {
                 refuse_unsettled(id, &volume)?;
                 refuse_incomplete(&pool)?;
                 let clients = access.clients()?;
-                fenced.extend(self.cut_off(by, id, node, access, None, &clients)?);
-                let change = TagChange {
-                    add: Vec::new(),
-                    remove: vec![node_tag(node, access)],
-                };
+                let fence = || self.fence_node(by, id, &volume.tags.name, &clients, &old);
+                fenced.extend(self.having(id, node, &old, &none, fence)?);
+                let change = old.change_to(&none, node);
                 let mut read_again = false;
                 let noted = self.retag(pool.id, id, &change, |volume| {
-                    read_again = volume.tags.nodes.remove(node).is_some();
+                    read_again = volume.tags.nodes.contains_key(node);
+                    volume.tags.set_node(node, &none);
                 });
                 if noted.is_err() {
-                    self.see_node_again(id, node, Some(access));
+                    self.see_node_again(id, node, &old);
                 }
                 noted?;
                 if read_again {
                     self.publish_volume(id)?;
-                    for client in &clients {
-                        fenced.extend(self.fence(by, id, &volume.tags.name, *client)?);
-                    }
+                    fenced.extend(fence()?);
                 }
                 let message = format!("volume {} is no longer published to node {node}", volume.tags.name);
                 self.record(
@@ -155,48 +161,100 @@ impl Engine {
         })
     }
 
-    /// Cuts these addresses of a node off, which has `staying` from then on; its tag is as it was. All that reads LVM anew meanwhile
-    /// sees that, and may write exports by it: who notes the end looks whether that was so, and cuts off once more.
-    fn cut_off(
+    /// The addresses other than these that a node had, on this volume or on another, and with which the NFS server has a session
+    /// now: with each it may be the node's, which has kept it while it moved, and takes its locks by it here too.
+    fn came_from(
+        &self,
+        id: VolumeId,
+        node: &NodeName,
+        old: &NodeTags,
+        access: &NodeAccess,
+    ) -> Result<BTreeSet<IpAddr>, EngineError> {
+        let mut known = old.addresses();
+        {
+            let view = self.view();
+            let volumes = view.pools.values().flat_map(|pool| pool.volumes.values());
+            known.extend(volumes.flat_map(|volume| volume.tags.of_node(node).addresses()));
+        }
+        known.retain(|address| !access.addresses.contains(address));
+        if known.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let sessions = self.sessions(id)?;
+        let is_there = |address: &IpAddr| sessions.iter().any(|session| session.address == *address);
+        let mut was = BTreeSet::new();
+        for address in known.into_iter().filter(is_there) {
+            // This volume's own come first.
+            if was.len() < MOST_ADDRESSES {
+                was.insert(address);
+            }
+        }
+        Ok(was)
+    }
+
+    /// Cuts off all sessions of a node on a volume whose export it has lost, those too that began at an address which it had before:
+    /// of what came from there nothing is under way any more.
+    fn fence_node(
         &self,
         by: &Principal,
         id: VolumeId,
-        node: &NodeName,
-        access: &NodeAccess,
-        staying: Option<NodeAccess>,
+        name: &VolumeName,
         clients: &[Client],
+        node: &NodeTags,
     ) -> Result<Vec<FenceReport>, EngineError> {
-        self.see_node(id, node, staying.as_ref());
-        let (_, volume) = self.visible_volume(&Principal::local(), id)?;
-        let fencing = self.publish_volume(id).and_then(|()| {
-            let reports = clients
-                .iter()
-                .map(|client| self.fence(by, id, &volume.tags.name, *client));
-            reports.collect::<Result<Vec<_>, _>>()
-        });
-        if fencing.is_err() {
-            // It is asked again, and is as it was until then.
-            self.see_node_again(id, node, Some(access));
+        let mut reports = Vec::new();
+        for client in clients {
+            reports.extend(self.fence(by, id, name, *client)?);
         }
-        Ok(fencing?.into_iter().flatten().collect())
+        for client in node.former() {
+            reports.extend(self.end_sessions(by, id, name, client)?);
+        }
+        Ok(reports)
     }
 
-    /// Has the view say what a node may as its tag does, after it said less: the exports were told that.
-    fn see_node_again(&self, id: VolumeId, node: &NodeName, access: Option<&NodeAccess>) {
-        self.see_node(id, node, access);
+    /// Has a node have no more than `staying` on a volume, and does what is to be done then; its tags are `old` still. All that reads LVM
+    /// anew meanwhile sees that, and may write exports by it: who notes the end looks whether that was so, and does it once more.
+    fn having<T>(
+        &self,
+        id: VolumeId,
+        node: &NodeName,
+        old: &NodeTags,
+        staying: &NodeTags,
+        then: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.see_node(id, node, staying);
+        let done = self.publish_volume(id).and_then(|()| then());
+        if done.is_err() {
+            // It is asked again, and is as it was until then.
+            self.see_node_again(id, node, old);
+        }
+        done
+    }
+
+    /// Has the view say what a node may as its tags do, after it said less: the exports were told that.
+    fn see_node_again(&self, id: VolumeId, node: &NodeName, tags: &NodeTags) {
+        self.see_node(id, node, tags);
         *locked(&self.0.exports_stale) = true;
     }
 
     /// Has the view say what a node may.
-    fn see_node(&self, id: VolumeId, node: &NodeName, access: Option<&NodeAccess>) {
+    fn see_node(&self, id: VolumeId, node: &NodeName, tags: &NodeTags) {
         self.change_view(|view| {
-            let Some(volume) = view.volume_mut(id) else { return };
-            match access {
-                Some(access) => drop(volume.tags.nodes.insert(node.clone(), access.clone())),
-                None => drop(volume.tags.nodes.remove(node)),
+            if let Some(volume) = view.volume_mut(id) {
+                volume.tags.set_node(node, tags);
             }
         });
     }
+}
+
+/// A node without the addresses that are not to be its any more. That it had them is known to whoever publishes another volume to it.
+fn without(old: &NodeTags, access: &NodeAccess) -> NodeTags {
+    let mut staying = old.clone();
+    staying.was.extend(old.addresses());
+    if let Some(had) = &mut staying.access {
+        had.addresses.retain(|address| access.addresses.contains(address));
+    }
+    staying
 }
 
 /// The same with each address once, in their order.

@@ -2,7 +2,7 @@
 //! Invariant: a name is unique in its pool, and what is promised never exceeds what the pool may promise: both are looked
 //! at and noted as one, under the pool's lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cistern_host::HostError;
@@ -264,6 +264,7 @@ impl Engine {
             created: tags::moment(self.0.host.machine.now()),
             clients: request.clients.iter().copied().collect(),
             nodes: BTreeMap::new(),
+            nodes_were: BTreeSet::new(),
             options: OptionTags {
                 options,
                 // What a copy's root is, its source says, unless something else was asked for.

@@ -6,11 +6,12 @@
 //!
 //! - [`text`]: a tag's form, and reading fields of them.
 //! - [`pool`], [`pool_growth`]: a pool's, and what changes while disks come and go.
-//! - [`volume`], [`options`], [`snapshot`]: those of an LV.
+//! - [`volume`], [`nodes`], [`options`], [`snapshot`]: those of an LV.
 //!
 //! Not here: when tags are written. A new version of Cistern reads what an older one wrote: fields are added, with what
 //! their absence means, and none changes its meaning.
 
+mod nodes;
 mod options;
 mod pool;
 mod pool_growth;
@@ -21,12 +22,13 @@ mod volume;
 use cistern_host::TagChange;
 use jiff::Timestamp;
 
+pub(crate) use nodes::NodeTags;
 pub(crate) use options::OptionTags;
 pub(crate) use pool::{PoolTags, replacing_tags, spare_tag, trash_tag};
 pub(crate) use pool_growth::draining_tag;
 pub(crate) use snapshot::SnapshotTags;
 pub(crate) use text::{Fields, Unreadable, tag};
-pub(crate) use volume::{Rollback, VolumeTags, client_tag, node_tag};
+pub(crate) use volume::{Rollback, VolumeTags, client_tag};
 
 /// The version of this form. A reader refuses what is newer.
 pub(crate) const VERSION: &str = "1";

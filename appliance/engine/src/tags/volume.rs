@@ -10,6 +10,7 @@ use cistern_model::{
 };
 use jiff::Timestamp;
 
+use super::nodes::{node_tag, was_tag};
 use super::{Fields, OptionTags, Stage, Unreadable, VERSION, tag};
 
 /// What the tags of a volume's LV say. Its id is the LV's name.
@@ -25,6 +26,8 @@ pub(crate) struct VolumeTags {
     pub(crate) clients: BTreeSet<Client>,
     /// The nodes that it is published to; each address of a node once.
     pub(crate) nodes: BTreeMap<NodeName, NodeAccess>,
+    /// The addresses that nodes had before, from where they may not mount.
+    pub(crate) nodes_were: BTreeSet<(NodeName, IpAddr)>,
     pub(crate) options: OptionTags,
     pub(crate) labels: Labels,
     pub(crate) schedule: Schedule,
@@ -62,6 +65,7 @@ impl VolumeTags {
         ];
         tags.extend(self.clients.iter().map(|client| client_tag(*client)));
         tags.extend(self.nodes.iter().map(|(name, access)| node_tag(name, access)));
+        tags.extend(self.nodes_were.iter().map(|(name, address)| was_tag(name, *address)));
         tags.extend(self.options.write());
         tags.extend(self.labels.iter().map(|label| label_tag(&label)));
         for period in Period::ALL {
@@ -101,6 +105,7 @@ impl VolumeTags {
             created: fields.moment("created")?,
             clients: fields.all("client")?.into_iter().collect(),
             nodes: fields.nodes()?,
+            nodes_were: fields.nodes_were()?,
             options: OptionTags::read(&fields)?,
             labels: fields.labels()?,
             schedule: fields.schedule()?,
@@ -134,15 +139,6 @@ impl VolumeTags {
 }
 
 impl Fields {
-    fn nodes(&self) -> Result<BTreeMap<NodeName, NodeAccess>, Unreadable> {
-        let mut nodes = BTreeMap::new();
-        for text in self.all::<String>("node")? {
-            let read = read_node(&text).ok_or_else(|| Unreadable::Damaged(format!("node: {text:?}")))?;
-            nodes.insert(read.0, read.1);
-        }
-        Ok(nodes)
-    }
-
     fn schedule(&self) -> Result<Schedule, Unreadable> {
         let damaged = |text: &str| Unreadable::Damaged(format!("keep: {text:?}"));
         let mut keep = Keep::default();
@@ -185,38 +181,6 @@ pub(crate) fn client_tag(client: Client) -> String {
     tag("client", &client.to_string())
 }
 
-/// The tag that publishes a volume to a node: its name, what it may do, and its addresses.
-pub(crate) fn node_tag(name: &NodeName, access: &NodeAccess) -> String {
-    let may = MODES.iter().find(|(_, mode)| *mode == (access.read_only, access.alone));
-    let mut text = format!("{name}/{}", may.map_or("rw", |(word, _)| word));
-    for address in &access.addresses {
-        text.push_str(&format!("/{address}"));
-    }
-    tag("node", &text)
-}
-
-/// What a node may do in a tag's words: whether it only reads, and whether it is alone.
-const MODES: [(&str, (bool, bool)); 4] = [
-    ("rw", (false, false)),
-    ("ro", (true, false)),
-    ("rw-alone", (false, true)),
-    ("ro-alone", (true, true)),
-];
-
-fn read_node(text: &str) -> Option<(NodeName, NodeAccess)> {
-    let mut parts = text.split('/');
-    let (name, mode) = (parts.next()?.parse().ok()?, parts.next()?);
-    let (_, (read_only, alone)) = *MODES.iter().find(|(word, _)| *word == mode)?;
-    let addresses = parts.map(str::parse).collect::<Result<Vec<IpAddr>, _>>().ok()?;
-    let access = NodeAccess {
-        addresses,
-        read_only,
-        alone,
-    };
-    access.clients().ok()?;
-    Some((name, access))
-}
-
 fn label_tag(label: &Label) -> String {
     tag("label", &label.to_string())
 }
@@ -256,6 +220,10 @@ mod tests {
                 node("worker-2.example", &["10.0.0.9"], true, true),
             ]
             .into(),
+            nodes_were: ["10.0.0.6", "fd00::6"]
+                .iter()
+                .map(|address| ("worker-1".parse().unwrap(), address.parse().unwrap()))
+                .collect(),
             options: OptionTags::default(),
             labels: [("team", "media, 50%")]
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -286,6 +254,8 @@ mod tests {
                 "cistern.client=fd00::/64",
                 "cistern.node=worker-1/rw/10.0.0.8/fd00::8",
                 "cistern.node=worker-2.example/ro-alone/10.0.0.9",
+                "cistern.node-was=worker-1/10.0.0.6",
+                "cistern.node-was=worker-1/fd00::6",
                 "cistern.label=team=media#2c#2050#25",
                 "cistern.keep=hourly/24",
                 "cistern.keep=weekly/4",
@@ -334,10 +304,15 @@ mod tests {
 
     #[test]
     fn a_node_that_cannot_be_read_is_damage() {
-        for text in ["a/rw", "a/rx/10.0.0.1", "a/rw/host", "/rw/10.0.0.1", "a"] {
+        let node = ["a/rw", "a/rx/10.0.0.1", "a/rw/host", "/rw/10.0.0.1", "a"].map(|text| ("node", text));
+        let was = ["a", "a/host", "/10.0.0.1", "a/0.0.0.0", "a/10.0.0.1/10.0.0.2"].map(|text| ("node-was", text));
+        for (key, text) in node.into_iter().chain(was) {
             let mut tags = volume().write();
-            tags.push(tag("node", text));
-            assert!(matches!(VolumeTags::read(&tags), Err(Unreadable::Damaged(_))), "{text}");
+            tags.push(tag(key, text));
+            assert!(
+                matches!(VolumeTags::read(&tags), Err(Unreadable::Damaged(_))),
+                "{key} {text}"
+            );
         }
     }
 

@@ -22,6 +22,7 @@ mod keys;
 mod layers;
 mod mending;
 mod moves;
+mod moving_nodes;
 mod nodes;
 mod options;
 mod pools;

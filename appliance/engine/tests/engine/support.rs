@@ -309,6 +309,12 @@ impl Rig {
             assert!(given.is_none_or(|given| given == root), "{given:?} {volume:?}");
             let tags = self.machine.tags(&vg, &lv);
             assert!(!tags.contains(&"cistern.root-pending=yes".to_owned()), "{tags:?}");
+            for was in tags.iter().filter_map(|tag| tag.strip_prefix("cistern.node-was=")) {
+                let (name, address) = was.split_once('/').unwrap();
+                let node = volume.nodes.iter().find(|node| node.name.as_str() == name);
+                let left = node.is_some_and(|node| node.addresses.iter().all(|now| now.to_string() != address));
+                assert!(left, "{tags:?}");
+            }
         }
         for snapshot in self.snapshots() {
             assert_eq!(

@@ -191,13 +191,19 @@ const OF_VOLUMES: &[Case] = &[
     (
         "publish to a node's new address",
         Layout::Mirror,
-        &[V0, PUBLISHED],
+        &[V0, PUBLISHED, Lock { name: 0, client: 3 }],
         REPUBLISHED,
     ),
     (
         "take it from a node",
         Layout::Mirror,
         &[V0, PUBLISHED, Lock { name: 0, client: 3 }],
+        Unpublish { name: 0, node: 0 },
+    ),
+    (
+        "take it from a node that has moved",
+        Layout::Mirror,
+        &[V0, PUBLISHED, Lock { name: 0, client: 3 }, REPUBLISHED],
         Unpublish { name: 0, node: 0 },
     ),
     (
