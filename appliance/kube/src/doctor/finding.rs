@@ -189,7 +189,8 @@ codes! {
         "The node's mount waits or is refused, and somebody else may have its old address.";
     /// A client holds something on a volume that it may not mount.
     HoldsWithoutAccess, "holds-without-access", Warning, Conflict,
-        "It was cut off and has the volume mounted still; programs there get errors.";
+        "It was cut off and has the volume mounted still; programs there get errors. Or it is a node of the volume's that moved, whose session \
+         keeps the address with which it began: then nothing is the matter.";
     /// A client that no volume lets in.
     ClientWithoutVolume, "client-without-volume", Warning, Conflict,
         "Something is mounted there that it may not use; what touches it waits or gets errors.";
