@@ -1,5 +1,5 @@
 //! Claims of all kinds: bound late, kept, made by a StatefulSet, snapshotted together, given by hand, and on a node that has an address
-//! for storage and moves.
+//! for storage and gets another.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::lab::{APPLIANCE_ADDRESS, Lab, PEER_ADDRESS};
 const ADDRESS: &str = "csi.cistern.storage/address";
 /// Such an address of the lab's client.
 const STORAGE: &str = "10.77.0.42";
-/// What the Node object says after the node moved. Nobody is there.
+/// What the Node object says from then on. Nobody is there: what becomes of a node that is, `a-node-moves` tries.
 const ELSEWHERE: &str = "10.77.0.99";
 
 /// Each kind. While the cluster finds out that a node moved, the others take their turn.
@@ -39,9 +39,9 @@ pub(super) fn claims_of_all_kinds(lab: &Lab) -> Result<()> {
         together(lab, cluster).context("snapshots of one moment")?;
         kept(lab, cluster).context("a claim that is kept")?;
         by_hand(lab, cluster).context("a volume that was given by hand")?;
-        moved(lab, cluster, late.id).context("a node that moves")?;
+        moved(lab, cluster, late.id).context("a node whose address changes")?;
         println!(
-            "     {:.0} s after a node moved its new address may mount, and the old one no more",
+            "     {:.0} s after a node's address changed its volume was published to the new one alone",
             began.elapsed().as_secs_f32()
         );
         cluster.kubectl(&["delete", "pod", "late-pod", "--grace-period=0", "--force"])?;
@@ -112,7 +112,7 @@ fn from_its_storage_address(lab: &Lab, volume: &Volume) -> Result<()> {
         .map(drop)
 }
 
-/// A node whose address changes keeps its volumes: they are published to it anew, and its old address is let in no more.
+/// A node whose address changes keeps its volumes: they are published to it anew, and to its old address no more.
 fn moved(lab: &Lab, cluster: &Cluster, volume: VolumeId) -> Result<()> {
     cluster.wait(LIMIT, "publication to the new address", |_| {
         Ok(addresses(lab, volume)? == [ELSEWHERE])

@@ -320,6 +320,7 @@ const KUBERNETES: &[Scenario] = &[
 const NODES: &[Scenario] = &[
     from("claims-by-zone", Stage::Pooled, zones::claims_by_zone),
     from("two-replicas", Stage::Pooled, replicas::two_replicas),
+    from("a-node-moves", Stage::Pooled, serving::a_node_moves),
     from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),
     from(
         "a-second-node-is-refused",

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{ClientRemoved, ErrorKind, FenceMethod, FenceReport, Volume};
+use cistern_model::{ClientRemoved, ErrorKind, FenceMethod, FenceReport, HeldState, LiveClient, Volume};
 
 use crate::cli::binary;
 use crate::lab::{Lab, PEER_ADDRESS, Peer, SECOND_PEER_ADDRESS};
+
+/// Where the lab's client moves to.
+const MOVED_ADDRESS: &str = "10.77.0.42";
+/// How long the client may take to give its old connection up and to go on with a new one; its mount gives up after 15 s.
+const MOVED: Duration = Duration::from_secs(180);
 
 /// Squash, read-only and the root directory's owner and mode change while a client has the volume mounted; its neighbour's
 /// writer sees nothing of it.
@@ -196,6 +201,85 @@ pub(super) fn fencing(lab: &Lab) -> Result<()> {
     let events = lab.cli.ok(&["events", "-o", "json"])?;
     ensure!(events.contains("client-fenced"), "no event: {events}");
     Ok(())
+}
+
+/// A node changes its address while a program there has a file locked. Once the volume is published to its new address the program goes
+/// on, with its lock; when the volume is taken from the node the lock is free, though the server knows the node by its old address.
+pub(super) fn a_node_moves(lab: &Lab) -> Result<()> {
+    let (node, other) = (&lab.peer, lab.second_peer()?);
+    let created = ["volumes", "create", "moving", "--pool", "tank", "--size", "300MiB"];
+    let volume: Volume = lab.cli.json(&created)?;
+    let publish = |name: &str, address: &str| lab.cli.ok(&["nodes", "add", "moving", name, address]);
+    publish("worker-1", PEER_ADDRESS)?;
+    publish("worker-2", SECOND_PEER_ADDRESS)?;
+    let mount = lab.mount_command(&volume, "/mnt/moving");
+    node.sh(&mount.replace("retry=0", "retry=0,timeo=50,retrans=2"))?;
+    other.sh(&mount)?;
+    // What another has open is delegated to nobody: the server knows of each lock.
+    other.sh("echo x > /mnt/moving/file && sync /mnt/moving/file")?;
+    other.sh("nohup bash -c 'exec 3>>/mnt/moving/file; sleep 100000' >/dev/null 2>&1 & sleep 2")?;
+    // It asks for nothing more before it is told to go on.
+    node.sh(
+        "nohup bash -c 'exec 9>>/mnt/moving/file; flock -n 9 && echo locked; until [ -e /tmp/go ]; do sleep 0.2; done; \
+         while :; do echo x >&9 && sync /mnt/moving/file && echo ok || echo failed; sleep 1; done' >/tmp/moving.log 2>&1 &",
+    )?;
+    node.wait(Duration::from_secs(60), "a lock", "grep -q locked /tmp/moving.log")?;
+    ensure!(
+        held_by(lab, &volume, PEER_ADDRESS)?.locks == 1,
+        "the server does not know of the lock"
+    );
+
+    node.sh(&format!(
+        "ip address del {PEER_ADDRESS}/24 dev lab0 && ip address add {MOVED_ADDRESS}/24 dev lab0"
+    ))?;
+    publish("worker-1", MOVED_ADDRESS)?;
+    let let_in: Volume = lab.cli.json(&["volumes", "show", "moving"])?;
+    let let_in: Vec<String> = let_in.peers().iter().map(ToString::to_string).collect();
+    ensure!(
+        let_in == [SECOND_PEER_ADDRESS, MOVED_ADDRESS],
+        "it is let in from {let_in:?}"
+    );
+    node.sh("touch /tmp/go")?;
+    node.wait(
+        MOVED,
+        "a write from the new address",
+        "[ $(grep -c ok /tmp/moving.log) -ge 3 ]",
+    )?;
+    node.sh("! grep failed /tmp/moving.log")?;
+
+    // The session is the old one, and so is what the server calls it; the lock was never anybody else's.
+    ensure!(
+        held_by(lab, &volume, PEER_ADDRESS)?.locks == 1
+            && held_by(lab, &volume, MOVED_ADDRESS)? == HeldState::default(),
+        "the server knows the node by its new address, or took its lock"
+    );
+    let attempt = "timeout 60 bash -c 'exec 8>>/mnt/moving/file && flock -n -E 75 8'";
+    let refused = other.try_sh(attempt)?;
+    ensure!(refused.code == 75, "the lock of the node that moved: {refused:?}");
+    let events = lab.cli.ok(&["events", "-o", "json"])?;
+    ensure!(!events.contains("client-fenced"), "it was cut off: {events}");
+
+    let gone: ClientRemoved = lab.delete(&format!("/v1/volumes/{}/nodes/worker-1", volume.id))?;
+    let [report] = gone.fenced.as_slice() else {
+        anyhow::bail!("one session was to be cut off: {:?}", gone.fenced);
+    };
+    ensure!(
+        report.client.to_string() == PEER_ADDRESS
+            && report.held.locks == 1
+            && report.method == FenceMethod::ExpireClient,
+        "{report:?}"
+    );
+    other.sh(attempt)?;
+    cut_off(node, "moving")
+}
+
+/// What the NFS server knows a client of this address to hold on a volume.
+fn held_by(lab: &Lab, volume: &Volume, address: &str) -> Result<HeldState> {
+    let live: Vec<LiveClient> = lab.cli.json(&["clients", "live"])?;
+    let its = live.iter().filter(|client| client.address.to_string() == address);
+    let mut holds = its.flat_map(|client| &client.holds);
+    let there = holds.find(|there| there.volume == volume.id);
+    Ok(there.map_or_else(HeldState::default, |there| there.held))
 }
 
 /// Starts a program that holds ten bytes of a file and writes there.
