@@ -61,7 +61,7 @@ impl Engine {
         };
         let settle = || -> Result<(), EngineError> { gone.iter().try_for_each(|client| self.let_settle(id, *client)) };
         let came_from = || self.came_from(id, node, &old, &access);
-        // No address is forgotten before nobody comes by it any more: who holds something then has a session by then.
+        // Asked when nothing comes from the old addresses any more: who holds something by then has a session.
         let was = match gone.is_empty() {
             true => came_from()?,
             false => self.having(id, node, &old, &without(&old, &access), || {
@@ -125,11 +125,10 @@ impl Engine {
         let mut fenced = Vec::new();
         match &old.access {
             None => self.publish_if_stale()?,
-            Some(access) => {
+            Some(_) => {
                 refuse_unsettled(id, &volume)?;
                 refuse_incomplete(&pool)?;
-                let clients = access.clients()?;
-                let fence = || self.fence_node(by, id, &volume.tags.name, &clients, &old);
+                let fence = || self.fence_node(by, id, &volume.tags.name, node, &old);
                 fenced.extend(self.having(id, node, &old, &none, fence)?);
                 let change = old.change_to(&none, node);
                 let mut read_again = false;
@@ -161,8 +160,8 @@ impl Engine {
         })
     }
 
-    /// The addresses other than these that a node had, on this volume or on another, and with which the NFS server has a session
-    /// now: with each it may be the node's, which has kept it while it moved, and takes its locks by it here too.
+    /// The addresses other than these that a node had, and with which the NFS server has a session now: with each it may be the node's,
+    /// which has kept it while it moved, and takes its locks by it here too.
     fn came_from(
         &self,
         id: VolumeId,
@@ -170,12 +169,7 @@ impl Engine {
         old: &NodeTags,
         access: &NodeAccess,
     ) -> Result<BTreeSet<IpAddr>, EngineError> {
-        let mut known = old.addresses();
-        {
-            let view = self.view();
-            let volumes = view.pools.values().flat_map(|pool| pool.volumes.values());
-            known.extend(volumes.flat_map(|volume| volume.tags.of_node(node).addresses()));
-        }
+        let mut known = self.addresses_of(node, old);
         known.retain(|address| !access.addresses.contains(address));
         if known.is_empty() {
             return Ok(BTreeSet::new());
@@ -192,22 +186,39 @@ impl Engine {
         Ok(was)
     }
 
-    /// Cuts off all sessions of a node on a volume whose export it has lost, those too that began at an address which it had before:
-    /// of what came from there nothing is under way any more.
+    /// All addresses that a node has or had: those of this volume, and then those of all others.
+    fn addresses_of(&self, node: &NodeName, tags: &NodeTags) -> Vec<IpAddr> {
+        let mut known = tags.addresses();
+        let view = self.view();
+        let volumes = view.pools.values().flat_map(|pool| pool.volumes.values());
+        known.extend(volumes.flat_map(|volume| volume.tags.of_node(node).addresses()));
+        known
+    }
+
+    /// Cuts off all sessions of a node on a volume whose export it has lost, those too that began at an address which it had before, or
+    /// has on other volumes yet: of what came from there nothing is under way any more.
     fn fence_node(
         &self,
         by: &Principal,
         id: VolumeId,
         name: &VolumeName,
-        clients: &[Client],
-        node: &NodeTags,
+        node: &NodeName,
+        tags: &NodeTags,
     ) -> Result<Vec<FenceReport>, EngineError> {
         let mut reports = Vec::new();
-        for client in clients {
-            reports.extend(self.fence(by, id, name, *client)?);
+        let mut done: Vec<Client> = Vec::new();
+        if let Some(access) = &tags.access {
+            for client in access.clients()? {
+                reports.extend(self.fence(by, id, name, client)?);
+                done.push(client);
+            }
         }
-        for client in node.former() {
-            reports.extend(self.end_sessions(by, id, name, client)?);
+        let as_client = |address: &IpAddr| address.to_string().parse::<Client>().ok();
+        for client in self.addresses_of(node, tags).iter().filter_map(as_client) {
+            if !done.contains(&client) {
+                reports.extend(self.end_sessions(by, id, name, client)?);
+                done.push(client);
+            }
         }
         Ok(reports)
     }
@@ -247,7 +258,7 @@ impl Engine {
     }
 }
 
-/// A node without the addresses that are not to be its any more. That it had them is known to whoever publishes another volume to it.
+/// A node without the addresses that are to be its no more. That it had them whoever publishes another volume to it is to know.
 fn without(old: &NodeTags, access: &NodeAccess) -> NodeTags {
     let mut staying = old.clone();
     staying.was.extend(old.addresses());

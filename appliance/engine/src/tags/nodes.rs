@@ -40,12 +40,6 @@ impl NodeTags {
         let now = self.access.iter().flat_map(|access| access.addresses.iter());
         now.chain(&self.was).copied().collect()
     }
-
-    /// Its former addresses, as those who could mount from there.
-    pub(crate) fn former(&self) -> Vec<Client> {
-        let client = |address: &IpAddr| address.to_string().parse::<Client>().ok();
-        self.was.iter().filter_map(client).collect()
-    }
 }
 
 impl VolumeTags {

@@ -114,6 +114,18 @@ fn a_volume_that_a_node_gets_after_it_moved_is_taken_from_its_old_session_too() 
 }
 
 #[test]
+fn a_session_that_began_elsewhere_after_the_volume_was_published_is_found_by_the_node_s_other_volumes() {
+    let rig = Rig::with_pool();
+    let (v, w) = (volume(&rig), other_volume(&rig));
+    publish(&rig, &v, "a", NEW);
+    publish(&rig, &w, "a", OLD);
+    rig.machine.client_holds(OLD, &path(w.id), HeldState::default());
+    rig.machine.client_holds(OLD, &path(v.id), LOCKED);
+    assert_eq!(taken(&rig, &v, "a"), ended(OLD));
+    rig.check();
+}
+
+#[test]
 fn a_node_with_several_addresses_is_let_in_from_those_that_it_has_now() {
     let rig = Rig::with_pool();
     let v = volume(&rig);
