@@ -48,7 +48,7 @@ impl Default for ExportUsers {
 pub struct NfsSession {
     /// What it is called until it ends.
     pub id: String,
-    /// The address that it comes from.
+    /// The address that it began with: it keeps that one when its client goes on from another.
     pub address: IpAddr,
     /// What it holds, by filesystem; none if that could not be read, which is not the same as nothing.
     pub held: Option<Vec<HeldThere>>,

@@ -11,7 +11,7 @@ use crate::{HeldState, VolumeId};
 /// A client that the NFS server knows now: something is mounted there, or was until a moment ago.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LiveClient {
-    /// The address that it comes from.
+    /// The address that its session began with: it keeps that one when the client goes on from another.
     #[schema(value_type = String, example = "10.0.0.7")]
     pub address: IpAddr,
     /// What it holds open, by volume; none if that is nothing.
