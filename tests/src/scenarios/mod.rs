@@ -22,6 +22,7 @@ mod many;
 mod moving;
 mod nodes;
 mod one_disk;
+mod promised;
 mod rack;
 mod replicas;
 mod restart;
@@ -207,6 +208,7 @@ const LONG: &[Scenario] = &[
         failure::pullable,
         lacking::more_lost_than_can_be,
     ),
+    pair("two-disks-lost", || failure::with_disks(9), promised::two_disks_lost),
     pair("a-spare-takes-over", failure::pullable, lacking::a_spare_takes_over),
     pair(
         "layers-replaced-over-a-power-cut",
