@@ -153,9 +153,14 @@ systemctl start cisternd
 "#;
 
 /// From each layout that can do without one, a disk is pulled under fio, which verifies what it wrote; another takes its
-/// place, and is filled. fio sees no error, and all copies agree.
+/// place, and is filled. fio sees no error, and all copies agree. Then one of the old disks is pulled, so that what the new one was filled with
+/// is read.
 pub(super) fn disks_replaced_under_fio(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
+    // Else fio is answered out of the appliance's memory, whatever lies on the disks.
+    lab.appliance
+        .root_shell()?
+        .run("( trap '' HUP; while sleep 20; do echo 3 > /proc/sys/vm/drop_caches; done > /dev/null 2>&1 & )")?;
     for (layout, count) in [
         (Layout::Mirror, 2),
         (Layout::StripeMirror, 4),
@@ -200,6 +205,14 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     lab.cli.ok(&["pools", "scrub", "tank"])?;
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(!alerts.contains("mismatch"), "{alerts}");
+
+    let old_one = lab.appliance.vm().unplug("pull1")?;
+    until(lab, "it to be degraded again", |pool| pool.state == PoolState::Degraded)?;
+    lab.appliance.root_shell()?.run("echo 3 > /proc/sys/vm/drop_caches")?;
+    lab.remount(&volume, "/mnt/photos")?;
+    fio_verifies(lab)?;
+    lab.appliance.vm().plug(old_one)?;
+    until(lab, "it to be whole once more", whole)?;
 
     // What was pulled comes back as a disk that carries something.
     lab.appliance.vm().plug(pulled)?;
