@@ -272,13 +272,20 @@ pub(super) fn rounds(lab: &Lab, more: u32) -> Result<()> {
     )
 }
 
-/// After a power cut, say: what fio has written is there.
+/// After a power cut, say: what fio has written is there. It may be waited for that it can be read at all; what is read is right at the
+/// first time.
 pub(super) fn fio_verifies(lab: &Lab) -> Result<()> {
     lab.peer.wait(
         Duration::from_secs(120),
-        "the bytes that fio wrote",
-        "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1",
-    )
+        "the file that fio wrote",
+        "grep -q ' /mnt/photos ' /proc/mounts && [ -s /mnt/photos/v ]",
+    )?;
+    lab.peer
+        .sh(
+            "fio --name=v --filename=/mnt/photos/v --size=16M --rw=randwrite --bs=16k --direct=1 --verify=crc32c --verify_only=1 >/tmp/out 2>&1 \
+             || { cat /tmp/out >&2; exit 1; }",
+        )
+        .map(drop)
 }
 
 /// Waits until the pool `tank` is as it should be.
