@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Disk, ErrorKind, Layout, Percent, Pool, PoolState};
+use cistern_model::{Alert, AlertKind, Bytes, Disk, ErrorKind, Layout, Percent, Pool, PoolState, Severity};
 
 use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until, whole};
 use crate::lab::Lab;
@@ -22,8 +22,8 @@ pub(super) fn numbered(lab: &Lab, count: usize) -> Result<Vec<String>> {
     ids.collect()
 }
 
-/// An overcommitted mirror is filled by a client: alerts come before, then writes fail at once and nothing else does; two
-/// disks are added, and the client writes on, without a remount.
+/// An overcommitted mirror is filled by a client: alerts come before, each in its time, and no more is promised; then writes fail at once and
+/// nothing else does; two disks are added, and the client writes on, without a remount.
 pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 4)?;
@@ -38,23 +38,35 @@ pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
         "dd if=/dev/urandom of=/tmp/a bs=1M count=16 2>/dev/null && cp /tmp/a /mnt/photos/a && sync /mnt/photos/a",
     )?;
 
-    lab.peer.sh(
-        "nohup sh -c 'dd if=/dev/urandom of=/mnt/photos/b bs=1M count=1900 oflag=direct > /tmp/dd 2>&1; echo $? > /tmp/code' \
-         > /dev/null 2>&1 &",
-    )?;
-    lab.peer
-        .wait(Duration::from_secs(600), "an end of writing", "[ -s /tmp/code ]")?;
-    let full = lab.peer.sh("cat /tmp/code /tmp/dd")?;
+    until(lab, "what was written to be counted", |pool| {
+        pool.used >= Bytes::mib(16)
+    })?;
+    filled_to(lab, 85)?;
+    let early = space_alerted(lab, |alert| alert.message.contains("more than 80 %"))?;
+    ensure!(early.severity == Severity::Warning, "{early:?}");
+    let huge = ["volumes", "create", "huge", "--pool", "tank", "--size", "10GiB"];
+    lab.cli.refused(ErrorKind::NoSpace, &huge)?;
+    filled_to(lab, 92)?;
+    let later = space_alerted(lab, |alert| alert.message.contains("more than 90 %"))?;
+    ensure!(
+        later.severity == Severity::Warning && later.id == early.id && later.since == early.since,
+        "before {early:?}\nafter {later:?}"
+    );
+    let more = ["volumes", "create", "more", "--pool", "tank", "--size", "300MiB"];
+    lab.cli.refused(ErrorKind::NoSpace, &more)?;
+    // That was not because nothing was left.
+    let said = client_writes(lab, "still", 4)?;
+    ensure!(said.starts_with('0'), "the pool was full before it was to be: {said}");
+
+    let full = client_writes(lab, "b", 1900)?;
     ensure!(
         !full.starts_with('0') && full.contains("No space left on device"),
         "the pool did not become full: {full}"
     );
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(alerts.contains("pool-space"), "no alert:\n{alerts}");
-    let refused = lab.cli.refused(
-        ErrorKind::NoSpace,
-        &["volumes", "create", "more", "--pool", "tank", "--size", "300MiB"],
-    )?;
+    space_alerted(lab, |alert| alert.severity == Severity::Error)?;
+    let refused = lab.cli.refused(ErrorKind::NoSpace, &more)?;
     ensure!(refused.contains("tank"), "a refusal that names the pool: {refused}");
     // What is there is read, and overwritten; files go.
     lab.peer.sh(
@@ -84,6 +96,44 @@ pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
     lab.peer
         .sh("cmp /tmp/c /mnt/photos/c && cmp /tmp/a /mnt/photos/a")
         .map(drop)
+}
+
+/// Writes to the volume until its pool is so full.
+fn filled_to(lab: &Lab, percent: u64) -> Result<()> {
+    let before: Pool = lab.cli.json(&["pools", "show", "tank"])?;
+    let to = before.size.get() / 100 * percent;
+    let mib = to.saturating_sub(before.used.get()) >> 20;
+    let said = client_writes(lab, &format!("to-{percent}"), mib)?;
+    ensure!(said.starts_with('0'), "the pool was full at {percent} %: {said}");
+    until(lab, "what was written to be counted", |pool| {
+        pool.used >= Bytes::new(to).saturating_sub(Bytes::mib(8))
+    })
+    .map(drop)
+}
+
+/// The client writes a file of so many MiB past its cache: the exit code of dd, and what it said.
+fn client_writes(lab: &Lab, file: &str, mib: u64) -> Result<String> {
+    lab.peer.sh(&format!(
+        "rm -f /tmp/code; nohup sh -c 'dd if=/dev/urandom of=/mnt/photos/{file} bs=1M count={mib} oflag=direct > /tmp/dd 2>&1; \
+         echo $? > /tmp/code' > /dev/null 2>&1 &"
+    ))?;
+    lab.peer
+        .wait(Duration::from_secs(600), "an end of writing", "[ -s /tmp/code ]")?;
+    lab.peer.sh("cat /tmp/code /tmp/dd")
+}
+
+/// Waits until the alert of a full pool is so.
+fn space_alerted(lab: &Lab, so: impl Fn(&Alert) -> bool) -> Result<Alert> {
+    let began = std::time::Instant::now();
+    loop {
+        let alerts: Vec<Alert> = lab.cli.json(&["alerts", "list"])?;
+        let found = alerts.iter().find(|alert| alert.kind == AlertKind::PoolSpace);
+        if let Some(alert) = found.filter(|alert| so(alert)) {
+            return Ok(alert.clone());
+        }
+        ensure!(began.elapsed() < Duration::from_secs(120), "not yet told: {alerts:?}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// A pool of single disks under fio: its disks become larger and are taken up; then one is emptied onto the others and taken
