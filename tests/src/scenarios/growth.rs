@@ -68,6 +68,14 @@ pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
     space_alerted(lab, |alert| alert.severity == Severity::Error)?;
     let refused = lab.cli.refused(ErrorKind::NoSpace, &more)?;
     ensure!(refused.contains("tank"), "a refusal that names the pool: {refused}");
+    // What is in the client's cache alone is lost to it with an error, and with no other one.
+    let cached = lab
+        .peer
+        .try_sh("dd if=/dev/zero of=/mnt/photos/cached bs=1M count=64 conv=fsync")?;
+    ensure!(
+        cached.code != 0 && cached.stderr.contains("No space left on device"),
+        "an fsync in a full pool: {cached:?}"
+    );
     // What is there is read, and overwritten; files go.
     lab.peer.sh(
         "cmp /tmp/a /mnt/photos/a && dd if=/tmp/a of=/mnt/photos/a bs=1M conv=notrunc oflag=direct 2>/dev/null && cmp /tmp/a /mnt/photos/a",
@@ -93,10 +101,20 @@ pub(super) fn full_pool_takes_more_disks(lab: &Lab) -> Result<()> {
     until_no_alert(lab, "pool-space")?;
     lab.create_volume("more", "300MiB")?;
     lab.power_cut_and_start()?;
-    lab.peer
-        .sh("cmp /tmp/c /mnt/photos/c && cmp /tmp/a /mnt/photos/a")
-        .map(drop)
+    lab.peer.sh("cmp /tmp/c /mnt/photos/c && cmp /tmp/a /mnt/photos/a")?;
+    // Nothing is served after this.
+    let found = lab
+        .appliance
+        .root_shell()?
+        .run_for(LOOKED_AT, Duration::from_secs(400))?;
+    let sound = found.lines().filter(|line| *line == "sound").count();
+    ensure!(sound == 2, "xfs_repair found: {found}");
+    Ok(())
 }
+
+/// Takes all volumes from their clients and looks at each one's filesystem.
+const LOOKED_AT: &str = "systemctl stop cisternd nfs-server > /run/found 2>&1; for at in /volumes/vol-*; do node=$(findmnt -no SOURCE $at); \
+     if { umount $at && xfs_repair -n $node; } > /run/found 2>&1; then echo sound; else cat /run/found; fi; done";
 
 /// Writes to the volume until its pool is so full.
 fn filled_to(lab: &Lab, percent: u64) -> Result<()> {
