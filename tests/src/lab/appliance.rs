@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use cistern_model::Bytes;
@@ -334,9 +334,16 @@ impl Appliance {
 
     /// Waits for the banner that has a fingerprint, and reads it.
     pub fn banner(&self) -> Result<Banner> {
-        let fingerprint = self.console().expect(r"fingerprint +([0-9a-f]{64})", START_LIMIT)?;
+        self.banner_within(START_LIMIT)
+    }
+
+    /// The same, where the machine may take so long.
+    pub fn banner_within(&self, limit: Duration) -> Result<Banner> {
+        let began = Instant::now();
+        let fingerprint = self.console().expect(r"fingerprint +([0-9a-f]{64})", limit)?;
+        let left = limit.saturating_sub(began.elapsed()).max(TYPED);
         // To the line's end: what is printed comes in pieces.
-        let code = self.console().expect(r"code +(\S[^\r\n]*)[\r\n]", TYPED)?;
+        let code = self.console().expect(r"code +(\S[^\r\n]*)[\r\n]", left)?;
         let code = code.first().trim().to_owned();
         let one_time = code.len() == 14 && code.chars().all(|c| c == '-' || c.is_ascii_alphanumeric());
         Ok(Banner {

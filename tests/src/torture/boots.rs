@@ -27,7 +27,7 @@ pub(super) fn check(site: &Site, recorded: &Recorded, plan: &Plan) -> Result<Ver
     let machine = Machine::default().system(view.disk(SYSTEM)?).pool_disks(pool_disks);
     let lab = site.boot_beside(&format!("boot-{}", plan.number), machine)?;
     lab.check(|lab| {
-        lab.banner().or_else(|_| lab.banner())?;
+        lab.appliance.banner_within(checker::START)?;
         lab.wait_for_api()?;
         let shell = lab.appliance.root_shell()?;
         shell.install(PATH, SCRIPT)?;

@@ -14,7 +14,7 @@ use cistern_qemu::{Bus, Recording, Vm};
 use super::ledger::{Due, Found, Verdict};
 use super::stripes::Places;
 use super::{Plan, Recorded};
-use crate::lab::{Lab, Machine, RootShell, Site};
+use crate::lab::{Lab, Machine, RootShell, START_LIMIT, Site};
 
 pub(super) const SCRIPT: &str = include_str!("check.sh");
 pub(super) const PATH: &str = "/run/check.sh";
@@ -22,6 +22,9 @@ pub(super) const PATH: &str = "/run/check.sh";
 const OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// A start of the supervisor with a handful of volumes, each with a log to replay, on a busy machine.
 pub(super) const LIMIT: Duration = Duration::from_secs(900);
+
+/// How long a machine may take until its console tells of it: several start at once, on one that does other things too.
+pub(super) const START: Duration = START_LIMIT.saturating_mul(2);
 
 /// The machine.
 pub(super) struct Checker {
@@ -41,8 +44,7 @@ impl Checker {
         let machine = Machine::default().disks_on(Bus::VirtioScsi).disks_later();
         let (lab, directory) = (site.boot(machine)?, site.directory()?);
         lab.check(|lab| {
-            // Several start at once, on a machine that does other things too.
-            lab.banner().or_else(|_| lab.banner())?;
+            lab.appliance.banner_within(START)?;
             let shell = lab.appliance.root_shell()?;
             shell.install(PATH, SCRIPT)?;
             shell.run("systemctl stop cistern-gate cisternd nfs-server cistern-console@tty1")?;
