@@ -286,14 +286,27 @@ pub(super) fn layers_grow_with_their_disks(lab: &Lab) -> Result<()> {
     )?;
     let failed = shell.run("dmsetup status --target integrity | awk '{ sum += $5 } END { print sum }'")?;
     ensure!(failed.trim() == "0", "what failed its checksum: {failed}");
-    drop(shell);
 
     enlarge(Bytes::gib(3), Bytes::mib(900))?;
+    shell.run(LENGTHS)?;
     lab.cli.ok(&["pools", "grow", "tank", "--no-wait"])?;
-    lab.power_cut_and_start()?;
-    until(lab, "the pool to be served again", |pool| {
+    // Asked on the appliance, with nothing in between that the growth could end in.
+    let begun = shell.run(
+        "for i in $(seq 200); do [ \"$(lengths)\" != \"$before\" ] && echo begun at $i && break; sleep 0.2; done; lengths",
+    )?;
+    lab.appliance.power_cut()?;
+    drop(shell);
+    ensure!(begun.contains("begun"), "nothing had begun to grow: {begun}");
+    lab.appliance.power_on()?;
+    lab.wait_for_api()?;
+    let after = until(lab, "the pool to be served again", |pool| {
         pool.state == PoolState::Ready
     })?;
+    println!(
+        "     the power went at {}; {} were left to be taken up",
+        begun.split_whitespace().collect::<Vec<_>>().join(" "),
+        after.growable
+    );
     lab.cli.ok(&["pools", "grow", "tank"])?;
     let again = until(lab, "the copies of what is new to be made", whole)?;
     ensure!(
@@ -305,6 +318,10 @@ pub(super) fn layers_grow_with_their_disks(lab: &Lab) -> Result<()> {
     ensure!(!alerts.contains("checksum"), "an alert:\n{alerts}");
     Ok(())
 }
+
+/// How long the partitions and the layers on them are, and what that is now.
+const LENGTHS: &str = "lengths() { cat /sys/class/block/sd*[0-9]/size; dmsetup table --target crypt | cut -d' ' -f1-3; \
+     dmsetup table --target integrity | cut -d' ' -f1-3; }; before=$(lengths)";
 
 /// A pool of four striped mirrors takes four disks more.
 pub(super) fn stripe_mirror_takes_more_disks(lab: &Lab) -> Result<()> {
