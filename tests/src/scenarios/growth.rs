@@ -339,7 +339,7 @@ pub(super) fn double_parity_takes_more_disks(lab: &Lab) -> Result<()> {
 }
 
 /// As many disks as the pool was made of are added under fio. Then more is written than the old ones hold, so that a
-/// client's file lies on the new ones; the power goes, and each byte of both is there.
+/// client's file lies on the new ones; the power goes, and each byte of both is there. At last the old ones become larger.
 fn takes_more_disks(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     lab.enrol(&lab.banner()?)?;
     let ids = numbered(lab, 2 * count)?;
@@ -393,5 +393,32 @@ fn takes_more_disks(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
     })?;
     lab.remount(&volume, "/mnt/photos")?;
     lab.peer.sh("cmp /tmp/c /mnt/photos/c")?;
+    fio_verifies(lab)?;
+
+    first_group_grows(lab, count)?;
+    lab.appliance.root_shell()?.run("echo 3 > /proc/sys/vm/drop_caches")?;
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer.sh("cmp /tmp/c /mnt/photos/c")?;
     fio_verifies(lab)
+}
+
+/// The disks that the pool was made of become larger, and are taken up.
+fn first_group_grows(lab: &Lab, count: usize) -> Result<()> {
+    for n in 1..=count {
+        lab.appliance.vm().resize(&format!("pull{n}"), Bytes::mib(1456))?;
+    }
+    until(lab, "all of them to be seen larger", |_| {
+        let disks: Result<Vec<Disk>> = lab.cli.json(&["disks", "list"]);
+        disks.is_ok_and(|disks| disks.iter().filter(|disk| disk.grown_by.is_some()).count() == count)
+    })?;
+    let before = until(lab, "what could be gained to be shown", |pool| {
+        pool.growable > Bytes::mib(300)
+    })?;
+    lab.cli.ok(&["pools", "grow", "tank"])?;
+    let grown = until(lab, "the copies of what is new to be made", whole)?;
+    ensure!(
+        grown.size >= before.size.saturating_add(Bytes::mib(300)) && grown.growable < before.growable,
+        "before {before:?}\nafter {grown:?}"
+    );
+    Ok(())
 }
