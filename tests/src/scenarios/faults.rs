@@ -280,10 +280,20 @@ fn told(lab: &Lab, disk: &str) -> Result<u64> {
         a.kind == AlertKind::ChecksumErrors && a.object.as_deref().is_some_and(|object| object.contains(disk))
     });
     let Some(alert) = alert else { return Ok(0) };
-    let events = lab.cli.ok(&["events"])?;
-    ensure!(events.contains("checksum"), "no event tells of it:\n{events}");
+    let events: Vec<Event> = lab.cli.json(&["events"])?;
+    let of_it = |event: &&Event| {
+        event.kind == EventKind::ChecksumErrors && event.object.as_deref().is_some_and(|object| object.contains(disk))
+    };
+    let event = events.iter().find(of_it);
+    let event = event.with_context(|| format!("no event tells of what {disk} got wrong: {events:?}"))?;
+    ensure!(times(&event.message)? > 0, "{event:?}");
+    times(&alert.message)
+}
+
+/// How many times, by what is told of them.
+fn times(message: &str) -> Result<u64> {
     // The disk's name has digits too.
-    let (before, _) = alert.message.split_once(" time(s)").context("no count of times")?;
+    let (before, _) = message.split_once(" time(s)").context("no count of times")?;
     let digits = before.rsplit(' ').next().and_then(|word| word.parse().ok());
-    digits.with_context(|| format!("no count in {alert:?}"))
+    digits.with_context(|| format!("no count in {message:?}"))
 }
