@@ -13,6 +13,8 @@ const BEGINNINGS: u64 = 112 << 20;
 
 /// How long the supervisor's own comparing may keep a pool.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(300);
+/// How long it may take until a disk that errs is noticed. Of a machine that is not emulated docs/storage.md says ten seconds.
+const NOTICED: std::time::Duration = std::time::Duration::from_secs(60);
 const SUM_SIZE: Bytes = Bytes::mib(1400);
 const NAMES: [&str; 3] = ["ERR1", "ERR2", "ERR3"];
 
@@ -48,7 +50,18 @@ fn steps(lab: &Lab, recording: &Recording) -> Result<()> {
     rounds(lab, 1)?;
 
     recording.fail(NAMES[1], Fault::Write(0..u64::MAX))?;
+    lab.peer
+        .sh("date > /mnt/photos/late && sync /mnt/photos/late /mnt/photos")?;
+    // The disk has erred by now: what is synced was written to it too.
+    let began = std::time::Instant::now();
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    let noticed = began.elapsed();
+    println!("     degraded {:.1} s after a write had failed", noticed.as_secs_f32());
+    ensure!(
+        noticed < NOTICED,
+        "that the disk errs was noticed after {:.0} s",
+        noticed.as_secs_f32()
+    );
     until(lab, "an alert that names it", |_| {
         let alerts: Result<Vec<Alert>> = lab.cli.json(&["alerts", "list"]);
         let names = |alert: &Alert| alert.kind == AlertKind::DiskFailing && alert.object.as_deref() == Some(second);
