@@ -219,26 +219,35 @@ pub(super) fn rollback_and_trash(lab: &Lab) -> Result<()> {
 pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
     let volume = lab.create_volume("photos", "300MiB")?;
     lab.mount(&volume, "/mnt/photos")?;
-    let size = || -> Result<u64> {
-        let text = lab.peer.sh("stat -fc '%b %S' /mnt/photos")?;
-        let words: Vec<u64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        Ok(words[0] * words[1])
+    let seen = || -> Result<(u64, u64)> { filesystem_size(&lab.peer.sh("stat -fc '%b %S' /mnt/photos")?) };
+    // The server's filesystem, of whose size a client sees whole blocks of its own, which are larger.
+    let served = || -> Result<u64> {
+        let stat = format!("stat -fc '%b %S' {}", volume.export.path);
+        Ok(filesystem_size(&lab.appliance.root_shell()?.run(&stat)?)?.0)
     };
-    let before = size()?;
+    let exactly = served()?;
+    let (before, block) = seen()?;
     lab.peer
         .sh("nohup sh -c 'while [ ! -e /tmp/stop ]; do date >> /mnt/photos/log && sync /mnt/photos/log || echo failed >> /tmp/failed; done' >/dev/null 2>&1 &")?;
-    // A size that is no multiple of LVM's extents, nor of the filesystem's blocks.
-    let grown: Volume = lab.cli.json(&["volumes", "expand", "photos", "--size", "734003200"])?;
-    ensure!(grown.size == Bytes::mib(700), "{grown:?}");
+    // A size that is no multiple of LVM's extents, nor of the filesystem's blocks: a block more, then.
+    let grown: Volume = lab.cli.json(&["volumes", "expand", "photos", "--size", "734003712"])?;
+    let due = Bytes::mib(700).saturating_add(Bytes::new(4096));
+    ensure!(grown.size == due, "{grown:?}");
     lab.peer.wait(
         Duration::from_secs(10),
         "the new size in the client",
         &format!("[ $(($(stat -fc '%b * %S' /mnt/photos))) -gt {before} ]"),
     )?;
-    let added = size()? - before;
+    let more = due.saturating_sub(volume.size).get();
+    let added = served()?.saturating_sub(exactly);
     ensure!(
-        (Bytes::mib(396).get()..=Bytes::mib(400).get()).contains(&added),
-        "400 MiB were added, the client sees {added} bytes more"
+        added == more,
+        "{more} bytes were added, and the filesystem has {added} more"
+    );
+    let added = seen()?.0.saturating_sub(before);
+    ensure!(
+        added.abs_diff(more) < block,
+        "{more} bytes were added, the client sees {added} bytes more, in blocks of {block}"
     );
     lab.cli
         .refused(ErrorKind::Invalid, &["volumes", "expand", "photos", "--size", "600MiB"])?;
@@ -285,6 +294,16 @@ pub(super) fn a_volume_changes(lab: &Lab) -> Result<()> {
         let after = used()?;
         Ok((after.saturating_add(Bytes::mib(440)) < before).then_some(()))
     })
+}
+
+/// The size of a filesystem and of its blocks, by what stat(1) tells of both.
+fn filesystem_size(text: &str) -> Result<(u64, u64)> {
+    let words: Result<Vec<u64>, std::num::ParseIntError> = text.split_whitespace().map(str::parse).collect();
+    let words = words.with_context(|| format!("{text:?}"))?;
+    match words.as_slice() {
+        [blocks, size] => Ok((blocks * size, *size)),
+        _ => anyhow::bail!("not a number of blocks and their size: {text:?}"),
+    }
 }
 
 /// What comes by itself soon, asked for every other second.
