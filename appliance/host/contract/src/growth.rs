@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use cistern_host::{Activation, HostErrorKind, RaidLevel, RaidVolume, SyncAction};
+use cistern_host::{Activation, HostErrorKind, RaidLevel};
 use cistern_model::Bytes;
 
 use crate::bench::{Bench, POOL, Promised as _, VG, holds, same};
+use crate::raids::{DATA, METADATA, raid, settled};
 use crate::{Broken, contracts};
 
 contracts! {
@@ -18,6 +19,8 @@ contracts! {
         Lvm::extend_lv;
     a_thin_pool_does_not_grow_beyond_its_disks:
         Lvm::extend_lv;
+    a_thin_pool_on_a_mirror_gets_more_metadata_with_its_copies_apart:
+        ThinPools::extend_metadata;
     a_disk_that_has_not_grown_stays_as_it_is:
         Raids::resize_pv;
 }
@@ -27,28 +30,9 @@ fn served(bench: &Bench<'_>) -> Result<(), Broken> {
     bench.thin("v", Bytes::mib(300)).map(drop)
 }
 
-fn settled(bench: &Bench<'_>) -> Result<(), Broken> {
-    let limit = std::time::Duration::from_secs(120);
-    let status = bench.host.raids.wait(VG, &format!("{POOL}_tdata"), limit);
-    let status = status.done("waiting until the copies agree")?;
-    holds(
-        "the copies agree",
-        status.is_none_or(|status| status.action == SyncAction::Idle),
-    )
-}
-
-fn data(bench: &Bench<'_>) -> Result<RaidVolume, Broken> {
-    let state = bench.host.lvm.state().done("reading LVM's state")?;
-    let data = state
-        .raids
-        .into_iter()
-        .find(|raid| raid.name == format!("{POOL}_tdata"));
-    data.ok_or_else(|| "what the pool's data lies on is not told".to_owned())
-}
-
 /// No disk holds two images, and each of these holds one.
-fn apart(bench: &Bench<'_>, on: &[usize]) -> Result<(), Broken> {
-    let raid = data(bench)?;
+fn apart(bench: &Bench<'_>, lv: &str, on: &[usize]) -> Result<(), Broken> {
+    let raid = raid(bench, lv)?;
     let all: Vec<&PathBuf> = raid.images.iter().flat_map(|image| &image.nodes).collect();
     let different: BTreeSet<&PathBuf> = all.iter().copied().collect();
     same("disks that hold two images", all.len() - different.len(), 0)?;
@@ -72,14 +56,14 @@ fn the_data_of_an_active_thin_pool_goes_on_on_another_disk(bench: &Bench<'_>) ->
         "it is an active thin pool",
         pool.attributes.thin_pool && pool.attributes.active,
     )?;
-    same("how it lies", data(bench)?.level, Some(RaidLevel::Linear))?;
-    apart(bench, &[0, 1])
+    same("how it lies", raid(bench, DATA)?.level, Some(RaidLevel::Linear))?;
+    apart(bench, DATA, &[0, 1])
 }
 
 fn a_thin_pool_on_a_mirror_goes_on_on_a_further_pair_with_its_copies_apart(bench: &Bench<'_>) -> Result<(), Broken> {
     bench.pool(&[0, 1], 100)?;
     served(bench)?;
-    settled(bench)?;
+    settled(bench, DATA)?;
     for node in &bench.nodes[2..4] {
         bench.host.raids.extend_vg(VG, node).done("joining another disk")?;
     }
@@ -89,9 +73,13 @@ fn a_thin_pool_on_a_mirror_goes_on_on_a_further_pair_with_its_copies_apart(bench
         .extend_lv(VG, POOL, 50, &bench.nodes[2..4])
         .done("growing on a further pair")?;
     same("its size", bench.known(POOL)?.size, Bytes::mib(600))?;
-    same("how it lies", data(bench)?.level, Some(RaidLevel::Mirror { copies: 2 }))?;
-    apart(bench, &[0, 1, 2, 3])?;
-    settled(bench)
+    same(
+        "how it lies",
+        raid(bench, DATA)?.level,
+        Some(RaidLevel::Mirror { copies: 2 }),
+    )?;
+    apart(bench, DATA, &[0, 1, 2, 3])?;
+    settled(bench, DATA).map(drop)
 }
 
 fn a_thin_pool_on_a_mirror_of_two_pairs_grows_on_either_with_its_copies_apart(bench: &Bench<'_>) -> Result<(), Broken> {
@@ -102,14 +90,14 @@ fn a_thin_pool_on_a_mirror_of_two_pairs_grows_on_either_with_its_copies_apart(be
         bench.host.raids.extend_vg(VG, node).done("joining another disk")?;
     }
     for (pair, size) in [(2, 600), (0, 800), (2, 1000), (0, 1200)] {
-        settled(bench)?;
+        settled(bench, DATA)?;
         // In the order of the images that they hold.
         lvm.extend_lv(VG, POOL, 50, &bench.nodes[pair..pair + 2])
             .done("growing on a pair")?;
         same("its size", bench.known(POOL)?.size, Bytes::mib(size))?;
-        apart(bench, &[0, 1, 2, 3])?;
+        apart(bench, DATA, &[0, 1, 2, 3])?;
     }
-    settled(bench)
+    settled(bench, DATA).map(drop)
 }
 
 fn a_thin_pool_does_not_grow_beyond_its_disks(bench: &Bench<'_>) -> Result<(), Broken> {
@@ -123,6 +111,39 @@ fn a_thin_pool_does_not_grow_beyond_its_disks(bench: &Bench<'_>) -> Result<(), B
     lvm.extend_lv(VG, POOL, 10, &bench.nodes[2..4])
         .refused("growing on disks that are not in the group", HostErrorKind::Failed)?;
     same("its size still", bench.known(POOL)?.size, Bytes::mib(400))
+}
+
+fn a_thin_pool_on_a_mirror_gets_more_metadata_with_its_copies_apart(bench: &Bench<'_>) -> Result<(), Broken> {
+    let thin = &bench.host.thin;
+    bench.pool(&[0, 1], 100)?;
+    let target = bench.mounted("v", Bytes::mib(300))?;
+    bench.machine.write(&target, "before", Bytes::mib(8))?;
+    for lv in [DATA, METADATA] {
+        settled(bench, lv)?;
+    }
+    let size = || -> Result<Bytes, Broken> {
+        let status = thin.status(VG, POOL).done("asking how large its metadata is")?;
+        Ok(status.metadata_size)
+    };
+    let before = size()?;
+    thin.extend_metadata(VG, POOL, 2, &bench.nodes[..1])
+        .refused("more metadata on one disk of the two", HostErrorKind::Failed)?;
+    same("its metadata still", size()?, before)?;
+    thin.extend_metadata(VG, POOL, 2, &bench.nodes[..2])
+        .done("more metadata")?;
+    same(
+        "what its metadata is larger by",
+        size()?.saturating_sub(before),
+        Bytes::mib(8),
+    )?;
+    settled(bench, METADATA)?;
+    apart(bench, METADATA, &[0, 1])?;
+    bench.machine.write(&target, "after", Bytes::mib(8))?;
+    same(
+        "what is in the volume",
+        bench.machine.files(&target)?,
+        vec!["after".to_owned(), "before".to_owned()],
+    )
 }
 
 fn a_disk_that_has_not_grown_stays_as_it_is(bench: &Bench<'_>) -> Result<(), Broken> {

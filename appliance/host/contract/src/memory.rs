@@ -44,6 +44,11 @@ impl MemoryMachine {
         calls.iter().filter_map(name).collect()
     }
 
+    /// The names of those that were done, and not only refused.
+    pub fn done(&self) -> BTreeSet<String> {
+        self.0.done()
+    }
+
     fn id(&self, node: &Path) -> Result<DiskId, Broken> {
         let number = self.nodes().iter().position(|there| there == node);
         let number = number.ok_or_else(|| format!("no disk {}", node.display()))?;

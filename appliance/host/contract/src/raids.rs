@@ -24,12 +24,12 @@ contracts! {
         Raids::scrub, Raids::stop_scrub;
 }
 
-const DATA: &str = "data_tdata";
-const METADATA: &str = "data_tmeta";
+pub(crate) const DATA: &str = "data_tdata";
+pub(crate) const METADATA: &str = "data_tmeta";
 const KIND: HostErrorKind = HostErrorKind::Failed;
 
 /// How a volume is once nothing is under way.
-fn settled(bench: &Bench<'_>, lv: &str) -> Result<RaidStatus, Broken> {
+pub(crate) fn settled(bench: &Bench<'_>, lv: &str) -> Result<RaidStatus, Broken> {
     let limit = Duration::from_secs(120);
     let status = bench.host.raids.wait(VG, lv, limit).done("waiting")?;
     let status = status.ok_or_else(|| format!("{lv} has no status"))?;
@@ -52,7 +52,7 @@ fn mirrored(bench: &Bench<'_>) -> Result<PathBuf, Broken> {
     Ok(target)
 }
 
-fn raid(bench: &Bench<'_>, lv: &str) -> Result<RaidVolume, Broken> {
+pub(crate) fn raid(bench: &Bench<'_>, lv: &str) -> Result<RaidVolume, Broken> {
     let state = bench.host.lvm.state().done("reading LVM's state")?;
     let raid = state.raids.into_iter().find(|raid| raid.vg == VG && raid.name == lv);
     raid.ok_or_else(|| format!("{lv} is not listed"))

@@ -1,5 +1,6 @@
 //! What a test does to the machine and asks of it, beside the traits.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -15,6 +16,11 @@ impl MemoryHost {
     /// All calls so far.
     pub fn calls(&self) -> Trace {
         self.lock().calls.clone()
+    }
+
+    /// The names of the calls so far that were done, and not only refused.
+    pub fn done(&self) -> BTreeSet<String> {
+        self.lock().done.clone()
     }
 
     /// Calls of this name wait until [`MemoryHost::unblock`].

@@ -190,6 +190,7 @@ impl Running {
         }
         let outcome = body(&mut state);
         state.appear(call);
+        note_done(&mut state, call, &outcome);
         outcome
     }
 
@@ -229,10 +230,12 @@ impl Running {
         if cut.is_some() {
             return Err(state.go_dark());
         }
-        match state.failure(call, true) {
+        let outcome = match state.failure(call, true) {
             Some(error) if outcome.is_ok() => Err(error),
             Some(_) | None => outcome,
-        }
+        };
+        note_done(&mut state, call, &outcome);
+        outcome
     }
 
     fn enter(&self, call: &str, object: &str) -> Result<MutexGuard<'_, State>, HostError> {
@@ -256,5 +259,11 @@ impl Running {
         state.calls.push(format!("{call} {object}").trim_end().to_owned());
         state.faults.note_call(call);
         Ok(state)
+    }
+}
+
+fn note_done<T>(state: &mut State, call: &str, outcome: &Result<T, HostError>) {
+    if outcome.is_ok() && !state.done.contains(call) {
+        state.done.insert(call.to_owned());
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) midway: bool,
     pub(super) changes: usize,
     pub(super) calls: Vec<String>,
+    /// The names of those that were done.
+    pub(super) done: BTreeSet<String>,
     pub(super) faults: Faults,
     pub(super) appearing: Vec<(String, DiskId, Signature)>,
     pub(super) blocked: BTreeSet<String>,
@@ -151,6 +153,7 @@ impl State {
             midway: false,
             changes: 0,
             calls: Vec::new(),
+            done: BTreeSet::new(),
             faults: Faults::default(),
             appearing: Vec::new(),
             blocked: BTreeSet::new(),
