@@ -145,8 +145,8 @@ pub trait Lvm: Send + Sync {
     fn hide(&self, nodes: BTreeSet<PathBuf>);
 
     /// Lets I/O go on to volumes that a command which was cut short has left suspended, as their group says they are to be;
-    /// their names. Nobody may begin a command meanwhile. Fails `Busy`, having done nothing, if one runs and does not end
-    /// within `patience`.
+    /// the names of their devices: `vg-lv`, hyphens within each part doubled. Nobody may begin a command meanwhile. Fails
+    /// `Busy`, having done nothing, if one runs and does not end within `patience`.
     fn resume(&self, patience: Duration) -> Result<Vec<String>, HostError>;
 
     /// Takes the physical volume's label off a device that is in no group.

@@ -80,6 +80,10 @@ pub trait Machine {
     /// cleared.
     fn leave_unfinished(&self, vg: &str, lv: &str) -> Result<(), Broken>;
 
+    /// Leaves the device of an active volume as a command does that is cut short between suspending and resuming it, or lets it go
+    /// on.
+    fn suspend(&self, vg: &str, lv: &str, suspended: bool) -> Result<(), Broken>;
+
     /// Stops the NFS server, and what was started with it, if they run.
     fn stop_server(&self) -> Result<(), Broken>;
 }

@@ -261,6 +261,11 @@ impl Machine for LinuxMachine {
         restored
     }
 
+    fn suspend(&self, vg: &str, lv: &str, suspended: bool) -> Result<(), Broken> {
+        let device = [vg, lv].map(|part| part.replace('-', "--")).join("-");
+        run("dmsetup", &[if suspended { "suspend" } else { "resume" }, &device])
+    }
+
     fn stop_server(&self) -> Result<(), Broken> {
         run("systemctl", &["stop", "nfs-server", "nfs-mountd", "nfsdcld"])
     }

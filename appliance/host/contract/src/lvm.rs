@@ -38,6 +38,8 @@ contracts! {
         Lvm::state, Lvm::activate_lv, Lvm::activate_vg, Lvm::remove_lv, Lvm::create_lv;
     nothing_is_suspended_where_no_command_was_cut_short:
         Lvm::resume;
+    what_a_command_left_suspended_is_named_and_can_be_written_to_again:
+        Lvm::resume;
     what_is_not_there_cannot_be_changed:
         Lvm::tag_vg, Lvm::remove_vg, Lvm::activate_vg, Lvm::deactivate_vg, Lvm::tag_lv, Lvm::remove_lv, Lvm::activate_lv, Lvm::extend_lv, Lvm::create_thin;
 }
@@ -370,4 +372,30 @@ fn nothing_is_suspended_where_no_command_was_cut_short(bench: &Bench<'_>) -> Res
         same("what was suspended", resumed, Vec::new())?;
     }
     bench.host.filesystems.unmount(&target).done("unmounting")
+}
+
+fn what_a_command_left_suspended_is_named_and_can_be_written_to_again(bench: &Bench<'_>) -> Result<(), Broken> {
+    let (lvm, machine) = (&bench.host.lvm, bench.machine);
+    bench.pool(&[0], 100)?;
+    let target = bench.mounted("v", Bytes::mib(300))?;
+    machine.write(&target, "before", Bytes::mib(1))?;
+    let resume = || lvm.resume(Duration::from_secs(10)).done("resuming what is suspended");
+    machine.suspend(VG, "v", true)?;
+    let waited = machine.held_back(&target, "late");
+    let resumed = resume();
+    let waits = machine.held_back(&target, "later");
+    // Whatever came of it: nothing could be unmounted of what stays suspended.
+    machine.suspend(VG, "v", false)?;
+    holds("a write waited while it was suspended", waited?)?;
+    same("what was suspended", resumed?, vec![format!("{VG}-v")])?;
+    holds("a write does not wait", !waits?)?;
+    same("what is suspended now", resume()?, Vec::new())?;
+    machine.write(&target, "after", Bytes::mib(1))?;
+    let files = machine.files(&target)?;
+    holds(
+        &format!("what was written is there: {files:?}"),
+        ["after", "before"]
+            .iter()
+            .all(|name| files.iter().any(|file| file == name)),
+    )
 }

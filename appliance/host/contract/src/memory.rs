@@ -111,7 +111,9 @@ impl Machine for MemoryMachine {
     }
 
     fn held_back(&self, target: &Path, _: &str) -> Result<bool, Broken> {
-        Ok(self.0.frozen().iter().any(|frozen| frozen == target))
+        let (vg, lv) = self.source(target)?;
+        let suspended = self.0.suspended().contains(&format!("{vg}/{lv}"));
+        Ok(suspended || self.0.frozen().iter().any(|frozen| frozen == target))
     }
 
     fn give_group(&self, vg: &str, system_id: &str) -> Result<(), Broken> {
@@ -121,6 +123,15 @@ impl Machine for MemoryMachine {
 
     fn leave_unfinished(&self, vg: &str, lv: &str) -> Result<(), Broken> {
         self.0.leave_unfinished(vg, lv);
+        Ok(())
+    }
+
+    fn suspend(&self, vg: &str, lv: &str, suspended: bool) -> Result<(), Broken> {
+        if suspended {
+            self.0.leave_suspended(vg, lv);
+        } else {
+            self.0.let_go_on(vg, lv);
+        }
         Ok(())
     }
 

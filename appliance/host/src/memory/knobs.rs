@@ -48,6 +48,11 @@ impl MemoryHost {
         self.lock().suspended.insert(format!("{vg}/{lv}"));
     }
 
+    /// Somebody else lets it go on.
+    pub fn let_go_on(&self, vg: &str, lv: &str) {
+        self.lock().suspended.remove(&format!("{vg}/{lv}"));
+    }
+
     /// What made a volume of images was cut short before it was done.
     pub fn leave_unfinished(&self, vg: &str, lv: &str) {
         let mut state = self.lock();

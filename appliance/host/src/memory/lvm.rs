@@ -42,7 +42,9 @@ impl Lvm for Running {
 
     fn resume(&self, _patience: Duration) -> Result<Vec<String>, HostError> {
         self.look("lvm.resume", "", |state| {
-            Ok(std::mem::take(&mut state.suspended).into_iter().collect())
+            let volumes = std::mem::take(&mut state.suspended);
+            let parts = volumes.iter().filter_map(|volume| volume.split_once('/'));
+            Ok(parts.map(|(vg, lv)| args::dm_name(vg, lv)).collect())
         })
     }
 
