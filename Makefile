@@ -54,6 +54,9 @@ torture: image ## Power cuts by the thousand, lost disks, and all that takes too
 	for layout in mirror stripe-mirror parity double-parity; do \
 		target/debug/torture --lose-a-disk --layout $$layout --cuts $(or $(LOST_CUTS),50) || exit 1; \
 	done
+	for layout in stripe-mirror parity double-parity; do \
+		target/debug/torture --layout $$layout --cuts $(or $(LAYOUT_CUTS),48) || exit 1; \
+	done
 	for layers in --checksums --encryption "--checksums --encryption"; do \
 		target/debug/torture $$layers --cuts $(or $(LAYER_CUTS),40) --boots 4 || exit 1; \
 	done

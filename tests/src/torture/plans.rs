@@ -1,6 +1,7 @@
 //! The cuts of a campaign: chosen by its number, most of them while a request was under way, spread over all requests, with
 //! everything that a cache can do to what was not flushed.
 
+use cistern_model::Layout;
 use cistern_qemu::{Cut, Position, Survivors};
 
 use super::ledger::Terms;
@@ -27,7 +28,7 @@ pub(super) struct Plan {
     pub(super) boot: bool,
     /// Whether its snapshots are read too, and its filesystems checked; or, where these may have holes, where files lie.
     pub(super) deep: bool,
-    /// Whether the images of its RAID volumes are compared then.
+    /// Whether the images of its RAID volumes are compared then, their parity too.
     pub(super) compare: bool,
 }
 
@@ -108,6 +109,7 @@ pub(super) fn choose(recorded: &Recorded, campaign: &Campaign) -> Vec<Plan> {
             };
             let phase = recorded.disks.phase(Position(at)).unwrap_or_default();
             let terms = campaign.terms();
+            let (deep, compare) = depth(number, campaign.layout);
             Some(Plan {
                 number,
                 cut,
@@ -115,11 +117,21 @@ pub(super) fn choose(recorded: &Recorded, campaign: &Campaign) -> Vec<Plan> {
                 under_way: recorded.ledger.under_way(at),
                 terms,
                 boot,
-                deep: !boot && number % DEEP == DEEP - 1,
-                compare: number % COMPARE == COMPARE - 1,
+                deep: !boot && deep,
+                compare,
             })
         })
         .collect()
+}
+
+/// Whether all that its filesystems hold is looked at of the cut of this number, and whether all images are compared.
+fn depth(number: usize, layout: Layout) -> (bool, bool) {
+    let compare = match layout {
+        Layout::Single | Layout::Mirror | Layout::StripeMirror => COMPARE,
+        // Nobody reads parity while all disks are there: what is wrong with it is seen by this alone.
+        Layout::Parity | Layout::DoubleParity => DEEP,
+    };
+    (number % DEEP == DEEP - 1, number % compare == compare - 1)
 }
 
 /// `asked: write v3/f1` is of the kind `asked: write`.
@@ -132,5 +144,25 @@ fn kind_of(phase: &str) -> String {
         ("asked", Some(what)) => format!("between asking to {what} and the answer"),
         ("", _) => "before anything".to_owned(),
         _ => "after an answer".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_compared_after_some_of_few_cuts_and_parity_after_all_that_are_looked_into() {
+        for (layout, compared) in [
+            (Layout::Mirror, 2),
+            (Layout::StripeMirror, 2),
+            (Layout::Parity, 6),
+            (Layout::DoubleParity, 6),
+        ] {
+            let all: Vec<(bool, bool)> = (0..48).map(|number| depth(number, layout)).collect();
+            assert_eq!(all.iter().filter(|(deep, _)| *deep).count(), 6, "{layout}");
+            let both = all.iter().filter(|(deep, compare)| *deep && *compare);
+            assert_eq!(both.count(), compared, "{layout}");
+        }
     }
 }
