@@ -5,8 +5,8 @@
 #                         waits for so many disks, starts cisternd, waits a while for the pool to be in that state (or, with
 #                         `ready-or-none`, not to be there), and tells the pools, the volumes and the sums of their files
 #   check.sh deep [compare]
-#                         reads snapshots too, has all filesystems checked and, if told to, the images of all RAID volumes
-#                         compared; cisternd is stopped for it
+#                         tells what nothing explains, reads snapshots too, has all filesystems checked and, if told to, the
+#                         images of all RAID volumes compared; cisternd is stopped for it
 #   check.sh where        tells which blocks of the pool volumes, snapshots and files are in
 #   check.sh evidence     tells what there is to find the cause by, when something is wrong
 #   check.sh leave        lets go of the disks, so that they can be taken out
@@ -52,6 +52,7 @@ look)
     took pool
     if [ "${pools// /}" = '[]' ]; then
         echo "disks $(cistern disks list -o json | tr -d '\n')"
+        echo "orphans $(cistern orphans list -o json | tr -d '\n')"
     fi
     # A pool is served from the moment at which its volumes begin to be brought up, and what was under way when the power
     # went is finished then. Without one of its disks such a thing may wait for it: only what failed may still change.
@@ -75,15 +76,16 @@ look)
     took sums
     ;;
 deep)
+    echo "orphans $(cistern orphans list -o json | tr -d '\n')"
     systemctl stop cisternd
+    exportfs -au
+    exportfs -f
     mkdir -p /run/look
     while read -r group name; do
         mount=/volumes/$name
         case $name in
         vol-*)
             mountpoint -q "$mount" || continue
-            exportfs -au
-            exportfs -f
             umount "$mount" || exit 1
             # Unmounted, its log is empty, and all that is in it is where it belongs.
             if ! found=$(xfs_repair -n "/dev/$group/$name" 2>&1); then
@@ -91,6 +93,8 @@ deep)
             fi
             ;;
         snap-*)
+            # One that is served.
+            ! mountpoint -q "$mount" || umount "$mount" || exit 1
             # Also in a pool that lacks a disk: what it lacks was counted when it was activated.
             lvchange --quiet -ay -K --activationmode partial "$group/$name" || continue
             # Its log is replayed: one that LVM had noted and the kernel not made was made just now, of a filesystem that was
@@ -163,7 +167,7 @@ leave)
     rm -f /run/cistern/exports.d/cistern.exports
     exportfs -au
     exportfs -f
-    for volume in /volumes/vol-*; do umount "$volume" 2>/dev/null; done
+    for mount in /volumes/vol-* /volumes/snap-*; do umount "$mount" 2>/dev/null; done
     # What udev is still looking at is open.
     udevadm settle
     told=$(vgchange --quiet -an 2>&1)

@@ -190,6 +190,7 @@ fn read(told: &str) -> Result<Found> {
                 let cut = |disk: &Disk| disk.serial.as_deref().is_some_and(super::is_cut);
                 found.disks = disks.into_iter().filter(cut).collect();
             }
+            ("orphans", _) => found.orphans = serde_json::from_str(rest).context("reading the orphans")?,
             ("export", [path, client, access]) => {
                 let clients = found.exports.entry((*path).to_owned()).or_default();
                 clients.insert(format!("{client} {access}"));

@@ -3,13 +3,14 @@
 //! Invariant: what is promised of a volume is all that its answers said, and each byte that a client has synced; what was
 //! under way at the cut is there whole, as before or as asked for, or, where it was being made or taken away, not at all.
 //!
-//! Not here: machines, and which bytes a write hole may cost (`stripes`).
+//! Not here: snapshots (`taken`), machines, and which bytes a write hole may cost (`stripes`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cistern_model::{Client, Disk, DiskState, Pool, PoolState, Snapshot, SnapshotState, Volume, VolumeState};
+use cistern_model::{Client, Disk, DiskState, Orphan, OrphanKind, Pool, PoolState, Snapshot, Volume, VolumeState};
 
 pub use super::lifetimes::{Due, Life, Moment, Request, Versions};
+pub use super::taken::Taken;
 
 /// A volume, from its request to the end of it.
 #[derive(Debug, Clone)]
@@ -35,17 +36,6 @@ pub struct File {
     pub gone: Option<Request>,
 }
 
-/// A snapshot that was asked for, and never deleted.
-#[derive(Debug, Clone)]
-pub struct Taken {
-    /// When.
-    pub request: Request,
-    /// What was answered.
-    pub made: Snapshot,
-    /// What it holds: the sums of the files that were synced by then.
-    pub files: BTreeMap<String, String>,
-}
-
 /// The pool.
 #[derive(Debug, Clone)]
 pub struct KnownPool {
@@ -64,7 +54,7 @@ pub struct Ledger {
     pub pool: KnownPool,
     /// All volumes, those that are gone too.
     pub volumes: Vec<Known>,
-    /// All snapshots.
+    /// All snapshots, those that are gone too.
     pub snapshots: Vec<Taken>,
 }
 
@@ -89,6 +79,8 @@ pub struct Found {
     pub uneven: BTreeMap<String, u64>,
     /// The disks that were cut, if there is no pool.
     pub disks: Vec<Disk>,
+    /// What nothing explains, where that was asked for.
+    pub orphans: Vec<Orphan>,
 }
 
 /// Under which conditions a cut is judged.
@@ -129,7 +121,7 @@ impl Verdict {
         self.hole = hole;
     }
 
-    fn damage(&mut self, terms: Terms, damage: Damage) {
+    pub(super) fn damage(&mut self, terms: Terms, damage: Damage) {
         if terms.write_hole {
             self.hole.push(damage);
         } else {
@@ -151,24 +143,10 @@ fn promised(volume: &Volume) -> Volume {
     volume
 }
 
-fn promised_of_snapshot(snapshot: &Snapshot) -> Snapshot {
-    Snapshot {
-        volume_exists: false,
-        state: SnapshotState::Ready,
-        reason: None,
-        referenced: None,
-        exclusive: None,
-        ..snapshot.clone()
-    }
-}
-
 fn same_pool(one: &Pool, other: &Pool) -> bool {
     let what = |pool: &Pool| (pool.id, pool.name.clone(), pool.layout, pool.layers, pool.trash_seconds);
     what(one) == what(other)
 }
-
-/// What the name of a snapshot begins with that a rolling back keeps.
-const KEPT: &str = "before-rollback-";
 
 /// Whether an operator can make a pool of it again: it is blank, or has no more on it than LVM's label, and is wiped by name.
 fn is_bare(disk: &Disk) -> bool {
@@ -180,7 +158,7 @@ fn is_bare(disk: &Disk) -> bool {
 }
 
 /// How the kernel's server knows a client.
-fn exported(client: &Client) -> String {
+pub(super) fn exported(client: &Client) -> String {
     let access = if client.is_read_only() { "ro" } else { "rw" };
     format!("{} {access}", client.with_read_only(false))
 }
@@ -251,7 +229,8 @@ impl Known {
     }
 }
 
-fn compare(id: &str, path: &str, name: &str, sum: &str, there: Option<&Option<String>>) -> Option<Damage> {
+/// What is wrong with a file that is to have this sum.
+pub(super) fn compare(id: &str, path: &str, name: &str, sum: &str, there: Option<&Option<String>>) -> Option<Damage> {
     let (file, told) = match there {
         None => (None, format!("{path} was synced and is gone")),
         Some(None) => (None, format!("{path} was synced and cannot be read")),
@@ -276,13 +255,14 @@ impl Ledger {
                 .volumes
                 .iter()
                 .any(|v| v.life.due(at) == Due::Open || v.answers.under_way(at))
-            || self.snapshots.iter().any(|s| s.request.under_way(at))
+            || self.snapshots.iter().any(|taken| taken.under_way(at))
             || self.pool.answers.under_way(at)
     }
 
     /// What is wrong with what was found after a cut at this moment; nothing, if nothing was lost.
     pub fn judge(&self, at: Moment, terms: Terms, found: &Found) -> Verdict {
         let mut verdict = Verdict::default();
+        self.judge_orphans(at, found, &mut verdict);
         if !self.judge_pool(at, terms, found, &mut verdict) {
             return verdict;
         }
@@ -301,6 +281,15 @@ impl Ledger {
             verdict.damage(terms, Damage { id, file: None, told });
         }
         verdict
+    }
+
+    /// Of a pool whose making was undone LVM's bare label may be left, which an operator wipes by name; of nothing else anything.
+    fn judge_orphans(&self, at: Moment, found: &Found, verdict: &mut Verdict) {
+        let undone = self.pool.life.due(at) == Due::Open && found.pools.is_empty();
+        let may_be = |orphan: &&Orphan| undone && orphan.kind == OrphanKind::Label;
+        let left = found.orphans.iter().filter(|orphan| !may_be(orphan));
+        let told = left.map(|orphan| format!("nothing explains {}: {}", orphan.object, orphan.why));
+        verdict.lost.extend(told);
     }
 
     /// Whether there is a pool to look into.
@@ -382,52 +371,6 @@ impl Ledger {
                 }
             }
             (Due::Owed | Due::Open | Due::Excluded, _) => {}
-        }
-    }
-
-    fn judge_snapshots(&self, at: Moment, terms: Terms, found: &Found, verdict: &mut Verdict) {
-        for snapshot in &found.snapshots {
-            let known = self.snapshots.iter().find(|taken| taken.made.id == snapshot.id);
-            let waits = terms.disk_lost && known.is_some_and(|taken| taken.request.under_way(at));
-            if snapshot.state != SnapshotState::Ready && !waits {
-                verdict
-                    .lost
-                    .push(format!("snapshot {} is {}", snapshot.name, snapshot.state));
-            }
-            // A schedule makes its own, on whatever appliance the volume is.
-            if known.is_none() && snapshot.scheduled.is_empty() {
-                verdict
-                    .lost
-                    .push(format!("snapshot {} was never asked for", snapshot.name));
-            }
-        }
-        for taken in &self.snapshots {
-            let name = &taken.made.name;
-            let there = found.snapshots.iter().find(|snapshot| snapshot.id == taken.made.id);
-            match (Life::made(taken.request).due(at), there) {
-                (Due::Owed, None) => verdict.lost.push(format!("snapshot {name} was answered and is gone")),
-                (Due::Excluded, Some(_)) => verdict.lost.push(format!("snapshot {name} must not be there")),
-                (due @ (Due::Owed | Due::Open), Some(snapshot)) if snapshot.state == SnapshotState::Ready => {
-                    let mut made = taken.made.clone();
-                    if due == Due::Open && name.as_str().starts_with(KEPT) {
-                        // Named by when it is taken, and nobody was told of that yet.
-                        (made.name, made.created) = (snapshot.name.clone(), snapshot.created);
-                    }
-                    if promised_of_snapshot(snapshot) != promised_of_snapshot(&made) {
-                        verdict
-                            .lost
-                            .push(format!("snapshot {name} is not what was answered: {snapshot:?}"));
-                    }
-                    let id = snapshot.id.to_string();
-                    for (file, sum) in taken.files.iter().filter(|_| found.deep) {
-                        let there = found.sums.get(&(id.clone(), file.clone()));
-                        if let Some(damage) = compare(&id, &format!("snapshot {name}/{file}"), file, sum, there) {
-                            verdict.damage(terms, damage);
-                        }
-                    }
-                }
-                (Due::Owed | Due::Open | Due::Excluded, _) => {}
-            }
         }
     }
 }

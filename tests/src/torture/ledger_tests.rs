@@ -56,6 +56,15 @@ fn snapshot() -> Snapshot {
     .unwrap()
 }
 
+/// Taken from 36 to 38.
+fn taken(made: Snapshot, files: BTreeMap<String, String>) -> Taken {
+    Taken {
+        life: Life::made(request(36, 38)),
+        answers: Versions::of(made, request(36, 38)),
+        files,
+    }
+}
+
 /// A pool made from 1 to 5; a volume made from 10 to 20, with a file synced at 30, renamed from 32 to 34, of which a
 /// snapshot is taken from 36 to 38, deleted from 40 to 50.
 fn ledger() -> Ledger {
@@ -80,11 +89,7 @@ fn ledger() -> Ledger {
             answers,
             files: vec![file],
         }],
-        snapshots: vec![Taken {
-            request: request(36, 38),
-            made: snapshot(),
-            files: BTreeMap::from([("f".to_owned(), "s".to_owned())]),
-        }],
+        snapshots: vec![taken(snapshot(), BTreeMap::from([("f".to_owned(), "s".to_owned())]))],
     }
 }
 
@@ -222,6 +227,125 @@ fn a_snapshot_holds_what_its_volume_did_and_a_filesystem_is_sound() {
     assert_eq!(lost(39, Terms::default(), &found).len(), 2);
     found.snapshots[0].name = "t".parse().unwrap();
     assert_eq!(lost(39, Terms::default(), &found).len(), 3);
+}
+
+#[test]
+fn a_snapshot_is_owed_until_its_end_is_asked_for_and_excluded_when_that_is_answered() {
+    let mut ledger = ledger();
+    ledger.snapshots[0].life.then(false, request(60, 62));
+    let judge = |at, found: &Found| ledger.judge(at, Terms::default(), found).lost;
+    let without = Found {
+        pools: vec![pool("ready")],
+        ..Found::default()
+    };
+    let with = Found {
+        snapshots: vec![snapshot()],
+        ..without.clone()
+    };
+    assert!(!ledger.under_way(60) && ledger.under_way(61) && !ledger.under_way(62));
+    assert_eq!(judge(60, &without), ["snapshot s was answered and is gone"]);
+    assert!(judge(60, &with).is_empty() && judge(61, &with).is_empty());
+    assert!(judge(61, &without).is_empty() && judge(62, &without).is_empty());
+    assert_eq!(judge(62, &with), ["snapshot s must not be there"]);
+}
+
+#[test]
+fn a_snapshot_is_served_to_those_who_were_named_read_only_and_to_nobody_else() {
+    let export = cistern_model::Export::of_snapshot(snapshot().id);
+    let path = export.path.clone();
+    let served = Snapshot {
+        clients: vec!["10.0.0.7".parse().unwrap()],
+        export: Some(export),
+        ..snapshot()
+    };
+    let mut ledger = ledger();
+    ledger.snapshots[0].answers.then(served.clone(), request(38, 40));
+    let judge = |at, found: &Found| ledger.judge(at, Terms::default(), found).lost;
+    let found = |snapshot: &Snapshot, access: Option<&str>| {
+        let mut found = whole();
+        found.snapshots = vec![snapshot.clone()];
+        let clients = access.map(|access| BTreeSet::from([format!("10.0.0.7 {access}")]));
+        found.exports.extend(clients.map(|clients| (path.clone(), clients)));
+        found
+    };
+    let (before, after) = (found(&snapshot(), None), found(&served, Some("ro")));
+    assert!(judge(38, &before).is_empty() && judge(39, &before).is_empty());
+    assert!(judge(39, &after).is_empty() && judge(40, &after).is_empty());
+    assert_eq!(judge(38, &after).len(), 1, "nobody had asked for that");
+    assert_eq!(judge(40, &before).len(), 1, "it was answered");
+    for (snapshot, access) in [(&served, None), (&served, Some("rw")), (&snapshot(), Some("ro"))] {
+        assert_eq!(judge(39, &found(snapshot, access)).len(), 1, "{access:?}");
+    }
+    let failed = Snapshot {
+        reason: Some("it is not mounted".to_owned()),
+        ..served
+    };
+    assert_eq!(
+        judge(40, &found(&failed, Some("ro"))),
+        ["snapshot s is not served: it is not mounted"]
+    );
+}
+
+#[test]
+fn of_snapshots_that_are_made_at_one_moment_all_are_there_or_none_is() {
+    let member = |number: u8| -> Snapshot {
+        let mut member = serde_json::to_value(snapshot()).unwrap();
+        member["id"] = format!("{}{number}", SNAPSHOT.trim_end_matches('e')).into();
+        member["group"] = "0f8fad5b-d9cb-469f-a165-70867728950e".into();
+        serde_json::from_value(member).unwrap()
+    };
+    let (one, other) = (member(1), member(2));
+    let both = vec![one.clone(), other.clone()];
+    let mut ledger = ledger();
+    ledger.snapshots = both.iter().map(|made| taken(made.clone(), BTreeMap::new())).collect();
+    let judge = |terms, state, snapshots: &[Snapshot]| {
+        let found = Found {
+            pools: vec![pool(state)],
+            snapshots: snapshots.to_vec(),
+            ..whole()
+        };
+        ledger.judge(37, terms, &found).lost
+    };
+    let terms = Terms::default();
+    assert_eq!(judge(terms, "ready", &[]), Vec::<String>::new());
+    assert_eq!(judge(terms, "ready", &both), Vec::<String>::new());
+    let half = ["snapshot s is not there, and another is that was made at the same moment"];
+    assert_eq!(judge(terms, "ready", std::slice::from_ref(&one)), half);
+    assert_eq!(judge(terms, "ready", &[other]), half);
+    // Without one of its disks nothing is undone: what was begun waits.
+    let begun = Snapshot {
+        state: cistern_model::SnapshotState::Creating,
+        ..one
+    };
+    let terms = Terms {
+        disk_lost: true,
+        ..terms
+    };
+    assert_eq!(judge(terms, "degraded", &[begun]), Vec::<String>::new());
+}
+
+#[test]
+fn what_nothing_explains_is_told_but_for_a_bare_label_where_a_pool_was_being_made() {
+    let orphan = |kind: &str| -> Orphan {
+        serde_json::from_value(serde_json::json!({
+            "object": "x", "kind": kind, "why": "it is strange", "name": null, "system_id": null, "size": null, "disks": [],
+            "adopt": null, "remove": "cistern disks wipe x"
+        }))
+        .unwrap()
+    };
+    let judge = |at, pools: &[Pool], kind: &str| {
+        let found = Found {
+            pools: pools.to_vec(),
+            orphans: vec![orphan(kind)],
+            ..whole()
+        };
+        lost(at, Terms::default(), &found)
+    };
+    assert_eq!(judge(3, &[], "label"), Vec::<String>::new());
+    let told = ["nothing explains x: it is strange"];
+    assert_eq!(judge(3, &[], "group"), told);
+    assert_eq!(judge(35, &[pool("ready")], "label"), told);
+    assert_eq!(judge(35, &[pool("ready")], "volume"), told);
 }
 
 #[test]

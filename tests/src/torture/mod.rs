@@ -13,6 +13,7 @@ pub mod ledger;
 mod lifetimes;
 mod plans;
 mod stripes;
+mod taken;
 mod workload;
 
 use std::collections::BTreeMap;

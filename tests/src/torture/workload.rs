@@ -32,6 +32,8 @@ pub(super) fn run(lab: &Lab, disks: &Recording, campaign: &Campaign) -> Result<L
             snapshots: Vec::new(),
         },
     };
+    // The volumes that outlive their rounds.
+    let mut stay = Vec::new();
     for round in 0..ROUNDS {
         let volume = work.create(&format!("v{round}"), Bytes::mib(300 + 8 * round as u64), None)?;
         work.write(volume, FILES)?;
@@ -48,11 +50,17 @@ pub(super) fn run(lab: &Lab, disks: &Recording, campaign: &Campaign) -> Result<L
                 work.change("label", copy, &["volumes", "label", &copied, "of=v0"])?;
                 work.change("allow", copy, &["clients", "add", &copied, SECOND_PEER_ADDRESS])?;
                 work.delete(volume)?;
+                stay.push(copy);
             }
             1 => {
                 work.roll_back(volume, snapshot)?;
                 work.write(volume, 1)?;
+                work.serve(snapshot, Some(PEER_ADDRESS))?;
                 work.delete(copy)?;
+                stay.push(volume);
+                work.snapshots_together(&stay, "together")?;
+                work.serve(snapshot, None)?;
+                work.delete_snapshot(snapshot)?;
             }
             _ => {
                 work.change("rename", volume, &["volumes", "rename", &id, "renamed"])?;
@@ -167,15 +175,25 @@ impl Work<'_> {
 
     /// Makes a volume of one of another volume's snapshots: it holds what that held then.
     fn copy(&mut self, source: usize, name: &str, snapshot: usize) -> Result<usize> {
-        let taken = self.ledger.snapshots.get(snapshot).context("no such snapshot")?.clone();
-        let id = taken.made.id.to_string();
-        let number = self.create(name, taken.made.size, Some(&id))?;
+        let taken = self.taken(snapshot)?.clone();
+        let of = self.snapshot_now(snapshot)?;
+        let number = self.create(name, of.size, Some(&of.id.to_string()))?;
         let files = self.known(source)?.files.clone();
         let known = self.known(number)?;
         let made = known.answers.made().map_or(0, |request| request.answered);
         let held = files.into_iter().filter(|file| taken.files.contains_key(&file.name));
         known.files = held.map(|file| File { synced: made, ..file }).collect();
         Ok(number)
+    }
+
+    fn taken(&mut self, number: usize) -> Result<&mut Taken> {
+        self.ledger.snapshots.get_mut(number).context("no such snapshot")
+    }
+
+    /// A snapshot as it was answered last.
+    fn snapshot_now(&mut self, number: usize) -> Result<Snapshot> {
+        let last = self.taken(number)?.answers.last().cloned();
+        last.context("it was never answered")
     }
 
     fn snapshot(&mut self, number: usize, name: &str) -> Result<usize> {
@@ -185,12 +203,58 @@ impl Work<'_> {
         self.took(number, request, made)
     }
 
+    /// Takes snapshots of several volumes at one moment.
+    fn snapshots_together(&mut self, numbers: &[usize], name: &str) -> Result<()> {
+        let mut ids = Vec::new();
+        for number in numbers {
+            ids.push(self.id(*number)?);
+        }
+        let mut args = vec!["snapshots", "create", name];
+        args.extend(ids.iter().map(String::as_str));
+        args.extend(["-o", "json"]);
+        let (request, answer) = self.ask("group", name, &args)?;
+        let made: Vec<Snapshot> = serde_json::from_str(&answer).context("reading the snapshots")?;
+        ensure!(made.len() == ids.len(), "not one of each: {made:?}");
+        for snapshot in made {
+            let of = snapshot.volume.to_string();
+            let at = ids.iter().position(|id| *id == of).context("one of another volume")?;
+            self.took(numbers[at], request, snapshot)?;
+        }
+        Ok(())
+    }
+
+    /// Serves a snapshot to a client, or to nobody any more.
+    fn serve(&mut self, number: usize, client: Option<&str>) -> Result<()> {
+        let snapshot = self.snapshot_now(number)?;
+        let what = if client.is_some() { "serve" } else { "unserve" };
+        let id = snapshot.id.to_string();
+        let mut args = vec!["snapshots", what, &id];
+        args.extend(client.into_iter().flat_map(|client| ["--client", client]));
+        args.extend(["-o", "json"]);
+        let (request, answer) = self.ask(what, snapshot.name.as_str(), &args)?;
+        let answer: Snapshot = serde_json::from_str(&answer).context("reading the snapshot")?;
+        self.taken(number)?.answers.then(answer, request);
+        Ok(())
+    }
+
+    fn delete_snapshot(&mut self, number: usize) -> Result<()> {
+        let snapshot = self.snapshot_now(number)?;
+        let args = ["snapshots", "delete", &snapshot.id.to_string(), "--yes"];
+        let (request, _) = self.ask("drop", snapshot.name.as_str(), &args)?;
+        self.taken(number)?.life.then(false, request);
+        Ok(())
+    }
+
     /// Notes a snapshot with what it holds of a volume.
     fn took(&mut self, number: usize, request: Request, made: Snapshot) -> Result<usize> {
         let held = self.known(number)?.files.iter();
         let held = held.filter(|file| file.synced <= request.asked && file.gone.is_none_or(|gone| gone == request));
         let files = held.map(|file| (file.name.clone(), file.sum.clone())).collect();
-        self.ledger.snapshots.push(Taken { request, made, files });
+        self.ledger.snapshots.push(Taken {
+            life: Life::made(request),
+            answers: Versions::of(made, request),
+            files,
+        });
         Ok(self.ledger.snapshots.len() - 1)
     }
 
@@ -210,8 +274,8 @@ impl Work<'_> {
 
     /// Makes a volume again what a snapshot is; what it held is kept as one more.
     fn roll_back(&mut self, number: usize, snapshot: usize) -> Result<()> {
-        let taken = self.ledger.snapshots.get(snapshot).context("no such snapshot")?.clone();
-        let (volume, to) = (self.volume(number)?, taken.made.id.to_string());
+        let taken = self.taken(snapshot)?.clone();
+        let (volume, to) = (self.volume(number)?, self.snapshot_now(snapshot)?.id.to_string());
         let id = volume.id.to_string();
         self.unmount(&id)?;
         let args = ["volumes", "rollback", &id, &to, "--yes"];
@@ -223,7 +287,7 @@ impl Work<'_> {
             }
         }
         let listed: Vec<Snapshot> = self.lab.cli.json(&["snapshots", "list"])?;
-        let known = |one: &Snapshot| self.ledger.snapshots.iter().any(|taken| taken.made.id == one.id);
+        let known = |one: &Snapshot| self.ledger.snapshots.iter().any(|taken| taken.is(one));
         let mut new: Vec<Snapshot> = listed.into_iter().filter(|one| !known(one)).collect();
         let kept = new.pop().filter(|_| new.is_empty());
         let kept = kept.context("what it held is not kept as one snapshot")?;
