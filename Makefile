@@ -12,7 +12,7 @@ help: ## Lists these commands.
 demo: image ## Boots an appliance and a client, and does the main job before your eyes.
 	target/debug/demo
 
-test: ## Runs what each change has to hold; the last line is `N passed, N failed`.
+test: ## Runs what each change has to hold; the last line is `N passed, N failed`, with `, N skipped` on a slow machine.
 	@tests/run-parts all
 
 test-kubernetes: ## Runs the part of the tests that needs Kubernetes' own programs; Go builds them.
