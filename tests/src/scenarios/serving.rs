@@ -120,8 +120,8 @@ fn refused_as_read_only(peer: &Peer) -> Result<()> {
     peer.sh("cat /mnt/served/again").map(drop)
 }
 
-/// Two nodes with byte-range locks. One is cut off: from a volume where nothing has to be revoked, and from one where both
-/// hold locks. The other node goes on, and gets the lock.
+/// Two nodes with byte-range locks. One is cut off: from a volume where nothing has to be revoked, from one of which a file is
+/// delegated to it, and from one where both hold locks. The other node goes on, and gets the file and the lock.
 pub(super) fn fencing(lab: &Lab) -> Result<()> {
     let (node, other) = (&lab.peer, lab.second_peer()?);
     for peer in [node, &other] {
@@ -163,9 +163,15 @@ pub(super) fn fencing(lab: &Lab) -> Result<()> {
     // Both hold locks on one file, and each has locks on a second volume.
     let theirs = both("theirs")?;
     lock(node, "own", 0, "own")?;
+    let lent = both("lent")?;
+    let delegated = cut_off_from_delegated(lab, &other, || fence(&lent))?;
     lock(&other, "theirs", 0, "theirs")?;
     lock(node, "shared", 0, "shared")?;
     lock(&other, "shared", 100, "shared")?;
+    if delegated {
+        had_after_one_wait(&other)?;
+    }
+    // Nor has that cost the node a lock.
     goes_on(node, "shared")?;
     let report = fence(&shared)?;
     ensure!(
@@ -280,6 +286,48 @@ fn held_by(lab: &Lab, volume: &Volume, address: &str) -> Result<HeldState> {
     let mut holds = its.flat_map(|client| &client.holds);
     let there = holds.find(|there| there.volume == volume.id);
     Ok(there.map_or_else(HeldState::default, |there| there.held))
+}
+
+/// Cuts the node off from a volume of which a file is delegated to it, and has the other one begin to open that file. The node
+/// has locks elsewhere, which are worth more than one wait: nothing is revoked. False if the kernel had delegated nothing, which it
+/// is free to do.
+fn cut_off_from_delegated(lab: &Lab, other: &Peer, fence: impl Fn() -> Result<FenceReport>) -> Result<bool> {
+    let node = &lab.peer;
+    node.sh("echo x > /mnt/lent/lent && sync /mnt/lent/lent")?;
+    node.sh("nohup sh -c 'exec 3<>/mnt/lent/lent; sleep 1000' >/dev/null 2>&1 & sleep 2")?;
+    let states = "grep -h 'type: deleg' /proc/fs/nfsd/clients/*/states | grep -c /lent || true";
+    if lab.appliance.root_shell()?.run(states)?.trim() == "0" {
+        println!("     the kernel delegated no file: what happens to one that it did was not looked at");
+        return Ok(false);
+    }
+    let report = fence()?;
+    ensure!(
+        report.held.delegations > 0 && report.method == FenceMethod::None && report.also_touched.is_empty(),
+        "{report:?}"
+    );
+    let refused = node.try_sh("timeout 20 sh -c 'echo more > /mnt/lent/new && sync /mnt/lent/new'")?;
+    ensure!(refused.code != 0, "a node that was cut off could write: {refused:?}");
+    other.sh(
+        "nohup sh -c 'began=$(date +%s); timeout 90 sh -c \"echo y >> /mnt/lent/lent && sync /mnt/lent/lent\"; \
+         echo $? $(($(date +%s) - began)) > /tmp/had' >/dev/null 2>&1 &",
+    )?;
+    Ok(true)
+}
+
+/// That what the other one began to open was its own once the server had taken it back, and is from then on.
+fn had_after_one_wait(other: &Peer) -> Result<()> {
+    other.wait(Duration::from_secs(100), "end of that wait", "test -s /tmp/had")?;
+    let told = other.sh("cat /tmp/had")?;
+    let (code, seconds) = told.trim().split_once(' ').context("no code and no time")?;
+    // A lease of 20 s; and the client, which is told to ask later, asks each 15 s at last.
+    ensure!(
+        code == "0" && seconds.parse::<u32>()? <= 60,
+        "a file that was delegated to a node that was cut off: ended with {code} after {seconds} s"
+    );
+    println!("     a file that was delegated to a node that was cut off could be had after {seconds} s");
+    other
+        .sh("timeout 15 sh -c 'echo z >> /mnt/lent/lent && sync /mnt/lent/lent'")
+        .map(drop)
 }
 
 /// Starts a program that holds ten bytes of a file and writes there.
