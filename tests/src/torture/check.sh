@@ -18,6 +18,13 @@ took() {
     echo "took $1 $(((now - began) / 1000))"
     began=$now
 }
+# Asks the supervisor. It has said that it is ready: that it does not answer for once is told too, though it is asked again.
+exec 3>&1
+ask() {
+    local answer
+    answer=$(cistern "$@" -o json 2>/run/refused) || echo "refused $*: $(tr '\n' ' ' </run/refused)" >&3
+    tr -d '\n' <<<"$answer"
+}
 # Tells the sums of the files in a folder, which is that of this volume or snapshot; `-` of one that cannot be read.
 sums() {
     local file sum
@@ -41,7 +48,7 @@ look)
     systemctl start cisternd || { journalctl -u cisternd --no-pager -n 30; exit 1; }
     took start
     for try in {1..100}; do
-        pools=$(cistern pools list -o json | tr -d '\n')
+        pools=$(ask pools list)
         case $2 in
         ready-or-none) [[ $pools == *'"state": "ready"'* || ${pools// /} == '[]' ]] && break ;;
         *) [[ $pools == *"\"state\": \"$2\""* ]] && break ;;
@@ -51,16 +58,16 @@ look)
     echo "pools $pools"
     took pool
     if [ "${pools// /}" = '[]' ]; then
-        echo "disks $(cistern disks list -o json | tr -d '\n')"
-        echo "orphans $(cistern orphans list -o json | tr -d '\n')"
+        echo "disks $(ask disks list)"
+        echo "orphans $(ask orphans list)"
     fi
     # A pool is served from the moment at which its volumes begin to be brought up, and what was under way when the power
     # went is finished then. Without one of its disks such a thing may wait for it: only what failed may still change.
     changing=ready
     [ "$2" = degraded ] && changing='[^f]*'
     for try in {1..60}; do
-        volumes=$(cistern volumes list -o json | tr -d '\n')
-        snapshots=$(cistern snapshots list -o json | tr -d '\n')
+        volumes=$(ask volumes list)
+        snapshots=$(ask snapshots list)
         grep -o '"state": "[^"]*"' <<<"$volumes $snapshots" | grep -qv ": \"$changing\"" || break
         sleep 0.3
     done
@@ -76,7 +83,7 @@ look)
     took sums
     ;;
 deep)
-    echo "orphans $(cistern orphans list -o json | tr -d '\n')"
+    echo "orphans $(ask orphans list)"
     systemctl stop cisternd
     exportfs -au
     exportfs -f

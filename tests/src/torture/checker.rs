@@ -206,6 +206,7 @@ fn read(told: &str) -> Result<Found> {
                     .with_context(|| format!("it is not understood: {line}"))?;
                 found.uneven.insert((*volume).to_owned(), sectors);
             }
+            ("refused", _) => found.refused.extend([rest.to_owned()]),
             ("deep", []) => found.deep = true,
             ("sum" | "export" | "uneven", _) => anyhow::bail!("it is not understood: {line}"),
             _ => {}

@@ -81,6 +81,8 @@ pub struct Found {
     pub disks: Vec<Disk>,
     /// What nothing explains, where that was asked for.
     pub orphans: Vec<Orphan>,
+    /// What its supervisor was asked in vain after it had said that it is ready.
+    pub refused: BTreeSet<String>,
 }
 
 /// Under which conditions a cut is judged.
@@ -262,6 +264,9 @@ impl Ledger {
     /// What is wrong with what was found after a cut at this moment; nothing, if nothing was lost.
     pub fn judge(&self, at: Moment, terms: Terms, found: &Found) -> Verdict {
         let mut verdict = Verdict::default();
+        let refused = found.refused.iter();
+        let told = refused.map(|told| format!("its supervisor was ready and did not answer {told}"));
+        verdict.lost.extend(told);
         self.judge_orphans(at, found, &mut verdict);
         if !self.judge_pool(at, terms, found, &mut verdict) {
             return verdict;

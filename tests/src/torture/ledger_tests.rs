@@ -325,6 +325,16 @@ fn of_snapshots_that_are_made_at_one_moment_all_are_there_or_none_is() {
 }
 
 #[test]
+fn a_supervisor_that_is_ready_answers_at_once() {
+    let mut found = whole();
+    found.refused.insert("pools list: no answer".to_owned());
+    assert_eq!(
+        lost(35, Terms::default(), &found),
+        ["its supervisor was ready and did not answer pools list: no answer"]
+    );
+}
+
+#[test]
 fn what_nothing_explains_is_told_but_for_a_bare_label_where_a_pool_was_being_made() {
     let orphan = |kind: &str| -> Orphan {
         serde_json::from_value(serde_json::json!({
