@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use data_encoding::BASE64;
 use serde_json::Value;
 
 use super::controllers::Replica;
 use super::peers;
+use super::restarts::Restarts;
 use crate::lab::{APPLIANCE_ADDRESS, Lab};
 
 /// The namespace that the plugin is installed in.
@@ -47,6 +48,7 @@ pub struct Cluster {
     files: BTreeMap<String, PathBuf>,
     pub(super) api: String,
     pub(super) children: RefCell<BTreeMap<String, Running>>,
+    pub(super) restarts: RefCell<Restarts>,
 }
 
 /// A program that runs, and how it is started again.
@@ -81,6 +83,7 @@ impl Cluster {
             files,
             api: format!("https://127.0.0.1:{}", free_port()?),
             children: RefCell::default(),
+            restarts: RefCell::default(),
         };
         cluster.start_control_plane()?;
         Ok(cluster)
@@ -278,51 +281,6 @@ impl Cluster {
         Ok(began.elapsed())
     }
 
-    /// Kills a program, as a machine does that runs out of memory.
-    pub fn kill(&self, name: &str) -> Result<()> {
-        let running = self.children.borrow_mut().remove(name);
-        let mut running = running.with_context(|| format!("{name} does not run"))?;
-        running.child.kill().with_context(|| format!("killing {name}"))?;
-        running.child.wait().with_context(|| format!("waiting for {name}"))?;
-        let again = (
-            running.program.clone(),
-            running.arguments.clone(),
-            running.environment.clone(),
-        );
-        // As a kubelet does.
-        self.run_program(name, again.0, again.1, again.2)
-    }
-
-    /// A sidecar ends when its plugin's connection does, and is started again then.
-    pub(super) fn check_running(&self) -> Result<()> {
-        let ended: Vec<String> = {
-            let mut children = self.children.borrow_mut();
-            let ended = children
-                .iter_mut()
-                .filter_map(|(name, running)| match running.child.try_wait() {
-                    Ok(None) => None,
-                    Ok(Some(_)) | Err(_) => Some(name.clone()),
-                });
-            ended.collect()
-        };
-        for name in ended {
-            if name.starts_with("csi-") {
-                let running = self.children.borrow_mut().remove(&name);
-                let running = running.with_context(|| format!("{name} does not run"))?;
-                let again = (
-                    running.program.clone(),
-                    running.arguments.clone(),
-                    running.environment.clone(),
-                );
-                drop(running);
-                self.run_program(&name, again.0, again.1, again.2)?;
-            } else {
-                bail!("{name} ended; see {}", self.path(&format!("{name}.log")).display());
-            }
-        }
-        Ok(())
-    }
-
     fn run(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
         let own = |text: &&str| (*text).to_owned();
         self.run_program(
@@ -373,19 +331,30 @@ impl Cluster {
         let files = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let names = files.filter_map(|file| Some(file.file_name().to_str()?.strip_suffix(".log")?.to_owned()));
         let names: BTreeSet<String> = names.collect();
-        let ends = names.iter().map(|name| {
-            let text = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            let from = lines.len().saturating_sub(15);
-            format!("--- {name}\n{}\n", lines.get(from..).unwrap_or_default().join("\n"))
-        });
+        let ends = names
+            .iter()
+            .map(|name| format!("--- {name}\n{}\n", self.last_lines(name)));
         let events = self.kubectl(&["get", "events", "-A", "--sort-by=.lastTimestamp"]);
-        format!("{}--- events\n{}", ends.collect::<String>(), events.unwrap_or_default())
+        let ended = self.ended_by_itself();
+        format!(
+            "{ended}{}--- events\n{}",
+            ends.collect::<String>(),
+            events.unwrap_or_default()
+        )
     }
 
-    /// Takes steps; an error is told with what the cluster says.
+    /// The end of a program's log.
+    pub(super) fn last_lines(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(15);
+        lines.get(from..).unwrap_or_default().join("\n")
+    }
+
+    /// Takes steps, during which no sidecar ended to which nothing was done; an error is told with what the cluster says.
     pub fn check<T>(&self, steps: impl FnOnce(&Cluster) -> Result<T>) -> Result<T> {
-        steps(self).map_err(|error| anyhow!("{error:#}\n{}", self.report()))
+        let done = steps(self).and_then(|done| self.none_ended_by_itself().map(|()| done));
+        done.map_err(|error| anyhow!("{error:#}\n{}", self.report()))
     }
 
     pub(super) fn file(&self, name: &str) -> Result<&PathBuf> {

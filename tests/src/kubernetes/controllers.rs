@@ -13,7 +13,7 @@ use super::cluster::{Cluster, NAMESPACE, START};
 use crate::cli::binary;
 
 /// What the plugin's container is called, and its program.
-const PLUGIN: &str = "cistern-csi";
+pub(super) const PLUGIN: &str = "cistern-csi";
 
 /// One of the controller's pods, as many as the printed Deployment has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

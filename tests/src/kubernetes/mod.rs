@@ -10,6 +10,7 @@ mod metrics;
 mod node;
 mod peers;
 pub(crate) mod pods;
+mod restarts;
 mod watch;
 
 use cluster::{NAMESPACE, free_port};
