@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::Cluster;
 use crate::lab::Lab;
 
+/// How long what controllers are about may last, before a cluster that is well is looked at a second time.
+const SETTLES: Duration = Duration::from_secs(5);
+
 /// What the doctor printed.
 #[derive(Debug, Deserialize)]
 pub struct Diagnosis {
@@ -35,6 +38,34 @@ pub struct Found {
     pub commands: Vec<String>,
 }
 
+impl Diagnosis {
+    /// In what it is not what was expected, if in anything.
+    fn differs(&self, expected: &[(&str, &str)]) -> Option<String> {
+        let mut left: Vec<&Found> = self.findings.iter().collect();
+        let mut missing = Vec::new();
+        for (kind, object) in expected {
+            let is_it = |found: &&Found| found.code == *kind && found.object.contains(object);
+            match left.iter().position(is_it) {
+                Some(at) => drop(left.remove(at)),
+                None => missing.push((kind, object)),
+            }
+        }
+        let is_same = left.is_empty() && missing.is_empty();
+        (!is_same).then(|| format!("beside what was expected {left:#?}, and not {missing:?}"))
+    }
+
+    /// Fails unless all was looked at, and the doctor ended with this.
+    fn whole(self, code: i32) -> Result<Diagnosis> {
+        ensure!(
+            self.code == code,
+            "the doctor ended with {} and not with {code}",
+            self.code
+        );
+        ensure!(self.unseen.is_empty(), "the doctor did not look at {:?}", self.unseen);
+        Ok(self)
+    }
+}
+
 impl Cluster {
     /// Runs it as an administrator of the cluster and of the appliance.
     pub fn diagnose(&self, lab: &Lab) -> Result<Diagnosis> {
@@ -58,41 +89,36 @@ impl Cluster {
     }
 
     /// The doctor finds exactly this: each a kind, and a part of the name of its object. What is made by controllers may take a
-    /// moment to be there.
+    /// moment to be there, and what was mended a moment to be gone.
     pub fn doctor_finds(&self, lab: &Lab, expected: &[(&str, &str)], code: i32, limit: Duration) -> Result<Diagnosis> {
         let began = Instant::now();
         loop {
             let diagnosis = self.diagnose(lab)?;
-            let mut left: Vec<&Found> = diagnosis.findings.iter().collect();
-            let mut missing = Vec::new();
-            for (kind, object) in expected {
-                match left
-                    .iter()
-                    .position(|found| found.code == *kind && found.object.contains(object))
-                {
-                    Some(at) => drop(left.remove(at)),
-                    None => missing.push((kind, object)),
-                }
-            }
-            if left.is_empty() && missing.is_empty() {
-                ensure!(
-                    diagnosis.code == code,
-                    "the doctor ended with {} and not with {code}",
-                    diagnosis.code
-                );
-                ensure!(
-                    diagnosis.unseen.is_empty(),
-                    "the doctor did not look at {:?}",
-                    diagnosis.unseen
-                );
-                return Ok(diagnosis);
-            }
+            let Some(difference) = diagnosis.differs(expected) else {
+                return diagnosis.whole(code);
+            };
             if began.elapsed() > limit {
-                bail!("the doctor found beside what was expected {left:#?}, and did not find {missing:?}");
+                bail!("the doctor found {difference}");
             }
             self.check_running()?;
             std::thread::sleep(Duration::from_secs(1));
         }
+    }
+
+    /// The doctor finds nothing, where nothing was to be mended. It is asked a second time at most: what a controller was about when it was
+    /// asked first is printed.
+    pub fn is_well(&self, lab: &Lab) -> Result<()> {
+        let first = self.diagnose(lab)?;
+        let Some(difference) = first.differs(&[]) else {
+            return first.whole(0).map(drop);
+        };
+        println!("     the doctor is asked again, having found {difference}");
+        std::thread::sleep(SETTLES);
+        let second = self.diagnose(lab)?;
+        if let Some(difference) = second.differs(&[]) {
+            bail!("of a cluster that is well the doctor found {difference}");
+        }
+        second.whole(0).map(drop)
     }
 
     /// What the cluster says about an object: the warnings in its events.
@@ -134,5 +160,34 @@ impl Cluster {
         ])?;
         let file = self.path(&format!("appliances/{id}.toml"));
         std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_beside_what_was_expected_is_told() {
+        let found = |code: &str, object: &str| Found {
+            code: code.to_owned(),
+            object: object.to_owned(),
+            message: String::new(),
+            commands: Vec::new(),
+        };
+        let diagnosis = Diagnosis {
+            findings: vec![found("volume-gone", "pv pvc-1"), found("volume-gone", "pv pvc-2")],
+            unseen: Vec::new(),
+            code: 0,
+        };
+        assert_eq!(
+            diagnosis.differs(&[("volume-gone", "pvc-2"), ("volume-gone", "pvc-1")]),
+            None
+        );
+        let told = diagnosis.differs(&[("volume-gone", "pvc-1")]).unwrap_or_default();
+        assert!(told.contains("pvc-2") && !told.contains("pvc-1"), "{told}");
+        let told = diagnosis.differs(&[("volume-gone", "pvc-1"), ("volume-gone", "pvc-2"), ("claim-lost", "a")]);
+        assert!(told.unwrap_or_default().contains("claim-lost"));
+        assert!(diagnosis.differs(&[]).is_some());
     }
 }

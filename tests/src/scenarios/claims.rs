@@ -39,7 +39,7 @@ pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
         attached(cluster)?;
         lab.mount(&volume, "/mnt/data")?;
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
-        cluster.doctor_finds(lab, &[], 0, LIMIT)?;
+        cluster.is_well(lab)?;
 
         // It grows under its user.
         grow(cluster, "data", "600Mi")?;

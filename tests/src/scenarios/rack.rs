@@ -122,7 +122,7 @@ impl Rack<'_> {
 
     /// Nothing is the matter between the cluster and the appliance, as far as `cistern kube doctor` sees.
     pub(super) fn is_well(&self) -> Result<()> {
-        self.cluster.doctor_finds(self.lab, &[], 0, LIMIT).map(drop)
+        self.cluster.is_well(self.lab)
     }
 
     /// Fails if a container was started a second time, the plugin's among them.

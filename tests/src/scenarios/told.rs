@@ -65,7 +65,7 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
         let data = of_claim_named(lab, "data")?;
         lab.mount(&data, "/mnt/data")?;
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
-        cluster.doctor_finds(lab, &[], 0, SOON)?;
+        cluster.is_well(lab)?;
 
         node_without_plugin(cluster)?;
         let taken = refused(lab, cluster)?;
