@@ -13,6 +13,8 @@ use crate::lab::{Lab, PEER_ADDRESS};
 pub(super) const LIMIT: Duration = Duration::from_secs(300);
 pub(super) const CLASS: &str = "cistern-tank";
 const HUNDRED: usize = 100;
+/// How long a claim that is in use is looked at after it was deleted.
+const PROTECTED: Duration = Duration::from_secs(5);
 /// As many claims at once as each run of the tests has the time for.
 pub(super) const TEN: usize = 10;
 /// What a cluster has of volumes and their snapshots.
@@ -79,10 +81,18 @@ pub(super) fn a_claim_s_life(lab: &Lab) -> Result<()> {
 
         // A claim that a pod uses stays until the pod is gone; then the node is cut off, and the volume goes.
         cluster.kubectl(&["delete", "pvc", "data", "--wait=false"])?;
+        // As long as a controller took that would not keep it.
+        std::thread::sleep(PROTECTED);
+        let claim = cluster.get(&["get", "pvc", "data"]).context("a claim in use is gone")?;
         ensure!(
-            cluster.get(&["get", "pvc", "data"])?["metadata"]["deletionTimestamp"].is_string(),
-            "a claim in use is not protected"
+            claim["metadata"]["deletionTimestamp"].is_string() && claim["status"]["phase"] == "Bound",
+            "a claim in use is not protected: {claim}"
         );
+        let there = of_claim_named(lab, "data").context("the volume of a claim in use is gone")?;
+        ensure!(there.id == volume.id && there.nodes.len() == 1, "{there:?}");
+        lab.remount(&volume, "/mnt/data")?;
+        let read = lab.peer.sh("cat /mnt/data/file")?;
+        ensure!(read == "kept\n", "a claim in use holds {read:?}");
         lab.peer.sh("umount /mnt/data")?;
         cluster.kubectl(&["delete", "pod", "writer", "--grace-period=0", "--force"])?;
         cluster.kubectl(&["delete", "volumesnapshot", "before"])?;
