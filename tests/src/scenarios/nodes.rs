@@ -19,11 +19,16 @@ const MANY: usize = 50;
 /// What a node with many pods has; each costs some 18 MiB.
 const MEMORY_FOR_MANY_MIB: u32 = 2560;
 
-/// A pod with a claim runs on one node and writes; made anew on the other, it reads.
+/// A pod with a claim runs on one node and writes, to what is mounted as its class says; made anew on the other, it reads.
 pub(super) fn a_pod_writes(lab: &Lab) -> Result<()> {
     on_two_nodes(lab, MEMORY_MIB, |rack| {
         let cluster = rack.cluster;
-        rack.claim("data", "ReadWriteOnce")?;
+        rack.apply(&json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": "mounted-so" },
+            "provisioner": "csi.cistern.storage", "mountOptions": ["noatime", "nconnect=2"],
+            "parameters": { "endpoint": "rack-1", "pool": "tank" },
+        }))?;
+        rack.claim_of("mounted-so", "data", "ReadWriteOnce")?;
         let script = format!(
             "if [ -e /data/kept ]; then echo \"read $(cat /data/kept)\"; \
              else hostname > /data/kept && sync /data/kept && echo wrote; fi; {STAY}"
@@ -42,6 +47,7 @@ pub(super) fn a_pod_writes(lab: &Lab) -> Result<()> {
         let first = rack.pod_on(A)?;
         rack.wait_for_log(A, &first, "wrote")?;
         rack.is_published_to(&[A])?;
+        rack.is_mounted_with(A, &["vers=4.2", "hard", "noatime", "nconnect=2"])?;
         std::thread::sleep(A_WHILE);
         rack.none_restarted()?;
 
@@ -314,6 +320,27 @@ impl Rack<'_> {
             Ok(running(cluster)?.is_some())
         })?;
         running(self.cluster)?.context("a pod that ran a moment ago")
+    }
+
+    /// Fails unless the one volume is staged on this node, and shown to its pod, with these options of NFS's.
+    fn is_mounted_with(&self, node: &str, options: &[&str]) -> Result<()> {
+        let table = self.node(node)?.machine.sh("cat /proc/self/mounts")?;
+        let mounts: Vec<&str> = table.lines().filter(|line| line.contains(" nfs4 ")).collect();
+        for place in ["/globalmount nfs4 ", "/mount nfs4 "] {
+            ensure!(
+                mounts.iter().any(|mount| mount.contains(place)),
+                "nothing is mounted at a path that ends like {place:?}: {table}"
+            );
+        }
+        for mount in mounts {
+            let given = mount.split(' ').nth(3).unwrap_or_default();
+            let missing: Vec<&&str> = options
+                .iter()
+                .filter(|option| !given.split(',').any(|one| one == **option))
+                .collect();
+            ensure!(missing.is_empty(), "mounted without {missing:?}: {mount}");
+        }
+        Ok(())
     }
 
     /// The number of the last line that the pod `writer` wrote.
