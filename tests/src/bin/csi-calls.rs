@@ -2,9 +2,10 @@
 //!
 //!     csi-calls SOCKET FOLDER publish SERVER POD=PATH ...
 //!     csi-calls SOCKET FOLDER unpublish POD=PATH ...
+//!     csi-calls SOCKET FOLDER stats POD=PATH ...
 //!
 //! PATH is what the pod's volume is exported as; pods may share one. Volumes are staged in FOLDER/staged, and shown in FOLDER/pods.
-//! Each line is `CALL NAME SECONDS CODE MESSAGE`; the last one tells of the slowest `Probe` of those that were asked meanwhile.
+//! Each line is `CALL NAME SECONDS CODE MESSAGE`, where an answer that says that a volume is not well has the code `Unwell`; the last one tells of the slowest `Probe` of those that were asked meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ const PROBES: Duration = Duration::from_millis(500);
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, folder, verb, rest @ ..] = arguments.as_slice() else {
-        bail!("csi-calls SOCKET FOLDER publish SERVER POD=PATH ... | unpublish POD=PATH ...");
+        bail!("csi-calls SOCKET FOLDER publish SERVER POD=PATH ... | unpublish POD=PATH ... | stats POD=PATH ...");
     };
     let calls = Calls {
         node: NodeClient::new(connect(socket).await?),
@@ -41,6 +42,7 @@ async fn main() -> Result<()> {
             calls.publish(server, &read(pods)?).await;
         }
         "unpublish" => calls.unpublish(&read(rest)?).await,
+        "stats" => calls.stats(&read(rest)?).await,
         other => bail!("there is no {other}"),
     }
     // The one that is under way has its turn too.
@@ -133,6 +135,16 @@ impl Calls {
         tasks.join_all().await;
     }
 
+    /// How full they are, which a kubelet asks all the while.
+    async fn stats(&self, pods: &BTreeMap<String, String>) {
+        let mut tasks = JoinSet::new();
+        for (pod, path) in pods.clone() {
+            let calls = self.clone();
+            tasks.spawn(async move { calls.look(&pod, &path).await });
+        }
+        tasks.join_all().await;
+    }
+
     async fn stage(&self, server: &str, path: &str) {
         let context = [
             (cistern_csi::controller::SERVER.to_owned(), server.to_owned()),
@@ -186,6 +198,26 @@ impl Calls {
         let (began, mut node) = (Instant::now(), self.node.clone());
         let answer = node.node_unstage_volume(timely(request)).await;
         tell("unstage", name(path), began, &answer);
+    }
+
+    async fn look(&self, pod: &str, path: &str) {
+        let request = csi::NodeGetVolumeStatsRequest {
+            volume_id: id(path),
+            volume_path: self.shown(pod),
+            staging_target_path: self.staged(path),
+        };
+        let (began, mut node) = (Instant::now(), self.node.clone());
+        let answer = node.node_get_volume_stats(timely(request)).await;
+        let told = answer.as_ref().ok();
+        let condition = told.and_then(|told| told.get_ref().volume_condition.as_ref());
+        match condition.filter(|condition| condition.abnormal) {
+            Some(condition) => println!(
+                "stats {pod} {:.2} Unwell {}",
+                began.elapsed().as_secs_f64(),
+                condition.message
+            ),
+            None => tell("stats", pod, began, &answer),
+        }
     }
 
     fn staged(&self, path: &str) -> String {

@@ -73,13 +73,20 @@ fn fifty_pods_are_deleted(lab: &Lab, volumes: usize, unwritten: Unwritten) -> Re
         "what is written and stays open",
         &format!("grep -q pending {FOLDER}/pods/p8/pending"),
     )?;
+    all_well(&ask(lab, &format!("stats p0={}", path(0)))?, "stats", 1)?;
     lab.appliance.power_cut()?;
     lab.peer.sh(&format!(
         "cd {FOLDER}/pods; for n in 1 2 3 4 5; do \
            (nohup dd if=/dev/zero of=p$n/hangs bs=64k count=100 oflag=sync >/dev/null 2>&1 & echo $! >> /tmp/writers); \
          done; sleep 5; kill -KILL $(cat /tmp/writers /tmp/pending)"
     ))?;
-    // A kubelet asks how full a volume is all the while, and one more pod comes.
+    // A kubelet asks how full a volume is all the while: what looks waits for the appliance, and is ended.
+    let full = ask(lab, &format!("stats {pods}"))?;
+    all_answered(&full, "stats", 50, "Unwell")?;
+    // The plugin's threads, and its processes, which it starts as /proc/self/exe.
+    let looking = "ps -eLo state,comm | grep -E '^D +(cistern-csi|tokio|exe)' && exit 1 || exit 0";
+    lab.peer.wait(2 * SETTLED, "end of all looks", looking)?;
+    // One more pod comes.
     let refused = ask(lab, &format!("publish {APPLIANCE_ADDRESS} late=/volumes/{}", "vol-0"))?;
     let stage = refused.iter().find(|call| call.what == "stage").context("an answer")?;
     ensure!(
