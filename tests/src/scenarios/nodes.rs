@@ -100,7 +100,15 @@ pub(super) fn a_second_node_is_refused(lab: &Lab) -> Result<()> {
         rack.wait_for_word("second", "Multi-Attach error")?;
         ensure!(rack.node(B)?.log("second")?.is_empty(), "a second node was let in");
         rack.is_published_to(&[A])?;
-        // Who goes round the cluster is refused by the appliance.
+        // An attachment that the cluster's own controller would not make is refused by the appliance,
+        rack.attachment_is_refused(
+            "by-hand",
+            "data",
+            B,
+            &format!("is in use on node {A}, and only one node"),
+        )?;
+        rack.is_published_to(&[A])?;
+        // and so is who goes round the cluster.
         let volume = claims::only(rack.lab)?;
         let mount = rack
             .node(B)?
@@ -320,6 +328,39 @@ impl Rack<'_> {
             Ok(running(cluster)?.is_some())
         })?;
         running(self.cluster)?.context("a pod that ran a moment ago")
+    }
+
+    /// Asks for a claim's volume on a node by an object made by hand, waits until the object carries a refusal that says this, and takes it
+    /// away again.
+    fn attachment_is_refused(&self, name: &str, claim: &str, node: &str, says: &str) -> Result<()> {
+        let claim = self.cluster.get(&["get", "pvc", claim])?;
+        self.apply(&json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment", "metadata": { "name": name },
+            "spec": {
+                "attacher": "csi.cistern.storage", "nodeName": node,
+                "source": { "persistentVolumeName": claim["spec"]["volumeName"] },
+            },
+        }))?;
+        let status = || -> Result<Value> {
+            let attachment = self.cluster.get(&["get", "volumeattachment", name])?;
+            Ok(attachment["status"].clone())
+        };
+        let refused = self.cluster.wait(LIMIT, "refusal of an attachment", |_| {
+            let status = status()?;
+            ensure!(status["attached"] != true, "it is attached to {node}: {status}");
+            let said = status["attachError"]["message"].as_str();
+            Ok(said.is_some_and(|said| said.contains(says)))
+        });
+        refused.with_context(|| format!("an attachment that is to be told {says:?} has {:?}", status().ok()))?;
+        // It stays until the appliance was asked to take the volume from the node that never had it.
+        self.cluster
+            .kubectl(&["delete", "volumeattachment", name, "--wait=false"])?;
+        let gone = self.cluster.wait(LIMIT, "end of an attachment", |cluster| {
+            let left = cluster.get(&["get", "volumeattachments"])?;
+            let mut left = left["items"].as_array().into_iter().flatten();
+            Ok(!left.any(|attachment| attachment["metadata"]["name"] == name))
+        });
+        gone.map(drop)
     }
 
     /// Fails unless the one volume is staged on this node, and shown to its pod, with these options of NFS's.
