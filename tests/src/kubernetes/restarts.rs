@@ -66,6 +66,15 @@ impl Cluster {
         self.start_again(name, &running)
     }
 
+    /// Takes steps while a program does not run.
+    pub fn without(&self, name: &str, steps: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+        let mut running = self.take(name)?;
+        running.child.kill().with_context(|| format!("killing {name}"))?;
+        running.child.wait().with_context(|| format!("waiting for {name}"))?;
+        steps(self)?;
+        self.start_again(name, &running)
+    }
+
     /// Fails if something ended that nobody starts again; starts sidecars that ended.
     pub(super) fn check_running(&self) -> Result<()> {
         let ended: Vec<String> = {

@@ -7,11 +7,14 @@ use anyhow::{Context, Result, ensure};
 use cistern_model::{ErrorKind, Volume};
 
 use super::claims::{LIMIT, attached, bound, claim, cluster, of_claim_named, pod};
-use crate::kubernetes::Cluster;
-use crate::lab::Lab;
+use crate::kubernetes::{Cluster, PEER_NODE};
+use crate::lab::{Lab, PEER_ADDRESS};
 
 /// A node without the plugin.
 const BARE: &str = "bare";
+/// The annotation that names a node's address for storage, and an address that nobody has.
+const ADDRESS: &str = "csi.cistern.storage/address";
+const ELSEWHERE: &str = "10.77.0.98";
 /// What the doctor may take to see what controllers were just told.
 const SOON: Duration = Duration::from_secs(90);
 
@@ -66,6 +69,7 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
         lab.mount(&data, "/mnt/data")?;
         lab.peer.sh("echo kept > /mnt/data/file && sync /mnt/data/file")?;
         cluster.is_well(lab)?;
+        moved(lab, cluster, &data)?;
 
         node_without_plugin(cluster)?;
         let taken = refused(lab, cluster)?;
@@ -89,6 +93,25 @@ pub(super) fn what_goes_wrong_is_told(lab: &Lab) -> Result<()> {
 
         behind_its_back(lab, cluster, &data)
     })
+}
+
+/// A node that has another address than the one its volume is let in from, as long as csi-attacher has not seen it.
+fn moved(lab: &Lab, cluster: &Cluster, data: &Volume) -> Result<()> {
+    cluster.without("csi-attacher", |cluster| {
+        cluster.kubectl(&["annotate", "node", PEER_NODE, &format!("{ADDRESS}={ELSEWHERE}")])?;
+        let on_node = format!("{} on node {PEER_NODE}", data.id);
+        let kind = i32::from(ErrorKind::Conflict.exit_code());
+        let diagnosis = cluster.doctor_finds(lab, &[("node-moved", &on_node)], kind, SOON)?;
+        let mut found = diagnosis.findings.iter();
+        ensure!(
+            found.any(|found| found.message.contains(PEER_ADDRESS) && found.message.contains(ELSEWHERE)),
+            "{diagnosis:?}"
+        );
+        cluster
+            .kubectl(&["annotate", "node", PEER_NODE, &format!("{ADDRESS}-")])
+            .map(drop)
+    })?;
+    cluster.is_well(lab)
 }
 
 /// A node whose kubelet knows no driver at all, as one that the plugin's pod does not come up on.
