@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::json;
 
-use super::cluster::{Cluster, START};
+use super::cluster::{Cluster, NAMESPACE, START};
+use super::controllers::PLUGIN;
 use crate::cli::top;
 use crate::lab::{HOST_ADDRESS, Lab, Peer, START_LIMIT};
 
@@ -152,6 +154,35 @@ impl Cluster {
             })?;
         }
         Ok(())
+    }
+
+    /// Has the pods of the printed DaemonSet find the API server. A kubelet tells pods of it by the address of the service `kubernetes`,
+    /// which nothing routes here; nodes reach it by an address that its certificate does not carry, so the pods are given a name.
+    pub fn nodes_find_the_api(&self) -> Result<()> {
+        let port = self.api.rsplit(':').next().unwrap_or_default();
+        let patch = json!({ "spec": { "template": { "spec": {
+            "hostAliases": [{ "ip": HOST_ADDRESS, "hostnames": [API_NAME] }],
+            "containers": [{
+                "name": PLUGIN,
+                "env": [
+                    { "name": "KUBERNETES_SERVICE_HOST", "value": API_NAME },
+                    { "name": "KUBERNETES_SERVICE_PORT", "value": port },
+                ],
+            }],
+        } } } });
+        let patch = patch.to_string();
+        let words = ["-n", NAMESPACE, "patch", "daemonset", "cistern-csi-node", "-p", &patch];
+        self.kubectl(&words).map(drop)
+    }
+
+    /// By which of a node's labels its kubelet was told that volumes are near; none if it was told of none.
+    pub fn topology_keys(&self, node: &str) -> Result<Vec<String>> {
+        let node = self.get(&["get", "csinode", node])?;
+        let mut drivers = node["spec"]["drivers"].as_array().into_iter().flatten();
+        let ours = drivers.find(|driver| driver["name"] == "csi.cistern.storage");
+        let keys = ours.and_then(|driver| driver["topologyKeys"].as_array());
+        let keys = keys.into_iter().flatten().filter_map(|key| key.as_str());
+        Ok(keys.map(str::to_owned).collect())
     }
 
     /// Whether a node takes pods, and its kubelet knows the plugin.

@@ -321,6 +321,7 @@ const KUBERNETES: &[Scenario] = &[
 /// What pods make of claims beyond that, and what else takes too long of a cluster: `make test-nodes` runs it.
 const NODES: &[Scenario] = &[
     from("claims-by-zone", Stage::Pooled, zones::claims_by_zone),
+    from("a-node-s-zone", Stage::Pooled, zones::a_node_s_zone),
     from("two-replicas", Stage::Pooled, replicas::two_replicas),
     from("a-node-moves", Stage::Pooled, serving::a_node_moves),
     from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),

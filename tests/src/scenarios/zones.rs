@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::claims::{LIMIT, claim, nothing_is_left, volumes, without_nodes};
-use crate::kubernetes::Cluster;
+use super::rack::{A, MEMORY_MIB, Rack, STAY};
+use crate::kubernetes::{Cluster, Node};
 use crate::lab::Lab;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -58,6 +59,55 @@ pub(super) fn claims_by_zone(lab: &Lab) -> Result<()> {
         cluster.kubectl(&["delete", "pod", "anywhere", "elsewhere", "--grace-period=0", "--force"])?;
         cluster.kubectl(&["delete", "pvc", "data", "other", "--wait=false"])?;
         nothing_is_left(lab, cluster)
+    })
+}
+
+/// A node with a kubelet gets its label late: the plugin's pod there asks for it with the token of its own account, the kubelet is told, and
+/// a pod that waited goes there.
+pub(super) fn a_node_s_zone(lab: &Lab) -> Result<()> {
+    // It starts while the control plane does.
+    let nodes = Node::machines(lab, &[A], MEMORY_MIB)?;
+    Node::check(&nodes, || {
+        let cluster = without_nodes(lab, &["--zone", "a"])?;
+        cluster.check(|cluster| {
+            cluster.nodes_find_the_api()?;
+            cluster.join(&nodes)?;
+            let rack = Rack {
+                lab,
+                cluster,
+                nodes: &nodes,
+            };
+            let keys = cluster.topology_keys(A)?;
+            ensure!(
+                keys.is_empty(),
+                "a node without a label was told to be in a zone: {keys:?}"
+            );
+            cluster.apply(&claim("data", "300Mi", ""))?;
+            let script = format!("echo here > /data/file && sync /data/file && echo wrote; {STAY}");
+            rack.pod("writer", A, "data", &script, &json!({}))?;
+            rack.wait_for_word("writer", "nodes are available")?;
+            ensure!(volumes(lab)?.is_empty(), "a volume was made for a node of no zone");
+
+            cluster.kubectl(&["label", "node", A, &format!("{ZONE}=a")])?;
+            let told = cluster.wait(LIMIT, "zone of the node in its CSINode", |cluster| {
+                Ok(cluster.topology_keys(A)? == [ZONE])
+            })?;
+            println!(
+                "     the kubelet knew the zone {:.0} s after the node had its label",
+                told.as_secs_f32()
+            );
+            rack.wait_for_log(A, "writer", "wrote")?;
+            let volume = cluster.get(&["get", "pv"])?["items"][0].clone();
+            let wanted = &volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0];
+            ensure!(wanted["key"] == ZONE && wanted["values"][0] == "a", "{volume}");
+            rack.is_published_to(&[A])?;
+
+            rack.none_restarted()?;
+            cluster.kubectl(&["delete", "pod", "writer"])?;
+            cluster.kubectl(&["delete", "pvc", "data", "--wait=false"])?;
+            nothing_is_left(lab, cluster)?;
+            nodes.iter().try_for_each(Node::check_clean)
+        })
     })
 }
 
