@@ -9,12 +9,13 @@ use cistern_model::Bytes;
 use cistern_qemu::{Builder, Bus, Console, Disk, Nic, NicModel, Switch, Vm};
 
 use super::images::Images;
-use super::{APPLIANCE_ADDRESS, START_LIMIT};
+use super::{APPLIANCE_ADDRESS, SECOND_APPLIANCE_ADDRESS, START_LIMIT};
 
 /// The port of the API.
 const API: u16 = 8443;
 /// The card on the private link, by which both VMs name their port.
 const LINK_MAC: &str = "52:54:00:77:00:01";
+const SECOND_LINK_MAC: &str = "52:54:00:77:00:04";
 /// What one line typed on the console carries of a file.
 const PIECE: usize = 720;
 /// How long a line typed on the console may wait for its answer.
@@ -35,6 +36,8 @@ pub struct Machine {
     pool_disks: PoolDisks,
     contract: bool,
     tpm: bool,
+    /// Its card and its address on the private link.
+    link: (&'static str, &'static str),
 }
 
 /// The disks for a pool.
@@ -78,6 +81,7 @@ impl Default for Machine {
             pool_disks: PoolDisks::Blank,
             contract: false,
             tpm: false,
+            link: (LINK_MAC, APPLIANCE_ADDRESS),
         }
     }
 }
@@ -129,6 +133,14 @@ impl Machine {
     /// With its four blank disks on this bus.
     pub fn disks_on(self, disks: Bus) -> Self {
         Machine { disks, ..self }
+    }
+
+    /// As the second appliance of a private link, with an address of its own there.
+    pub(super) fn second(self) -> Self {
+        Machine {
+            link: (SECOND_LINK_MAC, SECOND_APPLIANCE_ADDRESS),
+            ..self
+        }
     }
 
     /// With a TPM 2.
@@ -187,6 +199,7 @@ impl Machine {
     /// The description for QEMU, with these images and its link in this switch.
     pub(super) fn builder(&self, images: &Images, switch: &Switch) -> Result<Builder> {
         let mut vm = Vm::builder("appliance").memory_mib(self.memory_mib);
+        let (mac, address) = self.link;
         let system = |image: &str, bus: Bus| {
             let disk = Disk::overlay(images.appliance(image))
                 .bus(bus)
@@ -204,7 +217,7 @@ impl Machine {
                     "{} {} {}",
                     cmdline.trim(),
                     journal_arguments(),
-                    link_arguments(LINK_MAC, APPLIANCE_ADDRESS)
+                    link_arguments(mac, address)
                 );
                 let initrd = initrd.clone().unwrap_or_else(|| images.appliance("initrd"));
                 vm.direct_kernel(images.appliance("vmlinuz"), initrd, cmdline)
@@ -242,7 +255,7 @@ impl Machine {
             vm = vm.disk(Disk::overlay(program_disk("cistern-contract")?).serial(CONTRACT_SERIAL));
         }
         let outside = Nic::user().restricted().forward(API).model(self.nic);
-        Ok(vm.nic(outside).nic(Nic::link(switch).mac(LINK_MAC).model(self.nic)))
+        Ok(vm.nic(outside).nic(Nic::link(switch).mac(mac).model(self.nic)))
     }
 }
 

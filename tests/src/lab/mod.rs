@@ -28,6 +28,8 @@ use crate::cli::{Answer, Cli};
 
 /// The appliance's address on the private link.
 pub const APPLIANCE_ADDRESS: &str = "10.77.0.1";
+/// A second appliance's address there.
+pub const SECOND_APPLIANCE_ADDRESS: &str = "10.77.0.4";
 /// The peer's address there.
 pub const PEER_ADDRESS: &str = "10.77.0.2";
 /// A second client's address there.
@@ -47,6 +49,8 @@ pub struct Lab {
     pub peer: Peer,
     /// `cistern` on a laptop.
     pub cli: Cli,
+    /// The appliance's address on the private link.
+    pub address: &'static str,
     directory: PathBuf,
     images: Images,
     /// Held for as long as the machines are plugged into it.
@@ -212,7 +216,7 @@ impl Lab {
 
     /// What a client gives to mount(8) as the source of this volume.
     pub fn source(&self, volume: &Volume) -> String {
-        format!("{APPLIANCE_ADDRESS}:{}", volume.export.path)
+        format!("{}:{}", self.address, volume.export.path)
     }
 
     /// The command by which a client mounts this volume.
@@ -250,6 +254,24 @@ impl Lab {
         // An NFS server tells its clients apart by their host names.
         peer.sh("hostname peer2")?;
         Ok(peer)
+    }
+
+    /// A second appliance on the private link, which begins to start from nothing, with four blank disks and a laptop of its own. It has no
+    /// client; this lab's reaches it.
+    pub fn second_appliance(&self) -> Result<Lab> {
+        let directory = self.directory.join("second");
+        let vm = Machine::default().second().builder(&self.images, &self.switch)?;
+        let appliance = Appliance::new(vm.start(directory.join("appliance"))?);
+        let cli = Cli::new(&directory.join("laptop"), &appliance.url()?)?;
+        Ok(Lab {
+            appliance,
+            peer: Peer::new(None),
+            cli,
+            address: SECOND_APPLIANCE_ADDRESS,
+            directory,
+            images: self.images.clone(),
+            switch: self.switch.clone(),
+        })
     }
 
     /// The machine of a cluster's node, which begins to start, and its address on the private link; numbers are from 1.

@@ -13,7 +13,7 @@ use cistern_qemu::{Host, Nic, SavedState, Switch, Vm};
 use super::appliance::{Appliance, Machine, link_arguments, read};
 use super::images::Images;
 use super::peer::Peer;
-use super::{Lab, PEER_ADDRESS, START_LIMIT};
+use super::{APPLIANCE_ADDRESS, Lab, PEER_ADDRESS, START_LIMIT};
 use crate::cli::Cli;
 
 const PEER_MAC: &str = "52:54:00:77:00:02";
@@ -151,6 +151,7 @@ impl Site {
             appliance,
             peer: Peer::new(peer),
             cli,
+            address: APPLIANCE_ADDRESS,
             directory: directory.to_owned(),
             images: self.images.clone(),
             switch,

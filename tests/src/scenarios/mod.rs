@@ -28,6 +28,7 @@ mod replicas;
 mod restart;
 mod sealed;
 mod serving;
+mod several;
 mod snapshots;
 mod space;
 mod told;
@@ -324,6 +325,7 @@ const NODES: &[Scenario] = &[
     from("a-node-s-zone", Stage::Pooled, zones::a_node_s_zone),
     from("two-replicas", Stage::Pooled, replicas::two_replicas),
     from("a-node-moves", Stage::Pooled, serving::a_node_moves),
+    from("two-appliances", Stage::Pooled, several::two_appliances),
     from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),
     from(
         "a-second-node-is-refused",
