@@ -1,8 +1,9 @@
-//! Asks a plugin what a kubelet asks for, of many pods at once, and tells how long each answer took. Runs in the client VM.
+//! Asks a plugin what a kubelet asks for, of many pods at once, and tells how long each answer took. Runs in the client VM, or on a node.
 //!
 //!     csi-calls SOCKET FOLDER publish SERVER POD=PATH ...
 //!     csi-calls SOCKET FOLDER unpublish POD=PATH ...
 //!     csi-calls SOCKET FOLDER stats POD=PATH ...
+//!     csi-calls SOCKET FOLDER capacity APPLIANCE ...
 //!
 //! PATH is what the pod's volume is exported as; pods may share one. Volumes are staged in FOLDER/staged, and shown in FOLDER/pods.
 //! Each line is `CALL NAME SECONDS CODE MESSAGE`, where an answer that says that a volume is not well has the code `Unwell`; the last one tells of the slowest `Probe` of those that were asked meanwhile.
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use cistern_csi::csi;
+use cistern_csi::csi::controller_client::ControllerClient;
 use cistern_csi::csi::identity_client::IdentityClient;
 use cistern_csi::csi::node_client::NodeClient;
 use hyper_util::rt::TokioIo;
@@ -29,7 +31,9 @@ const PROBES: Duration = Duration::from_millis(500);
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, folder, verb, rest @ ..] = arguments.as_slice() else {
-        bail!("csi-calls SOCKET FOLDER publish SERVER POD=PATH ... | unpublish POD=PATH ... | stats POD=PATH ...");
+        bail!(
+            "csi-calls SOCKET FOLDER publish SERVER POD=PATH ... | unpublish POD=PATH ... | stats POD=PATH ... | capacity APPLIANCE ..."
+        );
     };
     let calls = Calls {
         node: NodeClient::new(connect(socket).await?),
@@ -43,6 +47,7 @@ async fn main() -> Result<()> {
         }
         "unpublish" => calls.unpublish(&read(rest)?).await,
         "stats" => calls.stats(&read(rest)?).await,
+        "capacity" => capacity(ControllerClient::new(connect(socket).await?), rest).await,
         other => bail!("there is no {other}"),
     }
     // The one that is under way has its turn too.
@@ -87,6 +92,20 @@ async fn probe(mut identity: IdentityClient<Channel>) {
             tell("probe", "plugin", began, &answer);
         }
         tokio::time::sleep(PROBES).await;
+    }
+}
+
+/// How much room appliances have, as a provisioner asks it of a controller; or what keeps that from being known.
+async fn capacity(mut controller: ControllerClient<Channel>, appliances: &[String]) {
+    for appliance in appliances {
+        let parameters = [("endpoint".to_owned(), appliance.clone())];
+        let request = csi::GetCapacityRequest {
+            parameters: parameters.into_iter().collect(),
+            ..csi::GetCapacityRequest::default()
+        };
+        let began = Instant::now();
+        let answer = controller.get_capacity(timely(request)).await;
+        tell("capacity", appliance, began, &answer);
     }
 }
 

@@ -8,6 +8,7 @@ mod claim_kinds;
 mod claims;
 mod console;
 mod contract;
+mod controller_pod;
 mod damaged;
 mod encrypted;
 mod failure;
@@ -326,6 +327,11 @@ const NODES: &[Scenario] = &[
     from("two-replicas", Stage::Pooled, replicas::two_replicas),
     from("a-node-moves", Stage::Pooled, serving::a_node_moves),
     from("two-appliances", Stage::Pooled, several::two_appliances),
+    from(
+        "the-controller-s-pod",
+        Stage::Pooled,
+        controller_pod::the_controller_s_pod,
+    ),
     from("both-nodes-write", Stage::Pooled, nodes::both_nodes_write),
     from(
         "a-second-node-is-refused",
