@@ -21,7 +21,7 @@ pub use controllers::Replica;
 pub use csi_sanity::csi_sanity;
 pub use doctor::{Diagnosis, Found};
 pub use helm::helm_makes_what_is_printed;
-pub use metrics::Metrics;
+pub use metrics::{Calls, Metrics};
 pub use node::Node;
 pub(crate) use node::PEER_NODE;
 pub use watch::{Phases, Watch};
