@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::claims::{
     LIMIT, attached, bound, claim_of, cluster, count_bound, nothing_is_left, of_claim_named, pod, volumes,
 };
+use super::own_token::of_a_token_of_its_own;
 use crate::kubernetes::{Cluster, MANIFESTS, PEER_NODE, helm_makes_what_is_printed, on_no_node};
 use crate::lab::{APPLIANCE_ADDRESS, Lab, PEER_ADDRESS};
 
@@ -45,6 +46,7 @@ pub(super) fn claims_of_all_kinds(lab: &Lab) -> Result<()> {
             began.elapsed().as_secs_f32()
         );
         cluster.kubectl(&["delete", "pod", "late-pod", "--grace-period=0", "--force"])?;
+        of_a_token_of_its_own(lab, cluster).context("a class with a token of its own")?;
         cluster.kubectl(&["delete", "pvc", "--all", "--wait=false"])?;
         nothing_is_left(lab, cluster)
     })

@@ -23,6 +23,7 @@ mod many;
 mod moving;
 mod nodes;
 mod one_disk;
+mod own_token;
 mod promised;
 mod rack;
 mod replicas;
