@@ -6,7 +6,8 @@
 //!     csi-calls SOCKET FOLDER capacity APPLIANCE ...
 //!
 //! PATH is what the pod's volume is exported as; pods may share one. Volumes are staged in FOLDER/staged, and shown in FOLDER/pods.
-//! Each line is `CALL NAME SECONDS CODE MESSAGE`, where an answer that says that a volume is not well has the code `Unwell`; the last one tells of the slowest `Probe` of those that were asked meanwhile.
+//! Each line is `CALL NAME SECONDS CODE MESSAGE`, where an answer that says that a volume is not well has the code `Unwell`; the last one
+//! tells of the slowest `Probe` of those that were asked meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
