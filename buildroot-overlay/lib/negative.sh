@@ -54,42 +54,6 @@ check_negative() {
         fi
     done <<<"$broken"
 
-    mkdir -p "$copy/empty" "$copy/old/support/scripts"
-    touch "$copy/old/support/scripts/br2-external"
-    echo 'export BR2_VERSION := 2024.02.3' >"$copy/old/Makefile"
-    refuses "an architecture that there is not" "there are: ${architectures[*]}" "$copy/empty" CISTERN_ARCH=riscv64
-    refuses "no BUILDROOT_DIR" "needs BUILDROOT_DIR" ""
-    refuses "a BUILDROOT_DIR that is not there" "is no folder" "$copy/nowhere"
-    refuses "a BUILDROOT_DIR that is no Buildroot" "is no Buildroot checkout" "$copy/empty"
-    refuses "a Buildroot that is too old" "is Buildroot 2024.02.3; $minimum or newer" "$copy/old"
-    mkdir -p "$copy/new/support/scripts" "$copy/dirty/support/scripts"
-    touch "$copy/new/support/scripts/br2-external" "$copy/dirty/support/scripts/br2-external"
-    echo 'export BR2_VERSION := 2031.02' >"$copy/new/Makefile"
-    echo "export BR2_VERSION := $minimum" >"$copy/dirty/Makefile"
-    (cd "$copy/dirty" && git init -q && git add . && git -c user.name=check -c user.email=check@localhost commit -qm as-it-was && echo >>Makefile)
-    refuses "a Buildroot that is newer than any that was tried" "is the newest that was tried" "$copy/new" CISTERN_BUILDROOT_ANY=
-    refuses "a Buildroot with changes of its own" "has changes of its own in 1 file(s), Makefile" "$copy/dirty" CISTERN_BUILDROOT_ANY=
-    if [ -n "${BUILDROOT_DIR:-}" ]; then
-        refuses "settings that are not there" "is no file with settings" "$BUILDROOT_DIR" CISTERN_FRAGMENT="$copy/nowhere"
-        refuses "a disk that is too small" "GiB free" "$BUILDROOT_DIR" CISTERN_BUILDROOT_GIB=1000000
-        refuses "binaries that are not there" "is missing" "$BUILDROOT_DIR" CISTERN_BINARIES="$copy/empty"
-        mkdir "$copy/other"
-        printf '\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\3\0' >"$copy/other/cisternd"
-        chmod +x "$copy/other/cisternd"
-        refuses "binaries of another architecture" "is no program for aarch64" "$BUILDROOT_DIR" CISTERN_BINARIES="$copy/other" CISTERN_ARCH=aarch64 CISTERN_BUILDROOT_OUT="$copy/out"
-        echo BR2_x86_64=y >"$copy/out/.config"
-        refuses "a folder that another architecture is built in" "another architecture than aarch64" "$BUILDROOT_DIR" CISTERN_ARCH=aarch64 CISTERN_BUILDROOT_OUT="$copy/out"
-    fi
+    check_refusals "$copy"
     rm -rf "$copy"
-}
-
-refuses() { # WHAT SAYS BUILDROOT [NAME=VALUE]
-    local said
-    if said=$(env "${@:4}" "$overlay/build" --dry-run "$3" 2>&1); then
-        fail "build refuses $1: it did not"
-    elif grep -qF -- "$2" <<<"$said"; then
-        ok "build refuses $1: $said"
-    else
-        fail "build refuses $1: it said '$said'"
-    fi
 }

@@ -1,0 +1,84 @@
+# What build refuses before anything is fetched, each in one line: watched on a Buildroot that is made up here, and the settings
+# that it drops on a real one too, if BUILDROOT_DIR names one. Sourced by check.
+# shellcheck shell=bash
+
+check_refusals() { # FOLDER
+    local work=$1 program
+    local PATH=$work/bin:$PATH
+    mkdir -p "$work"/{bin,empty,old/support/scripts,new/support/scripts,other}
+    # What build asks of this machine is not what is looked at here.
+    for program in $(needed_programs); do
+        command -v "$program" >/dev/null || ln -s /bin/true "$work/bin/$program"
+    done
+    touch "$work"/{old,new}/support/scripts/br2-external
+    echo 'export BR2_VERSION := 2024.02.3' >"$work/old/Makefile"
+    echo 'export BR2_VERSION := 2031.02' >"$work/new/Makefile"
+    pretend_buildroot "$work/good"
+    cp -a "$work/good" "$work/dirty"
+    (cd "$work/dirty" && git init -q && git add . && git -c user.name=check -c user.email=check@localhost commit -qm as-it-was && echo >>Makefile)
+
+    refuses "an architecture that there is not" "there are: ${architectures[*]}" "$work/good" CISTERN_ARCH=riscv64
+    refuses "no BUILDROOT_DIR" "needs BUILDROOT_DIR" ""
+    refuses "a BUILDROOT_DIR that is not there" "is no folder" "$work/nowhere"
+    refuses "a BUILDROOT_DIR that is no Buildroot" "is no Buildroot checkout" "$work/empty"
+    refuses "a Buildroot that is too old" "is Buildroot 2024.02.3; $minimum or newer" "$work/old"
+    refuses "a Buildroot that is newer than any that was tried" "is the newest that was tried" "$work/new"
+    refuses "a Buildroot with changes of its own" "has changes of its own in 1 file(s), Makefile" "$work/dirty"
+    refuses "a disk that is too small" "GiB free" "$work/good" CISTERN_BUILDROOT_GIB=1000000
+    refuses "settings that are not there" "is no file with settings" "$work/good" CISTERN_FRAGMENT="$work/nowhere"
+    refuses "binaries that are not there" "is missing" "$work/good" CISTERN_BINARIES="$work/empty"
+    printf '\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\3\0' >"$work/other/cisternd"
+    chmod +x "$work/other/cisternd"
+    refuses "binaries of another architecture" "is no program for aarch64" "$work/good" CISTERN_BINARIES="$work/other" CISTERN_ARCH=aarch64
+
+    takes "a Buildroot as it is to be" "$work/good"
+    refuses "a folder that another architecture is built in" "another architecture than aarch64" "$work/good" CISTERN_ARCH=aarch64
+    echo BR2_PACKAGE_NOWHERE=y >"$work/nowhere.fragment"
+    refuses "settings that Buildroot drops" "BR2_PACKAGE_NOWHERE y n" "$work/good" CISTERN_FRAGMENT="$work/nowhere.fragment"
+    if [ -n "${BUILDROOT_DIR:-}" ]; then
+        refuses "settings that a real Buildroot drops" "BR2_PACKAGE_NOWHERE y n" "$BUILDROOT_DIR" CISTERN_FRAGMENT="$work/nowhere.fragment" \
+            CISTERN_BUILDROOT_ANY=yes CISTERN_BUILDROOT_OUT="$work/real"
+    fi
+}
+
+needed_programs() { sed -n 's/^for program in \(.*\); do$/\1/p' "$overlay/build"; }
+
+# A folder that passes for a Buildroot checkout: it takes a defconfig and further settings as they are, but for one symbol.
+pretend_buildroot() { # FOLDER
+    mkdir -p "$1"/support/{scripts,kconfig}
+    touch "$1/support/scripts/br2-external"
+    cat >"$1/Makefile" <<MAKEFILE
+export BR2_VERSION := $minimum
+%_defconfig:
+	@cp \$(BR2_EXTERNAL)/configs/\$@ \$(O)/.config
+	@printf 'olddefconfig:\n' >\$(O)/Makefile
+MAKEFILE
+    cat >"$1/support/kconfig/merge_config.sh" <<'MERGE'
+#!/bin/sh
+# merge_config.sh -m -O OUT CONFIG FRAGMENT
+for symbol in $(sed -nE 's/^(# )?(BR2_[A-Za-z0-9_]+)[= ].*/\2/p' "$5"); do sed -i "/^\(# \)\?$symbol[= ]/d" "$4"; done
+grep -v '^BR2_PACKAGE_NOWHERE=' "$5" >>"$4" || true
+MERGE
+    chmod +x "$1/support/kconfig/merge_config.sh"
+}
+
+dry_run() { # BUILDROOT [NAME=VALUE]
+    env CISTERN_ARCH=x86_64 CISTERN_BINARIES= CISTERN_LIBCLANG= CISTERN_FRAGMENT= CISTERN_BUILDROOT_ANY= CISTERN_BUILDROOT_GIB=0 \
+        CISTERN_BUILDROOT_OUT="$work/out" "${@:2}" "$overlay/build" --dry-run "$1" 2>&1
+}
+
+refuses() { # WHAT SAYS BUILDROOT [NAME=VALUE]
+    local said
+    if said=$(dry_run "${@:3}"); then
+        fail "build refuses $1: it did not"
+    elif grep -qF -- "$2" <<<"$said" && [ "$(wc -l <<<"$said")" = 1 ]; then
+        ok "build refuses $1: $said"
+    else
+        fail "build refuses $1 in one line: it said '$said'"
+    fi
+}
+
+takes() { # WHAT BUILDROOT [NAME=VALUE]
+    local said
+    if said=$(dry_run "${@:2}"); then ok "build takes $1"; else fail "build takes $1: it said '$said'"; fi
+}
