@@ -99,7 +99,7 @@ buildroot_doubt() {
     version=$(buildroot_version "$1")
     if [ "$(printf '%s\n%s\n' "${version:0:7}" "$maximum" | sort -V | head -n 1)" != "${version:0:7}" ]; then
         echo "BUILDROOT_DIR=$1 is Buildroot $version, and $maximum is the newest that was tried; look at BUILDROOT_DIR=$1 buildroot-overlay/check, then set CISTERN_BUILDROOT_ANY=yes"
-    elif [ -e "$1/.git" ] && changed=$(git -C "$1" status --porcelain --untracked-files=no 2>/dev/null) && [ -n "$changed" ]; then
+    elif [ -e "$1/.git" ] && changed=$(git -C "$1" status --porcelain 2>/dev/null) && [ -n "$changed" ]; then
         echo "BUILDROOT_DIR=$1 has changes of its own in $(wc -l <<<"$changed") file(s), $(head -n 1 <<<"$changed" | cut -c4-) among them: what is built is not what its version says; commit or stash them, or set CISTERN_BUILDROOT_ANY=yes"
     fi
 }

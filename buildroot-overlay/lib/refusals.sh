@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 check_refusals() { # FOLDER
-    local work=$1 program
+    local work=$1 program checkout
     local PATH=$work/bin:$PATH
     mkdir -p "$work"/{bin,empty,old/support/scripts,new/support/scripts,other}
     # What build asks of this machine is not what is looked at here.
@@ -15,7 +15,12 @@ check_refusals() { # FOLDER
     echo 'export BR2_VERSION := 2031.02' >"$work/new/Makefile"
     pretend_buildroot "$work/good"
     cp -a "$work/good" "$work/dirty"
-    (cd "$work/dirty" && git init -q && git add . && git -c user.name=check -c user.email=check@localhost commit -qm as-it-was && echo >>Makefile)
+    cp -a "$work/good" "$work/added"
+    for checkout in dirty added; do
+        (cd "$work/$checkout" && git init -q && git add . && git -c user.name=check -c user.email=check@localhost commit -qm as-it-was)
+    done
+    echo >>"$work/dirty/Makefile"
+    touch "$work/added/package.mk"
 
     refuses "an architecture that there is not" "there are: ${architectures[*]}" "$work/good" CISTERN_ARCH=riscv64
     refuses "no BUILDROOT_DIR" "needs BUILDROOT_DIR" ""
@@ -24,6 +29,7 @@ check_refusals() { # FOLDER
     refuses "a Buildroot that is too old" "is Buildroot 2024.02.3; $minimum or newer" "$work/old"
     refuses "a Buildroot that is newer than any that was tried" "is the newest that was tried" "$work/new"
     refuses "a Buildroot with changes of its own" "has changes of its own in 1 file(s), Makefile" "$work/dirty"
+    refuses "a Buildroot with a file of its own" "has changes of its own in 1 file(s), package.mk" "$work/added"
     refuses "a disk that is too small" "GiB free" "$work/good" CISTERN_BUILDROOT_GIB=1000000
     refuses "settings that are not there" "is no file with settings" "$work/good" CISTERN_FRAGMENT="$work/nowhere"
     refuses "binaries that are not there" "is missing" "$work/good" CISTERN_BINARIES="$work/empty"
