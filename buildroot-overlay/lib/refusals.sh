@@ -38,6 +38,8 @@ check_refusals() { # FOLDER
     refuses "binaries of another architecture" "is no program for aarch64" "$work/good" CISTERN_BINARIES="$work/other" CISTERN_ARCH=aarch64
 
     takes "a Buildroot as it is to be" "$work/good"
+    # It is asked by the user that runs the check, who may be root or not.
+    verdict "build lets root, and nobody else, configure what refuses root" test "$(cat "$work/out/as-root")" = "$([ "$(id -u)" != 0 ] || echo 1)"
     refuses "a folder that another architecture is built in" "another architecture than aarch64" "$work/good" CISTERN_ARCH=aarch64
     echo BR2_PACKAGE_NOWHERE=y >"$work/nowhere.fragment"
     refuses "settings that Buildroot drops" "BR2_PACKAGE_NOWHERE y n" "$work/good" CISTERN_FRAGMENT="$work/nowhere.fragment"
@@ -57,6 +59,7 @@ pretend_buildroot() { # FOLDER
 export BR2_VERSION := $minimum
 %_defconfig:
 	@cp \$(BR2_EXTERNAL)/configs/\$@ \$(O)/.config
+	@echo "\$\$FORCE_UNSAFE_CONFIGURE" >\$(O)/as-root
 	@printf 'olddefconfig:\n' >\$(O)/Makefile
 MAKEFILE
     cat >"$1/support/kconfig/merge_config.sh" <<'MERGE'
