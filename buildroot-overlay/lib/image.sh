@@ -27,6 +27,7 @@ check_images() { # TREE
     verdict "post-image: the image is on the disk's EFI partition" on_disk "$images"
     verdict "post-image: the boot loader is where firmware of $architecture looks for it" boots_by "$images"
     verdict "post-image: compares the root with the list" grep -q '^image check: ' "$work/log"
+    verdict "post-image: a systemd without seccomp is noticed" grep -qxF 'FAIL systemd: not built with +SECCOMP' "$work/log"
 
     mv "$images/cistern.efi" "$work/before"
     status=0

@@ -10,6 +10,7 @@ check_tree() { # TREE
     each_architecture check_asked "$tree"
     check_alike "$tree"
     each_architecture check_board "$tree"
+    each_architecture check_sandbox "$tree"
     check_files "$tree"
     check_users "$tree"
     check_units "$tree"
@@ -112,6 +113,14 @@ check_board() {
             verdict "$defconfig: $symbol: ${path#"$tree"/} is there" test -e "$path"
         done
     done
+}
+
+# Built without libseccomp, systemd says nothing where a unit asks for one of these, and does nothing.
+check_sandbox() {
+    local tree=$1 asking
+    asking=$(grep -rlE '^(SystemCall|Restrict(AddressFamilies|Namespaces|Realtime|SUIDSGID)|MemoryDenyWriteExecute|LockPersonality)' \
+        "$tree/board/cistern/rootfs-overlay" | head -n 1)
+    [ -z "$asking" ] || verdict "$defconfig: systemd can do what ${asking##*/} asks of it" grep -qx BR2_PACKAGE_LIBSECCOMP=y "$tree/configs/$defconfig"
 }
 
 # What is outside of Kconfig: programs, sums, the overlay.
