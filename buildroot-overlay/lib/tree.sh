@@ -15,6 +15,7 @@ check_tree() { # TREE
     check_users "$tree"
     check_units "$tree"
     check_state_script "$tree"
+    check_post_build "$tree"
     each_architecture check_fragments "$tree"
     check_unused "$tree"
 }
@@ -187,6 +188,39 @@ check_state_script() {
     for mark in $(grep -o '/run/cistern/state-[a-z]*' "$project/appliance/daemon/src/main.rs"); do
         verdict "cistern/state leaves the mark $mark" grep -q ">$mark\$" "$script"
     done
+}
+
+# Of what recipes install, post-build leaves nothing that the list of the root does not allow, and it misses what units run.
+check_post_build() {
+    local tree=$1 target program path left=''
+    # What is so called by the list and is brought by a recipe of the defconfig: rpcbind and nfs-utils, util-linux, BusyBox, systemd.
+    local brought=(/usr/sbin/rpcbind /usr/sbin/rpc.statd /usr/sbin/dmeventd /usr/sbin/agetty /usr/sbin/getty /usr/bin/login /usr/bin/su
+        /usr/bin/passwd /usr/bin/wget /etc/ssh)
+    target=$(mktemp -d)
+    cp -a "$tree/board/cistern/rootfs-overlay/." "$target/"
+    mkdir -p "$target"/{bin,etc/ssh/ssh_config.d,usr/bin,usr/sbin,usr/lib/systemd/system-preset}
+    touch "$target/etc/ssh/ssh_config.d/20-systemd-ssh-proxy.conf"
+    for path in "${brought[@]}"; do
+        verdict "image/root.manifest wants no $path" grep -qxF "$path" "$project/image/root.manifest"
+        [ -d "$target$path" ] || touch "$target$path"
+    done
+    verdict "post-build says what programs of units are missing" post_build_says "$target" "a unit runs /usr/sbin/cisternd, which the root lacks"
+    while read -r program; do
+        mkdir -p "$(dirname "$target$program")"
+        printf '#!/bin/false\n' >"$target$program"
+        chmod +x "$target$program"
+    done < <({ BINARIES_DIR="$target" "$tree/board/cistern/post-build" "$target" 2>&1 || true; } | sed -n 's/.*a unit runs \([^,]*\), .*/\1/p')
+    verdict "post-build takes a root with all that units run" post_build_says "$target" ""
+    for path in "${brought[@]}"; do [ ! -e "$target$path" ] || left+=" $path"; done
+    verdict "post-build takes out what recipes bring and the list does not want${left:+, but not$left}" test -z "$left"
+    rm -rf "$target"
+}
+
+# With nothing to say it ends well.
+post_build_says() { # TARGET TEXT
+    local said status=0
+    said=$(BINARIES_DIR="$1" "$tree/board/cistern/post-build" "$1" 2>&1) || status=$?
+    if [ -z "$2" ]; then [ "$status:$said" = 0: ]; else [ "$status" != 0 ] && grep -qF "$2" <<<"$said"; fi
 }
 
 check_fragments() {
