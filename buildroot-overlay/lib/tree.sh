@@ -14,6 +14,7 @@ check_tree() { # TREE
     check_files "$tree"
     check_users "$tree"
     check_units "$tree"
+    check_masks "$tree"
     check_state_script "$tree"
     check_post_build "$tree"
     each_architecture check_fragments "$tree"
@@ -163,6 +164,15 @@ check_units() {
     for file in $(grep -l '^Restart=' "$units"/*.service) "$units"/*.path $(printf '%s\n' "$units"/*.path | sed 's/path$/service/'); do
         verdict "${file##*/} is started as often as it takes" grep -qx StartLimitIntervalSec=0 "$file"
     done
+}
+
+# What systemd brings under that name is there in each of its versions, or in the next one.
+check_masks() {
+    local tree=$1 unit
+    while read -r unit; do
+        verdict "$unit is masked, as image/root.manifest wants it" \
+            test "$(readlink "$tree/board/cistern/rootfs-overlay/etc/systemd/system/$unit")" = /dev/null
+    done < <(sed -n 's/^\(systemd-[^ ]*\) masked$/\1/p' "$project/image/root.manifest")
 }
 
 # Damage of the state partition that fsck left is told to cisternd, and what it has repaired is not; each mark that cisternd
