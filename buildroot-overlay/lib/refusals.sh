@@ -3,7 +3,8 @@
 # shellcheck shell=bash
 
 check_refusals() { # FOLDER
-    local work=$1 program checkout
+    local work here=$PWD program checkout
+    work=$(realpath "$1")
     local PATH=$work/bin:$PATH
     mkdir -p "$work"/{bin,empty,old/support/scripts,new/support/scripts,other}
     # What build asks of this machine is not what is looked at here.
@@ -43,6 +44,13 @@ check_refusals() { # FOLDER
     refuses "a folder that another architecture is built in" "another architecture than aarch64" "$work/good" CISTERN_ARCH=aarch64
     echo BR2_PACKAGE_NOWHERE=y >"$work/nowhere.fragment"
     refuses "settings that Buildroot drops" "BR2_PACKAGE_NOWHERE y n" "$work/good" CISTERN_FRAGMENT="$work/nowhere.fragment"
+    mkdir "$work/llvm"
+    refuses "a libclang that is not there" "CISTERN_LIBCLANG=$work/llvm has no libclang" "$work/good" CISTERN_LIBCLANG="$work/llvm"
+    touch "$work/llvm/libclang.so.1"
+    cd "$work"
+    takes "folders that are named from here" good CISTERN_LIBCLANG=llvm CISTERN_BUILDROOT_OUT=./near
+    cd "$here"
+    verdict "build keeps such a name whole" grep -qx "BR2_PACKAGE_THIN_PROVISIONING_TOOLS_LIBCLANG_DIR=\"$work/llvm\"" "$work/near/.config"
     if [ -n "${BUILDROOT_DIR:-}" ]; then
         refuses "settings that a real Buildroot drops" "BR2_PACKAGE_NOWHERE y n" "$BUILDROOT_DIR" CISTERN_FRAGMENT="$work/nowhere.fragment" \
             CISTERN_BUILDROOT_ANY=yes CISTERN_BUILDROOT_OUT="$work/real"
