@@ -103,3 +103,13 @@ buildroot_doubt() {
         echo "BUILDROOT_DIR=$1 has changes of its own in $(wc -l <<<"$changed") file(s), $(head -n 1 <<<"$changed" | cut -c4-) among them: what is built is not what its version says; commit or stash them, or set CISTERN_BUILDROOT_ANY=yes"
     fi
 }
+
+# Says in one line that a folder's filesystem is too small for what is to be in it, and is silent when it is not. What is there already
+# needs no space.
+space_fault() { # FOLDER GIB WHAT
+    local held free folder=$1
+    held=$(du -s --block-size=1G "$1" 2>/dev/null | cut -f1) || true
+    while [ ! -e "$folder" ]; do folder=$(dirname "$folder"); done
+    free=$(df --output=avail --block-size=1G "$folder" | tail -n 1 | tr -dc 0-9)
+    [ "$free" -ge $(($2 - ${held:-0})) ] || echo "$1 has $free GiB free and holds ${held:-0}; $3 takes $2"
+}

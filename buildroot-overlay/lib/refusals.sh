@@ -32,6 +32,14 @@ check_refusals() { # FOLDER
     refuses "a Buildroot with changes of its own" "has changes of its own in 1 file(s), Makefile" "$work/dirty"
     refuses "a Buildroot with a file of its own" "has changes of its own in 1 file(s), package.mk" "$work/added"
     refuses "a disk that is too small" "GiB free" "$work/good" CISTERN_BUILDROOT_GIB=1000000
+    verdict "build takes what a build before has left for space" test -z "$(spaces "$work" 5 20)"
+    verdict "build refuses too little space beside it" test "$(spaces "$work" 4 20)" = "$work has 4 GiB free and holds 20; a build takes 25"
+    verdict "build asks where a folder is to be that is not there" test "$(spaces "$work/no/where" 4 '')" = "$work/no/where has 4 GiB free and holds 0; a build takes 25"
+    mkdir "$work/tiny"
+    printf '#!/bin/sh\nfor folder; do :; done\ncase $folder in */good) echo 3G ;; *) echo 300G ;; esac\n' >"$work/tiny/df"
+    chmod +x "$work/tiny/df"
+    refuses "downloads on a disk that is too small" "$work/good/dl has 3 GiB free and holds 0; what is downloaded for it takes 4" "$work/good" \
+        CISTERN_BUILDROOT_GIB=25 PATH="$work/tiny:$PATH"
     refuses "settings that are not there" "is no file with settings" "$work/good" CISTERN_FRAGMENT="$work/nowhere"
     refuses "binaries that are not there" "is missing" "$work/good" CISTERN_BINARIES="$work/empty"
     printf '\177ELF\2\1\1\0\0\0\0\0\0\0\0\0\2\0\3\0' >"$work/other/cisternd"
@@ -56,6 +64,14 @@ check_refusals() { # FOLDER
             CISTERN_BUILDROOT_ANY=yes CISTERN_BUILDROOT_OUT="$work/real"
     fi
 }
+
+# What is said of a folder on a filesystem with so many GiB free, when it holds so many.
+spaces() ( # FOLDER FREE HELD
+    free_here=$2 held_here=$3
+    df() { printf 'Avail\n%5sG\n' "$free_here"; }
+    du() { [ -z "$held_here" ] || printf '%s\t%s\n' "$held_here" "$3"; }
+    space_fault "$1" 25 "a build"
+)
 
 needed_programs() { sed -n 's/^for program in \(.*\); do$/\1/p' "$overlay/build"; }
 
