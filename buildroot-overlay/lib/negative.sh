@@ -58,5 +58,6 @@ check_negative() {
     done <<<"$broken"
 
     check_refusals "$copy"
+    check_telling "$copy"
     rm -rf "$copy"
 }

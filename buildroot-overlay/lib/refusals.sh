@@ -3,14 +3,11 @@
 # shellcheck shell=bash
 
 check_refusals() { # FOLDER
-    local work here=$PWD program checkout
+    local work here=$PWD checkout
     work=$(realpath "$1")
     local PATH=$work/bin:$PATH
-    mkdir -p "$work"/{bin,empty,old/support/scripts,new/support/scripts,other}
-    # What build asks of this machine is not what is looked at here.
-    for program in $(needed_programs); do
-        command -v "$program" >/dev/null || ln -s /bin/true "$work/bin/$program"
-    done
+    pretend_programs "$work/bin"
+    mkdir -p "$work"/{empty,old/support/scripts,new/support/scripts,other}
     touch "$work"/{old,new}/support/scripts/br2-external
     echo 'export BR2_VERSION := 2024.02.3' >"$work/old/Makefile"
     echo 'export BR2_VERSION := 2031.02' >"$work/new/Makefile"
@@ -73,36 +70,9 @@ spaces() ( # FOLDER FREE HELD
     space_fault "$1" 25 "a build"
 )
 
-needed_programs() { sed -n 's/^for program in \(.*\); do$/\1/p' "$overlay/build"; }
-
-# A folder that passes for a Buildroot checkout: it takes a defconfig and further settings as they are, but for one symbol.
-pretend_buildroot() { # FOLDER
-    mkdir -p "$1"/support/{scripts,kconfig}
-    touch "$1/support/scripts/br2-external"
-    cat >"$1/Makefile" <<MAKEFILE
-export BR2_VERSION := $minimum
-%_defconfig:
-	@cp \$(BR2_EXTERNAL)/configs/\$@ \$(O)/.config
-	@echo "\$\$FORCE_UNSAFE_CONFIGURE" >\$(O)/as-root
-	@printf 'olddefconfig:\n' >\$(O)/Makefile
-MAKEFILE
-    cat >"$1/support/kconfig/merge_config.sh" <<'MERGE'
-#!/bin/sh
-# merge_config.sh -m -O OUT CONFIG FRAGMENT
-for symbol in $(sed -nE 's/^(# )?(BR2_[A-Za-z0-9_]+)[= ].*/\2/p' "$5"); do sed -i "/^\(# \)\?$symbol[= ]/d" "$4"; done
-grep -v '^BR2_PACKAGE_NOWHERE=' "$5" >>"$4" || true
-MERGE
-    chmod +x "$1/support/kconfig/merge_config.sh"
-}
-
-dry_run() { # BUILDROOT [NAME=VALUE]
-    env CISTERN_ARCH=x86_64 CISTERN_BINARIES= CISTERN_LIBCLANG= CISTERN_FRAGMENT= CISTERN_BUILDROOT_ANY= CISTERN_BUILDROOT_GIB=0 \
-        CISTERN_BUILDROOT_OUT="$work/out" "${@:2}" "$overlay/build" --dry-run "$1" 2>&1
-}
-
 refuses() { # WHAT SAYS BUILDROOT [NAME=VALUE]
     local said
-    if said=$(dry_run "${@:3}"); then
+    if said=$(pretend_run "$3" --dry-run "${@:4}"); then
         fail "build refuses $1: it did not"
     elif grep -qF -- "$2" <<<"$said" && [ "$(wc -l <<<"$said")" = 1 ]; then
         ok "build refuses $1: $said"
@@ -113,5 +83,5 @@ refuses() { # WHAT SAYS BUILDROOT [NAME=VALUE]
 
 takes() { # WHAT BUILDROOT [NAME=VALUE]
     local said
-    if said=$(dry_run "${@:2}"); then ok "build takes $1"; else fail "build takes $1: it said '$said'"; fi
+    if said=$(pretend_run "$2" --dry-run "${@:3}"); then ok "build takes $1"; else fail "build takes $1: it said '$said'"; fi
 }

@@ -41,7 +41,8 @@ results() { # BUILDROOT OUT
     package_sizes "$out" >"$out/images/package-sizes.txt"
     say "the root by package, unpacked, in KiB; all of it in $out/images/package-sizes.txt"
     head -n 12 "$out/images/package-sizes.txt"
-    (cd "$out/images" && ls -l --block-size=K vmlinuz initrd cistern.efi cistern.iso 2>/dev/null | awk '{ print $5, $9 }')
+    # Without xorriso there is no ISO.
+    (cd "$out/images" && find vmlinuz initrd cistern.efi cistern.iso -printf '%s %f\n' 2>/dev/null || true) | awk '{ printf "%8d  %s\n", $1 / 1024, $2 }'
 }
 
 # KiB and package, the largest first. A file counts for the package that wrote it last; what was taken out again counts for none.
