@@ -38,7 +38,7 @@ all:
 	@head -c 4096 /dev/zero >target/usr/bin/one
 	@printf 'one,./usr/bin/one\ntwo,./usr/bin/gone\n' >build/packages-file-list.txt
 olddefconfig:
-source legal-info:
+source legal-info cistern-dirclean:
 	@echo $@ >>calls
 show-info:
 	@echo '{"one": {"virtual": false}, "none": {"virtual": true}, "two": {"virtual": false}}'

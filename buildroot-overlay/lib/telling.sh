@@ -8,7 +8,7 @@ check_telling() { # FOLDER
     pretend_programs "$work/bin"
     pretend_buildroot "$work/buildroot"
     ends "fetches all before it builds" 0 "made $work/out/images/cistern.efi"
-    in_order "source vendor build legal-info"
+    in_order "source vendor cistern-dirclean build legal-info"
     ends "says what crates could not be had, and builds nothing" 1 "the crates of our own programs could not be had (no route to host)" PRETEND_OFFLINE=yes
     in_order "source"
 }
