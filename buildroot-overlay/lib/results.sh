@@ -20,16 +20,19 @@ download_fault() { # OUT DL_DIR
     local log=$1/source.log package file folder error
     package=$(sed -n 's/.*>>> \([^ ]*\) [^ ]* Downloading.*/\1/p' "$log" | tail -n 1)
     file=$(sed -n "s|.*/build/\.\([^']*\)\.[A-Za-z0-9]*/output'.*|\1|p" "$log" | tail -n 1)
-    error=$(grep -E 'ERROR|wget:|fatal:' "$log" | tail -n 1)
+    # cargo, which fetches crates, says its in small letters.
+    error=$(grep -E 'ERROR|^error|wget:|fatal:' "$log" | tail -n 1) || true
     folder=$(make -s --no-print-directory -C "$1" "${package:-none}-show-info" 2>/dev/null |
         python3 -c 'import json, sys; print(list(json.load(sys.stdin).values())[0]["dl_dir"])' 2>/dev/null) || folder=$package
     echo "${file:-a source} of ${package:-a package} could not be had (${error:-see $log}); put it into $2/$folder and start again, nothing was built"
 }
 
+# What the package that was built last said first, of what looks like an error.
 build_fault() { # LOG
-    local package
-    package=$(sed 's/\x1b\[[0-9;]*m//g' "$1" | sed -n 's/^>>> \([^ ]*\) .*/\1/p' | tail -n 1)
-    echo "at ${package:-its beginning}: $(grep -E 'error:|Error [0-9]|FAILED|\*\*\*' "$1" | head -n 1); $1 tells more"
+    sed 's/\x1b\[[0-9;]*m//g; s/\x1b(B//g' "$1" | awk -v log_file="$1" '
+        /^>>> / { package = $2; said = "" }
+        said == "" && /(^|[^A-Za-z])error(\[E[0-9]+\])?:|Error [0-9]|FAILED|\*\*\*/ { said = $0 }
+        END { printf "at %s: %s; %s tells more\n", package == "" ? "its beginning" : package, said == "" ? "it does not say why" : said, log_file }'
 }
 
 # Licences, the list of what is in it, and what takes how much of the root.

@@ -1,5 +1,6 @@
 # What build does in which order and tells of it, on the Buildroot that is made up here. Sourced by check.
 # shellcheck shell=bash
+. "$overlay/lib/results.sh"
 
 check_telling() { # FOLDER
     local work
@@ -11,6 +12,55 @@ check_telling() { # FOLDER
     in_order "source vendor cistern-dirclean build legal-info"
     ends "says what crates could not be had, and builds nothing" 1 "the crates of our own programs could not be had (no route to host)" PRETEND_OFFLINE=yes
     in_order "source"
+    check_words "$work/words"
+}
+
+# What is read out of Buildroot's own words, and those of what it calls.
+check_words() { # FOLDER
+    local folder=$1 bold=$'\e[7m' plain=$'\e[27m' cat_info="@cat info.json"
+    mkdir -p "$folder"/{build,target/usr/bin}
+    printf 'show-info:\n\t%s\nlvm2-show-info:\n\t@echo %s\n' "$cat_info" "'{\"lvm2\": {\"dl_dir\": \"lvm2\"}}'" >"$folder/Makefile"
+    echo '{"lvm2": {"virtual": false}, "udev": {"virtual": true}, "host-tar": {"virtual": false}}' >"$folder/info.json"
+    reads "how many packages there are" 2 packages_of "$folder"
+
+    printf '%s>>> lvm2 2.03.31 %s%s\n' "$bold" Extracting "$plain" "$bold" "Installing to staging directory" "$plain" \
+        "$bold" "Installing to target" "$plain" >"$folder/progress"
+    printf '%s>>> host-tar 1.35 %s%s\n' "$bold" "Installing to host directory" "$plain" >>"$folder/progress"
+    reads "each package that is done, once" "buildroot:   1 of 2  lvm2 2.03.31;buildroot:   2 of 2  host-tar 1.35" progress 2 <"$folder/progress"
+
+    printf '%s>>> lvm2 2.03.31 Downloading%s\n' "$bold" "$plain" >"$folder/source.log"
+    echo "wget -nd -t 3 -O '$folder/build/.LVM2.2.03.31.tgz.aB12Cd/output' 'https://sources.example/lvm2/LVM2.2.03.31.tgz'" >>"$folder/source.log"
+    echo "wget: unable to resolve host address 'sources.example'" >>"$folder/source.log"
+    reads "which source could not be had" \
+        "LVM2.2.03.31.tgz of lvm2 could not be had (wget: unable to resolve host address 'sources.example'); put it into /dl/lvm2 and start again, nothing was built" \
+        download_fault "$folder" /dl
+    printf '>>> thin-provisioning-tools 1.3.2 Downloading\nerror: failed to sync\n\nCaused by:\n  no route to host\n' >"$folder/source.log"
+    reads "what cargo could not have" \
+        "a source of thin-provisioning-tools could not be had (error: failed to sync); put it into /dl/thin-provisioning-tools and start again, nothing was built" \
+        download_fault "$folder" /dl
+    : >"$folder/source.log"
+    reads "that no source is named" "a source of a package could not be had (see $folder/source.log); put it into /dl/ and start again, nothing was built" \
+        download_fault "$folder" /dl
+
+    printf '%s\n' ">>> lvm2 2.03.31 Building" "checking for errors... *** none" ">>> cistern custom Building" "   Compiling cistern-model" \
+        "error[E0425]: cannot find value" "error: could not compile" "make: *** [cistern] Error 101" >"$folder/build.log"
+    reads "where it broke off, and why" "at cistern: error[E0425]: cannot find value; $folder/build.log tells more" build_fault "$folder/build.log"
+    printf '>>> lvm2 2.03.31 Building\ndm.c:12:3: error: expected ;\nmake[1]: *** [all] Error 2\n' >"$folder/build.log"
+    reads "what the compiler said" "at lvm2: dm.c:12:3: error: expected ;; $folder/build.log tells more" build_fault "$folder/build.log"
+    : >"$folder/build.log"
+    reads "that nothing was said" "at its beginning: it does not say why; $folder/build.log tells more" build_fault "$folder/build.log"
+
+    printf 'lvm2,./usr/bin/lvm\nudev,./usr/bin/udevadm\nkmod,./usr/bin/udevadm\nlvm2,./usr/bin/gone\n' >"$folder/build/packages-file-list.txt"
+    head -c 4096 /dev/zero >"$folder/target/usr/bin/lvm"
+    head -c 9216 /dev/zero >"$folder/target/usr/bin/udevadm"
+    ln -s lvm "$folder/target/usr/bin/gone"
+    reads "what takes how much of the root" "       9  kmod;       4  lvm2" package_sizes "$folder"
+}
+
+# Whose output is so, its lines joined by semicolons, with nothing else said and no error.
+reads() { # WHAT TEXT COMMAND...
+    local said
+    if said=$("${@:3}" 2>&1 | paste -sd';') && [ "$said" = "$2" ]; then ok "build reads $1"; else fail "build reads $1: it read '$said'"; fi
 }
 
 # Ends so, and the last line says so.
