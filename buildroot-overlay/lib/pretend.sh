@@ -11,7 +11,7 @@ pretend_programs() { # FOLDER
     cat >"$1/cargo" <<'CARGO'
 #!/bin/sh
 # cargo vendor --locked --manifest-path FILE FOLDER
-[ -z "$PRETEND_OFFLINE" ] || { printf 'error: failed to sync\n\nCaused by:\n  no route to host\n' >&2; exit 101; }
+[ "$PRETEND_OFFLINE" != crates ] || { printf 'error: failed to sync\n\nCaused by:\n  no route to host\n' >&2; exit 101; }
 mkdir -p "$5" && echo vendor >>"$5/../calls"
 CARGO
     chmod +x "$1/cargo"
@@ -40,6 +40,7 @@ all:
 olddefconfig:
 source legal-info cistern-dirclean:
 	@echo $@ >>calls
+	@[ "$$PRETEND_FAULT" != $@ ] || { echo "$@ is broken"; exit 1; }
 show-info:
 	@echo '{"one": {"virtual": false}, "none": {"virtual": true}, "two": {"virtual": false}}'
 OUT
@@ -50,8 +51,16 @@ for symbol in $(sed -nE 's/^(# )?(BR2_[A-Za-z0-9_]+)[= ].*/\2/p' "$5"); do sed -
 grep -v '^BR2_PACKAGE_NOWHERE=' "$5" >>"$4" || true
 MERGE
     cat >"$1/utils/generate-cyclonedx" <<'SBOM'
-#!/bin/sh
-exec cat
+#!/usr/bin/env python3
+import os, sys
+CYCLONEDX_VERSION = "1.6"
+names = os.path.join(os.environ["BR2_DL_DIR"], "cyclonedx", f"spdx-{CYCLONEDX_VERSION}.schema.json")
+if not os.path.exists(names):
+    if os.environ.get("PRETEND_OFFLINE") == "names":
+        sys.exit("no route to the names")
+    os.makedirs(os.path.dirname(names))
+    open(names, "w").write("SPDX")
+sys.stdout.write(open(names).read() + " " + sys.stdin.read())
 SBOM
     chmod +x "$1/support/kconfig/merge_config.sh" "$1/utils/generate-cyclonedx"
 }

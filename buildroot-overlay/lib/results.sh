@@ -35,12 +35,30 @@ build_fault() { # LOG
         END { printf "at %s: %s; %s tells more\n", package == "" ? "its beginning" : package, said == "" ? "it does not say why" : said, log_file }'
 }
 
+# SPDX's names of licences, by which the list of what is in it calls those that have one. Buildroot's program fetches them whatever it
+# makes a list of: with the sources, then, and not after hours.
+licence_names() { # BUILDROOT DL_DIR OUT
+    echo '{}' | BR2_DL_DIR="$2" "$1/utils/generate-cyclonedx" >/dev/null 2>"$3/sbom.log"
+}
+
+# A folder of downloads in which there are no such names, for that program.
+no_licence_names() { # BUILDROOT OUT
+    local version
+    version=$(sed -n 's/^CYCLONEDX_VERSION = "\(.*\)"$/\1/p' "$1/utils/generate-cyclonedx")
+    mkdir -p "$2/no-names/cyclonedx"
+    echo '{}' >"$2/no-names/cyclonedx/spdx-$version.schema.json"
+    printf '%s\n' "$2/no-names"
+}
+
 # Licences, the list of what is in it, and what takes how much of the root.
-results() { # BUILDROOT OUT
+results() { # BUILDROOT OUT NAMES
     local out=$2
-    make -s -C "$out" legal-info >"$out/legal.log" 2>&1 && say "licences and sources: $out/legal-info" || say "legal-info failed: $(tail -n 1 "$out/legal.log")"
-    make -s --no-print-directory -C "$out" show-info 2>/dev/null | "$1/utils/generate-cyclonedx" >"$out/images/sbom.cdx.json" 2>"$out/sbom.log" &&
-        say "what is in it (CycloneDX): $out/images/sbom.cdx.json" || say "the list of what is in it failed: $(tail -n 1 "$out/sbom.log")"
+    make -s -C "$out" legal-info >"$out/legal.log" 2>&1 ||
+        die "the images are made, but their licences and sources cannot be collected ($(tail -n 1 "$out/legal.log")); $out/legal.log tells more"
+    say "licences and sources: $out/legal-info"
+    make -s --no-print-directory -C "$out" show-info 2>/dev/null | BR2_DL_DIR="$3" "$1/utils/generate-cyclonedx" >"$out/images/sbom.cdx.json" 2>"$out/sbom.log" ||
+        die "the images are made, but the list of what is in them cannot be ($(tail -n 1 "$out/sbom.log")); $out/sbom.log tells more"
+    say "what is in it (CycloneDX): $out/images/sbom.cdx.json"
     package_sizes "$out" >"$out/images/package-sizes.txt"
     say "the root by package, unpacked, in KiB; all of it in $out/images/package-sizes.txt"
     head -n 12 "$out/images/package-sizes.txt"

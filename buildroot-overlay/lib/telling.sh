@@ -10,8 +10,14 @@ check_telling() { # FOLDER
     pretend_buildroot "$work/buildroot"
     ends "fetches all before it builds" 0 "made $work/out/images/cistern.efi"
     in_order "source vendor cistern-dirclean build legal-info"
-    ends "says what crates could not be had, and builds nothing" 1 "the crates of our own programs could not be had (no route to host)" PRETEND_OFFLINE=yes
+    cp "$work/out/images/sbom.cdx.json" "$work/sbom"
+    ends "says what crates could not be had, and builds nothing" 1 "the crates of our own programs could not be had (no route to host)" PRETEND_OFFLINE=crates
     in_order "source"
+    verdict "build lists what is in the images by SPDX's names of licences" grep -q '^SPDX {"one"' "$work/sbom"
+    ends "lists what is in the images without SPDX's names too" 0 "made $work/out/images/cistern.efi" PRETEND_OFFLINE=names
+    verdict "build says so before it builds" grep -q "SPDX's names of them cannot be had (no route to the names)" "$work/said"
+    verdict "build makes the list all the same" grep -q '^{}' "$work/out/images/sbom.cdx.json"
+    ends "takes licences that cannot be collected for an error" 1 "the images are made, but their licences and sources cannot be collected (" PRETEND_FAULT=legal-info
     check_words "$work/words"
 }
 
@@ -66,8 +72,9 @@ reads() { # WHAT TEXT COMMAND...
 # Ends so, and the last line says so.
 ends() { # WHAT STATUS SAYS [NAME=VALUE]...
     local said status=0
-    rm -rf "$work/out"
+    rm -rf "$work/out" "$work/buildroot/dl"
     said=$(pretend_run "$work/buildroot" "${@:4}") || status=$?
+    printf '%s\n' "$said" >"$work/said"
     if [ "$status" = "$2" ] && tail -n 1 <<<"$said" | grep -qF -- "$3"; then
         ok "build $1"
     else
