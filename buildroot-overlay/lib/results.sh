@@ -64,6 +64,14 @@ results() { # BUILDROOT OUT NAMES
     head -n 12 "$out/images/package-sizes.txt"
     # Without xorriso there is no ISO.
     (cd "$out/images" && find vmlinuz initrd cistern.efi cistern.iso -printf '%s %f\n' 2>/dev/null || true) | awk '{ printf "%8d  %s\n", $1 / 1024, $2 }'
+    say "$(size_said "$(stat -c %s "$out/images/cistern.efi")")"
+}
+
+# What the system is to take, in MB, on the EFI partition and in memory: an aim, and no limit.
+size_aim=64
+size_said() { # BYTES
+    awk -v bytes="$1" -v aim="$size_aim" 'BEGIN {
+        printf "cistern.efi has %.1f MB, and the aim is %d: %s\n", bytes / 1e6, aim, bytes <= aim * 1e6 ? "reached" : "not reached" }'
 }
 
 # KiB and package, the largest first. A file counts for the package that wrote it last; what was taken out again counts for none.

@@ -11,6 +11,7 @@ check_telling() { # FOLDER
     ends "fetches all before it builds" 0 "made $work/out/images/cistern.efi"
     in_order "source vendor cistern-dirclean build legal-info"
     cp "$work/out/images/sbom.cdx.json" "$work/sbom"
+    verdict "build holds the size of the image against its aim" grep -qx 'buildroot: cistern.efi has 0.0 MB, and the aim is 64: reached' "$work/said"
     ends "says what crates could not be had, and builds nothing" 1 "the crates of our own programs could not be had (no route to host)" PRETEND_OFFLINE=crates
     in_order "source"
     verdict "build lists what is in the images by SPDX's names of licences" grep -q '^SPDX {"one"' "$work/sbom"
@@ -60,6 +61,8 @@ check_words() { # FOLDER
     head -c 4096 /dev/zero >"$folder/target/usr/bin/lvm"
     head -c 9216 /dev/zero >"$folder/target/usr/bin/udevadm"
     ln -s lvm "$folder/target/usr/bin/gone"
+    reads "that an image is as small as it is to be" "cistern.efi has 64.0 MB, and the aim is 64: reached" size_said 64000000
+    reads "that an image is larger" "cistern.efi has 70.5 MB, and the aim is 64: not reached" size_said 70500000
     reads "what takes how much of the root" "       9  kmod;       4  lvm2" package_sizes "$folder"
 }
 
