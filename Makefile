@@ -43,6 +43,7 @@ kernel: tools ## Makes the kernel of buildroot-overlay's options, which `make te
 	buildroot-overlay/kernel
 
 image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILDROOT_DL_DIR=...].
+	@tests/install-tools file unzip wget
 	@buildroot-overlay/build "$(BUILDROOT_DIR)" "$(BUILDROOT_DL_DIR)"
 
 bench: image ## Measures, each figure beside its floor.

@@ -12,6 +12,7 @@ check_tree() { # TREE
     each_architecture check_board "$tree"
     each_architecture check_sandbox "$tree"
     check_files "$tree"
+    check_installed
     check_users "$tree"
     check_units "$tree"
     check_masks "$tree"
@@ -123,6 +124,16 @@ check_sandbox() {
     asking=$(grep -rlE '^(SystemCall|Restrict(AddressFamilies|Namespaces|Realtime|SUIDSGID)|MemoryDenyWriteExecute|LockPersonality)' \
         "$tree/board/cistern/rootfs-overlay" | head -n 1)
     [ -z "$asking" ] || verdict "$defconfig: systemd can do what ${asking##*/} asks of it" grep -qx BR2_PACKAGE_LIBSECCOMP=y "$tree/configs/$defconfig"
+}
+
+# What build asks of this machine is what is installed for it; build-essential brings compilers, make, patch and perl.
+check_installed() {
+    local program installed lacks=''
+    installed=" g++ gcc make patch perl $(sed -n '/^packages=(/,/)$/p' "$project/tests/install-tools" | tr -s '()\n' ' ') $(sed -n 's|^\t@tests/install-tools ||p' "$project/Makefile" | tr '\n' ' ') "
+    for program in $(needed_programs); do
+        case $installed in *" $program "*) ;; *) lacks+=" $program" ;; esac
+    done
+    verdict "make image-buildroot installs what build asks for${lacks:+, but not$lacks}" test -z "$lacks"
 }
 
 # What is outside of Kconfig: programs, sums, the overlay.
