@@ -27,6 +27,8 @@ check_images() { # TREE
     verdict "post-image: the image is on the disk's EFI partition" on_disk "$images"
     verdict "post-image: the boot loader is where firmware of $architecture looks for it" boots_by "$images"
     verdict "post-image: compares the root with the list" grep -q '^image check: ' "$work/log"
+    verdict "post-image: compares the kernel with what the fragments ask for" grep -qxF 'FAIL kernel fragment: CONFIG_BLK_DEV_DM became n, wanted y' "$work/log"
+    verdict "post-image: takes what is as the fragments ask for" not_said "$work/log" CONFIG_XFS_FS
     verdict "post-image: a systemd without seccomp is noticed" grep -qxF 'FAIL systemd: not built with +SECCOMP' "$work/log"
 
     mv "$images/cistern.efi" "$work/before"
@@ -56,6 +58,7 @@ check_images() { # TREE
 ended() { [ "$1" = 0 ] || { tail -n 12 "$2"; return 1; }; }
 differs() { [ "$1" != 0 ] && tail -n 1 "$2" | grep -q "the images are made, but differ"; }
 said() { [ "$1" != 0 ] && [ "$(wc -l <"$2")" = 1 ] && grep -qF "$3" "$2"; }
+not_said() { ! grep -qF "kernel fragment: $2 " "$1"; }
 boots_by() { mcopy -n -i "$1/cistern.raw@@1M" "::/EFI/BOOT/BOOT${efi^^}.EFI" - 2>/dev/null | cmp -s - "$1/boot/systemd-boot$efi.efi"; }
 on_disk() { mcopy -n -i "$1/cistern.raw@@1M" "::/EFI/Linux/cistern_$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' "$project/Cargo.toml").efi" - 2>/dev/null | cmp -s - "$1/cistern.efi"; }
 
@@ -101,7 +104,7 @@ TOOL
             ;;
     esac
     cp "$work/images/$kernel_image" "$built/arch/$source_arch/boot/"
-    echo "BR2_$architecture=y" >"$work/br2.config"
+    { echo "BR2_$architecture=y" && grep '^BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES=' "$tree/configs/$defconfig"; } >"$work/br2.config"
     printf '#!/bin/false\n' >"$work/images/cistern-init"
     cp "$tree/board/cistern/rootfs-overlay/etc/os-release" "$work/target/etc/os-release"
     printf 'root:x:0:0::/root:/bin/sh\n' >"$work/target/etc/passwd"
