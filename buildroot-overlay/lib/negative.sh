@@ -17,6 +17,7 @@ a kernel symbol that stands twice|tree|FAIL kernel fragments: no symbol stands t
 a defconfig that differs from that of the other architecture|tree|FAIL cistern_aarch64_defconfig is like cistern_x86_64_defconfig, but: < BR2_PACKAGE_LESS=y|sed -i /^BR2_PACKAGE_LESS=y/d configs/cistern_aarch64_defconfig
 a folder of a recipe that is left in the root|tree|does not want, but not /etc/ssh|sed -i '/target.etc.ssh/d' board/cistern/post-build
 a unit that is masked no more|tree|FAIL systemd-networkd-varlink.socket is masked|rm board/cistern/rootfs-overlay/etc/systemd/system/systemd-networkd-varlink.socket
+programs whose sums may overflow|tree|on while testing, but for CARGO_PROFILE_DEV_OVERFLOW_CHECKS=true|sed -i /_OVERFLOW_CHECKS=/d package/cistern/cistern.mk
 a systemd without seccomp|tree|FAIL $defconfig: systemd can do what|sed -i /^BR2_PACKAGE_LIBSECCOMP=y/d configs/*_defconfig
 a fragment that nobody uses|tree|FAIL board/cistern/kernel/mips.fragment is used by a defconfig|echo CONFIG_MIPS=y >board/cistern/kernel/mips.fragment
 a kernel symbol of PCs that is asked for on all machines|kernel --arch aarch64|storage.fragment on aarch64: CONFIG_VMD=m became n: needs|echo CONFIG_VMD=m >>board/cistern/kernel/storage.fragment; sed -i /^CONFIG_ARM_SBSA_WATCHDOG/d board/cistern/kernel/aarch64.fragment; echo '# CONFIG_ARM_SBSA_WATCHDOG is not set' >>board/cistern/kernel/aarch64.fragment

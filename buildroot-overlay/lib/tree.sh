@@ -7,6 +7,7 @@ check_tree() { # TREE
     check_description "$tree"
     check_sources "$tree"
     check_packages "$tree"
+    check_profile "$tree"
     each_architecture check_asked "$tree"
     check_alike "$tree"
     each_architecture check_board "$tree"
@@ -75,6 +76,16 @@ check_packages() {
     fi
     verdict "package/cistern: its version is the workspace's" \
         grep -qx "CISTERN_VERSION = $(sed -n 's/^version = "\(.*\)"/\1/p' "$project/Cargo.toml" | head -n 1)" "$tree/package/cistern/cistern.mk"
+}
+
+# Buildroot's profiles have the checks off that the profile which is tested has on. The variable is what make makes of that part of the file.
+check_profile() {
+    local tree=$1 made setting lacks=''
+    made=$({ sed -n '/^CISTERN_CARGO_ENV = /,/[^\\]$/p' "$tree/package/cistern/cistern.mk"; printf 'show:\n\t@echo $(CISTERN_CARGO_ENV)\n'; } | make -s -f - 2>&1) || true
+    for setting in CARGO_PROFILE_{DEV,RELEASE}_{OVERFLOW_CHECKS,DEBUG_ASSERTIONS}=true; do
+        case " $made " in *" $setting "*) ;; *) lacks+=" $setting" ;; esac
+    done
+    verdict "package/cistern: our programs have the checks that are on while testing${lacks:+, but for$lacks}" test -z "$lacks"
 }
 
 # Those packages of ours that the defconfig asks for.

@@ -73,7 +73,14 @@ CISTERN_PROFILE_DIR = $(if $(BR2_ENABLE_DEBUG),debug,release)
 CISTERN_BUILT = $(@D)/target/$(RUSTC_TARGET_NAME)/$(CISTERN_PROFILE_DIR)
 CISTERN_INIT_BUILT = $(@D)/target/init/$(RUSTC_TARGET_NAME)/$(CISTERN_PROFILE_DIR)
 
-CISTERN_CARGO_ENV = PKG_CONFIG_ALLOW_CROSS=1
+# A sum that overflows and what is asserted while testing end a request here too,
+# instead of going on with a wrong number: the profile that all tests run has
+# these checks, and Buildroot has them off in both of its own. The last of two settings of
+# one name counts, and this comes after Buildroot's.
+CISTERN_CARGO_ENV = PKG_CONFIG_ALLOW_CROSS=1 \
+	$(foreach profile,DEV RELEASE, \
+		CARGO_PROFILE_$(profile)_OVERFLOW_CHECKS=true \
+		CARGO_PROFILE_$(profile)_DEBUG_ASSERTIONS=true)
 CISTERN_CARGO_BUILD_OPTS = \
 	--package cistern-daemon --package cistern-gate --package cistern-console \
 	--package cistern-writethrough
