@@ -456,6 +456,19 @@ impl RootShell<'_> {
 }
 
 impl RootShell<'_> {
+    /// The sum of the first so many bytes of a file or a disk. It is an error if it has fewer: two sums of nothing are alike.
+    pub fn sum_of_first(&self, bytes: u64, path: &str) -> Result<String> {
+        // BusyBox, which a system built from source has, takes no number with a unit.
+        let read = format!("head -c {bytes} {path}");
+        let told = self.run(&format!("{read} | wc -c; {read} | sha256sum"))?;
+        let (count, sum) = told.trim().split_once('\n').with_context(|| told.clone())?;
+        ensure!(
+            count.trim() == bytes.to_string(),
+            "of {bytes} bytes of {path} {count} were read"
+        );
+        Ok(sum.to_owned())
+    }
+
     /// Types a file of text.
     pub fn install(&self, path: &str, text: &str) -> Result<()> {
         self.run(&format!("rm -f {path}"))?;

@@ -78,16 +78,17 @@ fn lose_a_directory(lab: &Lab) -> Result<()> {
 const DAMAGE: &str = r#"
 set -e
 state=/var/lib/cistern
+disk=/dev/disk/by-partlabel/cistern-state
 lost=$state/lost-here
 mkdir $lost
 for n in 1 2; do echo "kept $n" >$lost/$n; done
 sync
 fsfreeze -f $state
 fsfreeze -u $state
-size=$(stat -f -c %S $state)
+size=$(dumpe2fs -h $disk 2>/dev/null | sed -n 's/^Block size: *//p')
 block=$(filefrag -v $lost | awk '$1 == "0:" { print $4 + 0 }')
-[ "$block" -gt 0 ]
-dd if=/dev/zero of=/dev/disk/by-partlabel/cistern-state bs=$size seek=$block count=1 conv=notrunc,nocreat,fsync
+[ "$size" -gt 0 ] && [ "$block" -gt 0 ] && [ -b $disk ]
+dd if=/dev/zero of=$disk bs=$size seek=$block count=1 conv=notrunc,fsync
 echo 3 >/proc/sys/vm/drop_caches
 if ls $lost; then
     echo "block $block was written over, and $lost can be read"

@@ -1,7 +1,7 @@
 //! Encrypted pools: what is on their disks, whose key opens them, and where else they go.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Disk, ErrorKind, OrphanKind, Percent, Pool, PoolState, Volume};
+use cistern_model::{Bytes, Disk, ErrorKind, OrphanKind, Percent, Pool, PoolState, Volume};
 use cistern_qemu::Bus;
 
 use super::failure::pullable;
@@ -10,6 +10,9 @@ use crate::lab::{Lab, Machine, PEER_ADDRESS, Site};
 
 /// What is written to volumes, and looked for on the disks below them.
 const NEEDLE: &str = "only-who-has-the-key-may-read-this";
+
+/// How much of each disk is searched for it, in MiB.
+const SEARCHED: u64 = 800;
 
 /// An encrypted pool with checksums beside a bare one: what a client writes is found on the bare disks and not on the
 /// encrypted ones. After a power cut it opens by itself; on another appliance it is locked, names itself, and opens with
@@ -41,14 +44,19 @@ pub(super) fn encrypted_pool(site: &Site) -> Result<()> {
         let shell = lab.appliance.root_shell()?;
         shell.run("sync; echo 3 > /proc/sys/vm/drop_caches")?;
         for (disk, bare) in disks.iter().zip([false, false, true, true]) {
-            let count = shell.run_for(
+            ensure!(disk.size >= Bytes::mib(SEARCHED), "{disk:?}");
+            let told = shell.run_for(
                 &format!(
-                    "head -c 800M /dev/{} | tr '\\0' '\\n' | grep -a -c {NEEDLE}; true",
+                    "head -c {} /dev/{} | tr '\\0' '\\n' | grep -a -c {NEEDLE}; echo ${{PIPESTATUS[0]}}",
+                    SEARCHED << 20,
                     disk.kernel_name
                 ),
                 std::time::Duration::from_secs(600),
             )?;
-            let found = count.trim().parse::<u32>().with_context(|| count.clone())? > 0;
+            // What could not be read is not searched, and holds nothing.
+            let (count, read) = told.trim().split_once('\n').with_context(|| told.clone())?;
+            ensure!(read.trim() == "0", "{} could not be read: {told}", disk.id);
+            let found = count.trim().parse::<u32>().with_context(|| told.clone())? > 0;
             ensure!(found == bare, "what was written is on {}: {found}", disk.id);
         }
         let key = lab.cli.ok(&["pools", "key", "sealed"])?;

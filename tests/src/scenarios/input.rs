@@ -19,7 +19,8 @@ pub(super) fn refused_disk(lab: &Lab) -> Result<()> {
         "mkfs.xfs -q -L keepsake /dev/{} && udevadm settle",
         blank[0].kernel_name
     ))?;
-    let sum = shell.run(&format!("head -c 64M /dev/{} | sha256sum", blank[0].kernel_name))?;
+    let start = || shell.sum_of_first(64 << 20, &format!("/dev/{}", blank[0].kernel_name));
+    let sum = start()?;
     let disk = find(used)?;
     ensure!(
         disk.state == DiskState::HasData,
@@ -42,19 +43,13 @@ pub(super) fn refused_disk(lab: &Lab) -> Result<()> {
         said.contains(used) && said.contains("xfs") && said.contains("wipe"),
         "it names disk, finding and way out: {said}"
     );
-    ensure!(
-        shell.run(&format!("head -c 64M /dev/{} | sha256sum", blank[0].kernel_name))? == sum,
-        "the disk was written to"
-    );
+    ensure!(start()? == sum, "the disk was written to");
 
     // A wipe wants the disk's own name.
     ensure!(lab.cli.run(&["disks", "wipe", used])?.code != 0, "wiped without a word");
     lab.cli
         .refused(ErrorKind::Invalid, &["disks", "wipe", used, "--confirm", spare])?;
-    ensure!(
-        shell.run(&format!("head -c 64M /dev/{} | sha256sum", blank[0].kernel_name))? == sum,
-        "the disk was written to"
-    );
+    ensure!(start()? == sum, "the disk was written to");
     lab.cli.ok(&["disks", "wipe", used, "--confirm", used])?;
     ensure!(find(used)?.state == DiskState::Available, "wiped, and not available");
 

@@ -51,19 +51,25 @@ pub(super) fn pool_on_the_boot_disk(lab: &Lab) -> Result<()> {
         .to_owned();
     let shell = lab.appliance.root_shell()?;
     let table = |upto: &str| shell.run(&format!("sfdisk --dump /dev/vda | grep '^/dev/vda[{upto}]'"));
-    let system =
-        || shell.run("for n in 1 2; do head -c 64M /dev/vda$n | sha256sum; done; blkid -p -o value -s UUID /dev/vda3");
+    let system = || -> Result<[String; 3]> {
+        Ok([
+            shell.sum_of_first(64 << 20, "/dev/vda1")?,
+            shell.sum_of_first(64 << 20, "/dev/vda2")?,
+            shell.run("blkid -p -o value -s UUID /dev/vda3")?,
+        ])
+    };
     let (before, content) = (table("1-9")?, system()?);
-    shell.run(&format!(
-        "truncate -s 8M /run/old && mkfs.ext4 -q -L keepsake /run/old && \
-         dd if=/run/old of=/dev/vda bs=1M seek={start} count=8 conv=notrunc,fsync 2>/dev/null; rm /run/old"
+    let keepsake = shell.run(&format!(
+        "truncate -s 8388608 /run/old && mkfs.ext4 -q -L keepsake /run/old && \
+         dd if=/run/old of=/dev/vda bs=1M seek={start} count=8 conv=notrunc,fsync 2>/dev/null && \
+         sha256sum < /run/old && rm /run/old"
     ))?;
     let old = || {
         shell.run(&format!(
             "dd if=/dev/vda bs=1M skip={start} count=8 iflag=direct 2>/dev/null | sha256sum"
         ))
     };
-    let keepsake = old()?;
+    ensure!(old()? == keepsake, "what was written is not read");
     let said = lab.cli.refused(ErrorKind::DiskInUse, &on)?;
     ensure!(
         said.contains("ext4") && said.contains(&format!("cistern disks wipe {id}")),
