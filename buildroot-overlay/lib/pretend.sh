@@ -70,5 +70,5 @@ pretend_run() { # BUILDROOT [OPTION] [NAME=VALUE]...
     local option=''
     case ${2:-} in --*) option=$2; set -- "$1" "${@:3}" ;; esac
     env CISTERN_ARCH=x86_64 CISTERN_BINARIES= CISTERN_LIBCLANG= CISTERN_FRAGMENT= CISTERN_BUILDROOT_ANY= CISTERN_BUILDROOT_GIB=0 \
-        CISTERN_BUILDROOT_OUT="$work/out" "${@:2}" "$overlay/build" $option "$1" 2>&1
+        CISTERN_BUILDROOT_OUT="$work/out" "${@:2}" "$overlay/build" ${option:+"$option"} "$1" 2>&1
 }

@@ -19,6 +19,9 @@ check_telling() { # FOLDER
     verdict "build says so before it builds" grep -q "SPDX's names of them cannot be had (no route to the names)" "$work/said"
     verdict "build makes the list all the same" grep -q '^{}' "$work/out/images/sbom.cdx.json"
     ends "takes licences that cannot be collected for an error" 1 "the images are made, but their licences and sources cannot be collected (" PRETEND_FAULT=legal-info
+    # Debian's own cargo could not be kept from it.
+    rm "$work/bin/cargo"
+    [ -e /usr/bin/cargo ] || ends "needs cargo for what is built by it" 1 "cargo is missing, which fetches the crates of our programs" PATH="$work/bin:/usr/bin:/bin"
     check_words "$work/words"
 }
 
