@@ -93,6 +93,12 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
         (
             "POST",
             "/v1/volumes",
+            &json!({"name": "a", "pool": "tank", "size": 1 << 30, "schedule": {"daily": 501}}).to_string(),
+            Invalid,
+        ),
+        (
+            "POST",
+            "/v1/volumes",
             &json!({"name": "a", "pool": "tank", "size": 1 << 30, "source": no_snapshot}).to_string(),
             NotFound,
         ),

@@ -77,6 +77,7 @@ impl Controller {
             candidates = vec![before];
         }
         let options = class.options.clone().and_then(mutable.options.clone());
+        let schedule = mutable.schedule.or(class.schedule);
         let (mut full, mut lacking) = (None, None);
         for appliance in &candidates {
             // Another may have that pool. Nothing was made here, and what was made before has been looked for.
@@ -99,15 +100,15 @@ impl Controller {
                 options: options.clone(),
                 source: source.as_ref().map(|(_, source)| *source),
                 labels: class.labels.clone(),
+                // In this same request: a volume whose schedule was refused by itself would stay when its claim goes.
+                // `none` is what a new one has; an older appliance takes a class that says so.
+                schedule: schedule.filter(|schedule| !schedule.is_none()),
             };
             match answered(Asked::Make, appliance, appliance.client.create_volume(&wanted).await) {
                 Ok(made) => {
                     let mut volume = made.object;
-                    if let Some(schedule) = mutable
-                        .schedule
-                        .or(class.schedule)
-                        .filter(|wanted| *wanted != volume.schedule)
-                    {
+                    // Only where it was there already, made otherwise.
+                    if let Some(schedule) = schedule.filter(|wanted| *wanted != volume.schedule) {
                         let change = VolumeChange {
                             schedule: Some(schedule),
                             ..VolumeChange::default()

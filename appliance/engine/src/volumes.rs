@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cistern_host::HostError;
 use cistern_model::{
-    Bytes, EventKind, Inodes, Label, Labels, MINIMUM_VOLUME, Page, PoolId, Principal, Schedule, Severity, Volume,
-    VolumeId, VolumeName, VolumeOptions, VolumeRequest, refuse_hidden,
+    Bytes, EventKind, Inodes, Label, Labels, MINIMUM_VOLUME, Page, PoolId, Principal, Severity, Volume, VolumeId,
+    VolumeName, VolumeOptions, VolumeRequest, refuse_hidden,
 };
 use uuid::Uuid;
 
@@ -271,7 +271,7 @@ impl Engine {
                 root_pending: request.source.is_some() && request.options.names_root(),
             },
             labels: request.labels.clone(),
-            schedule: Schedule::default(),
+            schedule: request.schedule.unwrap_or_default(),
             source: request.source,
             deleted: None,
             deleted_unsure: false,

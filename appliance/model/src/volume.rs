@@ -42,6 +42,10 @@ pub struct VolumeRequest {
     /// Its labels from the start. Not part of what makes a repeated request the same.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Which snapshots are made of it by themselves, from the start. None, if not given. Not part of what makes a repeated request the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<crate::Keep>)]
+    pub schedule: Option<Schedule>,
 }
 
 /// What is to change in a volume; what is not given stays as it is.

@@ -168,6 +168,7 @@ fn create(bench: &Bench<'_>, name: &str, source: Option<VolumeSource>) -> Result
         options: Default::default(),
         labels: Default::default(),
         source,
+        schedule: None,
     };
     let made = bench.runtime.block_on(bench.client.create_volume(&request));
     Ok(made.context("making a volume")?.object)

@@ -85,6 +85,7 @@ fn by_api(
             options: Default::default(),
             labels: cistern_model::Labels::default(),
             source: None,
+            schedule: None,
         };
         let (answer, took) = timed(|| runtime.block_on(client.create_volume(&request)));
         let answer = answer.context("making a volume")?;

@@ -61,6 +61,7 @@ pub(super) fn measure(site: &Site, runtime: &Runtime, volumes: usize, sheet: &mu
                     options: Default::default(),
                     labels: Default::default(),
                     source: None,
+                    schedule: None,
                 };
                 let made = runtime.block_on(client.create_volume(&request));
                 made.with_context(|| format!("making {}", request.name))?;

@@ -72,6 +72,7 @@ pub(crate) async fn run(context: &Context, command: Volumes) -> Result<(), CliEr
                 options: change(&options)?,
                 labels: changed(Labels::default(), &labels)?,
                 source: source.map(|(source, _)| source),
+                schedule: None,
             };
             let (made, again) = to_the_end(|| client.create_volume(&request)).await?;
             if !made.created {

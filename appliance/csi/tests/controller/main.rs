@@ -9,6 +9,7 @@ mod groups;
 mod lanes;
 mod other_appliances;
 mod placement;
+mod requests;
 mod sizes;
 mod support;
 mod zones;

@@ -1,8 +1,5 @@
 //! Appliances that are not as the plugin expects: another token's things, another certificate, another version, away, or slow.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
@@ -228,28 +225,4 @@ async fn an_appliance_of_another_version_is_understood_or_told_so() {
             Some(code) => told(answer, code, &["rack-1", says]),
         }
     }
-}
-
-/// What it asks for costs the appliance time, and so does each claim of a hundred that come at once.
-#[tokio::test]
-async fn a_volume_in_a_pool_that_is_named_takes_one_request() {
-    let real = Appliance::start().await;
-    let plugin = Plugin::new(&[("rack-1", real.entry())]);
-    let made = plugin.controller.create_volume(Request::new(wanted("v"))).await;
-    let id = made.unwrap().into_inner().volume.unwrap().volume_id;
-    let engine = real.engine.as_ref().unwrap();
-    let model = engine.volume(&Principal::local(), object(&id)).unwrap();
-
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let router = Router::new().fallback(move || {
-        count.fetch_add(1, Ordering::SeqCst);
-        let model = model.clone();
-        async move { (StatusCode::CREATED, axum::Json(model)).into_response() }
-    });
-    let counting = Appliance::answering(router).await;
-    plugin.put("rack-1", &counting.entry());
-    let made = plugin.controller.create_volume(Request::new(wanted("v"))).await;
-    assert_eq!(made.unwrap().into_inner().volume.unwrap().volume_id, id);
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

@@ -1,10 +1,10 @@
 //! Snapshots that are made and thinned out by themselves.
 
 use cistern_host::memory::MemoryHost;
-use cistern_model::{Bytes, EventKind, Period, Severity, VolumeChange, VolumeId};
+use cistern_model::{Bytes, EventKind, Period, Severity, VolumeChange, VolumeId, VolumeRequest};
 use jiff::SignedDuration;
 
-use crate::support::{Rig, by, client, path};
+use crate::support::{Rig, by, client, path, volume_request};
 
 fn keep(rig: &Rig, volume: VolumeId, schedule: &str) {
     let change = VolumeChange {
@@ -19,6 +19,26 @@ fn count(rig: &Rig, period: Period) -> usize {
 }
 
 const MINUTES: SignedDuration = SignedDuration::from_mins(20);
+
+#[test]
+fn a_volume_is_made_with_its_schedule_and_keeps_it_when_it_is_asked_for_again() {
+    let mut rig = Rig::with_pool();
+    let with = |schedule: &str| VolumeRequest {
+        schedule: Some(schedule.parse().unwrap()),
+        ..volume_request("v", Bytes::gib(1))
+    };
+    let made = rig.engine.create_volume(&by(), &with("hourly=2")).unwrap().object;
+    assert_eq!(made.schedule.to_string(), "hourly=2");
+    rig.engine.tick();
+    assert_eq!(count(&rig, Period::Hourly), 1);
+    for again in [with("daily=1"), volume_request("v", Bytes::gib(1))] {
+        let there = rig.engine.create_volume(&by(), &again).unwrap();
+        assert_eq!((there.object.schedule, there.created), (made.schedule, false));
+    }
+    rig.restart();
+    assert_eq!(rig.engine.volume(&by(), made.id).unwrap().schedule, made.schedule);
+    rig.check();
+}
 
 #[test]
 fn one_is_made_in_each_period_and_the_newest_are_kept() {

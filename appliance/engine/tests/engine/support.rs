@@ -92,6 +92,7 @@ pub(crate) fn volume_request(name: &str, size: Bytes) -> VolumeRequest {
         options: VolumeOptionsChange::default(),
         labels: Labels::default(),
         source: None,
+        schedule: None,
     }
 }
 
