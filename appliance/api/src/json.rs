@@ -2,10 +2,11 @@
 
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use cistern_model::ErrorKind;
+use cistern_model::{ErrorKind, Problem};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Refusal;
+use crate::unknown_field::is_unknown_field;
 
 /// A request's body, which must say that it is JSON. Depth is limited by serde_json itself (128).
 pub fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
@@ -18,5 +19,11 @@ pub fn parse_body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Resu
         let detail = "the body is not said to be JSON; send `Content-Type: application/json`";
         return Err(Refusal::new(ErrorKind::Invalid, detail));
     }
-    serde_json::from_slice(body).map_err(|error| Refusal::new(ErrorKind::Invalid, format!("the body: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        let detail = format!("the body: {error}");
+        Refusal::from(match is_unknown_field::<T>(body) {
+            true => Problem::unknown_field(detail),
+            false => Problem::new(ErrorKind::Invalid, detail),
+        })
+    })
 }

@@ -19,6 +19,7 @@ mod routes;
 pub mod service;
 pub mod table;
 mod token_change;
+mod unknown_field;
 
 pub use app::{App, OPERATION_LIMIT, OPERATIONS};
 pub use extract::BODY_LIMIT;

@@ -257,6 +257,35 @@ async fn each_bad_request_gets_its_documented_error_and_changes_nothing() {
     }
 }
 
+/// What a newer program asks for of an older appliance is told from what is wrong everywhere, and by no words.
+#[tokio::test]
+async fn a_field_that_is_not_known_has_a_type_of_its_own() {
+    let api = Fixture::with_pool().await;
+    let id = api.volume("here").await;
+    let here = format!("/v1/volumes/{id}");
+    let volume = |more: &str| format!(r#"{{"name":"a","pool":"tank","size":1073741824,{more}}}"#);
+    for (method, path, body, unknown) in [
+        ("POST", "/v1/volumes", &volume(r#""more":1"#), true),
+        ("POST", "/v1/volumes", &volume(r#""options":{"colour":"red"}"#), true),
+        ("POST", "/v1/volumes", &volume(r#""schedule":{"yearly":1}"#), true),
+        ("PATCH", &here, &r#"{"colour":{"red":[1,null,true]}}"#.to_owned(), true),
+        (
+            "POST",
+            "/v1/volumes",
+            &volume(r#""options":{"squash":"unknown field `x`"}"#),
+            false,
+        ),
+        ("POST", "/v1/volumes", &volume(r#""schedule":{"daily":501}"#), false),
+        ("POST", "/v1/volumes", &volume(r#""limit":-1"#), false),
+        ("POST", "/v1/volumes", &"{\"name\": ".to_owned(), false),
+        ("PATCH", &here, &r#"{"size":1}"#.to_owned(), false),
+    ] {
+        let problem = api.ask(method, path, body).await.problem();
+        assert_eq!(problem.kind, ErrorKind::Invalid, "{body}: {}", problem.detail);
+        assert_eq!(problem.is_unknown_field(), unknown, "{body}: {problem:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_method_names_the_right_ones() {
     let api = Fixture::start().await;

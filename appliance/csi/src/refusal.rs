@@ -55,7 +55,13 @@ pub fn status(asked: Asked, appliance: &ApplianceId, error: &ClientError) -> Sta
         (ErrorKind::Forbidden, _) => Code::PermissionDenied,
         (ErrorKind::Internal, _) => Code::Internal,
     };
+    let unknown_field = matches!(error, ClientError::Problem(problem) if problem.is_unknown_field());
     let way_out = match error.kind() {
+        ErrorKind::Invalid if unknown_field => concat!(
+            "; the appliance is older than this plugin (",
+            env!("CARGO_PKG_VERSION"),
+            "), and does not know all that it asks for: update the appliance first"
+        ),
         ErrorKind::Unauthenticated => {
             "; put a token of role provisioner and the certificate's fingerprint into the plugin's Secret anew"
         }
@@ -99,5 +105,22 @@ mod tests {
                 .message()
                 .contains("make it anew")
         );
+    }
+
+    #[test]
+    fn an_appliance_that_does_not_know_a_field_is_to_be_updated_and_one_that_is_asked_for_what_cannot_be_is_not() {
+        let rack = "rack-1".parse().unwrap();
+        for (problem, older) in [
+            (Problem::unknown_field("the body: unknown field `colour`"), true),
+            (
+                Problem::new(ErrorKind::Invalid, "the body: unknown field `colour`"),
+                false,
+            ),
+        ] {
+            let told = status(Asked::Make, &rack, &ClientError::Problem(problem));
+            assert_eq!(told.code(), Code::InvalidArgument);
+            assert!(told.message().contains("`colour`"), "{told}");
+            assert_eq!(told.message().contains("update the appliance first"), older, "{told}");
+        }
     }
 }

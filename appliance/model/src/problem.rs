@@ -161,10 +161,13 @@ impl ErrorKind {
     }
 }
 
+/// The `type` of a problem that a field is, of which this version knows nothing.
+const UNKNOWN_FIELD: &str = "urn:cistern:problem:unknown-field";
+
 /// An error as the API answers it (RFC 9457, `application/problem+json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// `urn:cistern:problem:` and the kind's name. Stable.
+    /// `urn:cistern:problem:` and the kind's name, or `unknown-field` where the request has a field that is not known. Stable.
     #[serde(rename = "type")]
     #[schema(example = "urn:cistern:problem:name-taken")]
     pub kind_urn: String,
@@ -188,6 +191,21 @@ impl Problem {
             detail: detail.into(),
             kind,
         }
+    }
+
+    /// The request has a field that is not known here: whoever asks is newer, or has misspelt it. Its kind is `invalid`, as for those who
+    /// know nothing of this type.
+    pub fn unknown_field(detail: impl Into<String>) -> Self {
+        Problem {
+            kind_urn: UNKNOWN_FIELD.to_owned(),
+            title: "The request has a field that is not known".to_owned(),
+            ..Problem::new(ErrorKind::Invalid, detail)
+        }
+    }
+
+    /// Whether it is that the request has a field that is not known where it was asked.
+    pub fn is_unknown_field(&self) -> bool {
+        self.kind_urn == UNKNOWN_FIELD
     }
 }
 

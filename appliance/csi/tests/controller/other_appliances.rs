@@ -205,6 +205,12 @@ async fn an_appliance_of_another_version_is_understood_or_told_so() {
             Some(Code::Unavailable),
             "version",
         ),
+        (
+            StatusCode::BAD_REQUEST,
+            serde_json::to_value(Problem::unknown_field("the body: unknown field `colour`")).unwrap(),
+            Some(Code::InvalidArgument),
+            "older than this plugin",
+        ),
         // What has no such path has said nothing of the volume.
         (
             StatusCode::NOT_FOUND,
