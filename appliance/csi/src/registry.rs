@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use cistern_client::{Client, Endpoint, Fingerprint, Timeouts};
 use serde::Deserialize;
 
-use crate::handle::ApplianceId;
+use crate::handle::{ApplianceId, shown};
 use crate::secrets::{self, Secrets};
 
 /// What a file says of its appliance; its name without `.toml` is the appliance's id.
@@ -32,6 +32,9 @@ pub struct Entry {
     #[serde(default)]
     pub zone: Option<String>,
 }
+
+/// The keys of an entry.
+const KEYS: [&str; 5] = ["url", "token", "fingerprint", "nfs", "zone"];
 
 /// How many requests an appliance is asked at once: the provisioner alone has 100 workers, and a gate takes 64 connections from one
 /// address, from which other plugins may come too.
@@ -165,6 +168,15 @@ impl Registry {
         let id: ApplianceId = name
             .parse()
             .map_err(|e: cistern_model::Invalid| refuse(e.to_string()))?;
+        // What it says may be where nodes mount from, or who may: passing it over could be wrong in a way that nobody sees.
+        if let Some(key) = unknown_key(text) {
+            return Err(refuse(format!(
+                "{key} is no key of an entry (there are {}): if it is not misspelt, this plugin ({}) is older than the Secret: update the \
+                 plugin, or take the line away",
+                KEYS.join(", "),
+                env!("CARGO_PKG_VERSION")
+            )));
+        }
         // The error would show the line, and with it perhaps the token.
         let entry: Entry = toml::from_str(text).map_err(|e| refuse(e.message().to_owned()))?;
         let places = [
@@ -219,6 +231,16 @@ fn given<'a>(key: &str, value: Option<&'a str>) -> Result<Option<&'a str>, Strin
         Some("") => Err(format!("{key} is empty: say what it is, or take the line away")),
         given => Ok(given),
     }
+}
+
+/// A key that no entry has, as it is shown; none, if there is none, or the text cannot be read at all.
+fn unknown_key(text: &str) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    let unknown = table.keys().find(|key| !KEYS.contains(&key.as_str()))?;
+    Some(match unknown.contains(secrets::BEGINS) {
+        true => "a token".to_owned(),
+        false => shown(unknown),
+    })
 }
 
 /// An IPv6 address as it is without a port behind it.
@@ -298,6 +320,24 @@ mod tests {
                 "{told}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_this_plugin_does_not_know_is_told_with_what_it_may_be() {
+        let told = |more: &str| {
+            let (folder, registry) = registry();
+            fs::write(folder.path().join("rack-1.toml"), entry("https://one:8443", more)).unwrap();
+            registry.read().unwrap().remove(0).unwrap_err().to_string()
+        };
+        for (more, named) in [("mood = \"calm\"\n", "\"mood\""), ("cistern_secret = 1\n", "a token")] {
+            let told = told(more);
+            for word in [named, "rack-1.toml", "misspelt", "older than the Secret", "zone"] {
+                assert!(told.contains(word), "{word}: {told}");
+            }
+            assert!(!told.contains("secret"), "{told}");
+        }
+        let known = KEYS.map(|key| format!("{key} = \"a\"\n")).concat();
+        assert!(toml::from_str::<Entry>(&known).is_ok(), "{known}");
     }
 
     #[test]
