@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access_modes;
 mod bad_ids;
 mod bad_input;
 mod busy;

@@ -2,7 +2,7 @@
 //! plugin that knows it.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use cistern_gate::identity::Identity;
 use cistern_gate::server::{self, Limits};
 use cistern_gate::tokens::Tokens;
 use cistern_host::memory::{MemoryHost, disk};
-use cistern_model::{Bytes, Layout, PoolRequest, Principal, Role, TokenRequest, VolumeId};
+use cistern_model::{Bytes, Layout, NodeName, PoolRequest, Principal, Role, TokenRequest, VolumeId};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -193,8 +193,11 @@ impl Plugin {
                 request: Duration::from_secs(30),
             },
         );
-        let node = ("node-1".parse().unwrap(), vec!["127.0.0.1".parse().unwrap()]);
-        let nodes = Named([node].into());
+        let node = |name: &str, address: &str| {
+            let addresses: Vec<IpAddr> = vec![address.parse().unwrap()];
+            (name.parse::<NodeName>().unwrap(), addresses)
+        };
+        let nodes = Named([node("node-1", "127.0.0.1"), node("node-2", "127.0.0.2")].into());
         let plugin = Plugin {
             folder,
             controller: Controller::new(registry, Arc::new(nodes), zones),
