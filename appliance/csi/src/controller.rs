@@ -1,5 +1,10 @@
 //! The controller: what is asked of appliances for a cluster. Invariant: each call can be repeated, and what is answered was
 //! done; nothing is kept here between two calls but the wish not to do one thing twice at once.
+//!
+//! One call at a time, by these keys: a volume that is made by its name; its growth, change and deletion by its id; letting a node in and
+//! cutting it off by volume and node. So publishing goes on beside a growth, and cutting a node off waits neither for another node that
+//! hangs nor for a deletion. That is safe because the appliance does one thing after another on each volume, in the order of coming: a volume
+//! that was published first is not deleted, one that was deleted first is not there to be published.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! The node: what a kubelet asks for. Invariant: each call comes back in time also if an appliance does not; nothing of a
 //! volume's files is touched but by its pod.
+//!
+//! One call at a time for one volume, whatever paths it names: two pods that want it alone must not pass each other, what is shown must not
+//! come after what takes it away, and which mount is the volume's last one, with which all is written out, must not change meanwhile.
 
 use std::collections::HashMap;
 use std::io;
@@ -144,6 +147,11 @@ fn whence(publish: &HashMap<String, String>, context: &HashMap<String, String>) 
             if server.is_none() { SERVER } else { PATH }
         ))),
     }
+}
+
+/// What is worked on where a volume is. A kubelet knows a volume by its id; of one that is no id of any volume no more is kept than one reads.
+fn work_on(volume_id: &str) -> String {
+    format!("volume {}", shown(volume_id))
 }
 
 /// A folder of the node's own, on none of its volumes.
@@ -294,7 +302,7 @@ impl csi::node_server::Node for Node {
             stage(&mounts, &server, &export, &target, &access.mount_options).await?;
             Ok(csi::NodeStageVolumeResponse {})
         };
-        let on = request.staging_target_path.clone();
+        let on = work_on(&request.volume_id);
         self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
@@ -312,7 +320,7 @@ impl csi::node_server::Node for Node {
             take_away(&mounts, &target).await?;
             Ok(csi::NodeUnstageVolumeResponse {})
         };
-        let on = request.staging_target_path.clone();
+        let on = work_on(&request.volume_id);
         self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
@@ -327,14 +335,13 @@ impl csi::node_server::Node for Node {
         let target = path("the target path", &request.target_path)?;
         let staging = path("the staging path", &request.staging_target_path)?;
         let access = Access::read(request.volume_capability.as_ref())?;
-        // By the volume, not by the target: two that want it alone must not pass each other.
         let mounts = self.mounts.clone();
         let work = async move {
             let alone = access.mode == Mode::SingleNodeSingleWriter;
             show(&mounts, &staging, &target, request.readonly, alone).await?;
             Ok(csi::NodePublishVolumeResponse {})
         };
-        let on = request.staging_target_path.clone();
+        let on = work_on(&request.volume_id);
         self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
@@ -352,7 +359,7 @@ impl csi::node_server::Node for Node {
             take_away(&mounts, &target).await?;
             Ok(csi::NodeUnpublishVolumeResponse {})
         };
-        let on = request.target_path.clone();
+        let on = work_on(&request.volume_id);
         self.in_flight.to_its_end(&on, ANSWER, request, work).await
     }
 
@@ -427,15 +434,4 @@ impl csi::node_server::Node for Node {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_not_let_in_is_told_a_command_that_there_is() {
-        let refused = io::Error::from_raw_os_error(nix::errno::Errno::EPERM as i32);
-        let told = failed("mount", Path::new("/staged"), &refused);
-        assert_eq!(told.code(), tonic::Code::PermissionDenied);
-        // It lists the nodes of one volume, and needs to be told which.
-        assert!(told.message().contains("`cistern nodes list VOLUME`"), "{told}");
-    }
-}
+mod tests;

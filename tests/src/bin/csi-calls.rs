@@ -206,7 +206,12 @@ impl Calls {
             target_path: self.shown(pod),
         };
         let (began, mut node) = (Instant::now(), self.node.clone());
-        let answer = node.node_unpublish_volume(timely(request)).await;
+        let mut answer = node.node_unpublish_volume(timely(request.clone())).await;
+        // Another pod's is being done.
+        while answer.as_ref().is_err_and(|status| status.code() == Code::Aborted) {
+            tokio::time::sleep(PROBES).await;
+            answer = node.node_unpublish_volume(timely(request.clone())).await;
+        }
         tell("unpublish", pod, began, &answer);
     }
 

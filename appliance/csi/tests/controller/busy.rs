@@ -18,9 +18,13 @@ use crate::support::{Appliance, GIB, NOBODY, Plugin, capability, wanted};
 /// How long what does not wait may take.
 const SOON: Duration = Duration::from_secs(6);
 
+/// Calls for one volume, but where another is said; `there`: for the second node.
 async fn call(it: Controller, which: &str) -> Result<(), Status> {
     let volume_id = NOBODY.to_owned();
-    let node_id = "node-1".to_owned();
+    let (which, node_id) = match which.strip_suffix(" there") {
+        Some(which) => (which, "node-2".to_owned()),
+        None => (which, "node-1".to_owned()),
+    };
     match which {
         "create" => it.create_volume(Request::new(wanted("v"))).await.map(drop),
         "create another" => it.create_volume(Request::new(wanted("w"))).await.map(drop),
@@ -109,5 +113,73 @@ async fn a_second_call_for_a_volume_that_is_worked_on_is_told_to_come_again() {
         assert!(timeout(SOON, begins).await.is_ok(), "{first} keeps others waiting");
         begun.abort();
         other.abort();
+    }
+}
+
+#[tokio::test]
+async fn cutting_a_node_off_waits_for_no_other_work_and_letting_one_in_for_no_other_node() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let never = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<StatusCode>()
+    };
+    let appliance = Appliance::answering(Router::new().fallback(never)).await;
+    for (first, second) in [
+        ("publish", "unpublish there"),
+        ("publish", "publish there"),
+        ("unpublish", "publish there"),
+        ("delete", "unpublish"),
+        ("grow", "unpublish"),
+        ("grow", "publish"),
+        ("publish", "delete"),
+        ("delete", "publish"),
+    ] {
+        let plugin = Plugin::new(&[("rack-1", appliance.entry())]);
+        asked.store(0, Ordering::SeqCst);
+        let calls = [first, second].map(|which| tokio::spawn(call(plugin.controller.clone(), which)));
+        let under_way = async {
+            while asked.load(Ordering::SeqCst) < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(SOON, under_way).await.is_ok(), "{second} waits for {first}");
+        for call in calls {
+            call.abort();
+        }
+    }
+}
+
+/// Both are sent, and it is the appliance that does one after the other.
+#[tokio::test]
+async fn of_a_volume_that_is_published_and_deleted_at_once_one_is_done_and_the_other_refused() {
+    let appliance = Appliance::start().await;
+    let plugin = Plugin::new(&[("rack-1", appliance.entry())]);
+    let it = &plugin.controller;
+    for n in 0..8 {
+        let made = it.create_volume(Request::new(wanted(&format!("v{n}")))).await;
+        let volume_id = made.unwrap().into_inner().volume.unwrap().volume_id;
+        let publish = csi::ControllerPublishVolumeRequest {
+            volume_id: volume_id.clone(),
+            node_id: "node-1".to_owned(),
+            volume_capability: Some(capability()),
+            ..csi::ControllerPublishVolumeRequest::default()
+        };
+        let delete = csi::DeleteVolumeRequest {
+            volume_id,
+            ..csi::DeleteVolumeRequest::default()
+        };
+        let (published, deleted) = tokio::join!(
+            it.controller_publish_volume(Request::new(publish)),
+            it.delete_volume(Request::new(delete))
+        );
+        match (published, deleted) {
+            (Ok(_), Err(told)) => {
+                assert_eq!(told.code(), Code::FailedPrecondition, "{told}");
+                assert!(told.message().contains("node-1"), "{told}");
+            }
+            (Err(told), Ok(_)) => assert_eq!(told.code(), Code::NotFound, "{told}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
