@@ -6,6 +6,7 @@
 pub mod access;
 pub mod appliances;
 pub mod controller;
+pub mod deadlines;
 pub mod handle;
 pub mod identity;
 pub mod inflight;

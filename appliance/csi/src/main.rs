@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use cistern_client::Timeouts;
 use cistern_csi::controller::Controller;
 use cistern_csi::csi;
+use cistern_csi::deadlines::Deadlines;
 use cistern_csi::identity::{DRIVER, Identity};
 use cistern_csi::node::Node;
 use cistern_csi::nodes::{Addresses, Cluster, Named};
@@ -119,7 +120,9 @@ async fn run() -> Result<()> {
         controller: arguments.appliances.is_some(),
         zones: arguments.zones,
     };
-    let mut routes = Server::builder().add_service(csi::identity_server::IdentityServer::new(identity));
+    let mut routes = Server::builder()
+        .layer(Deadlines)
+        .add_service(csi::identity_server::IdentityServer::new(identity));
     if let Some(folder) = &arguments.appliances {
         let controller = Controller::new(
             Registry::new(folder.clone(), TIMEOUTS),

@@ -6,6 +6,7 @@ mod access_modes;
 mod bad_ids;
 mod bad_input;
 mod busy;
+mod deadlines;
 mod groups;
 mod lanes;
 mod other_appliances;
