@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::{Invalid, PoolId};
@@ -26,6 +26,19 @@ impl Layers {
         checksums: false,
         encryption: Encryption::None,
     };
+
+    /// Reads those of an answer: what a later appliance says besides is passed over. In a request it is refused.
+    pub(crate) fn of_answer<'de, D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Told {
+            checksums: bool,
+            encryption: Encryption,
+        }
+
+        let Told { checksums, encryption } = Told::deserialize(answer)?;
+        Ok(Layers { checksums, encryption })
+    }
 
     /// Whether there is no layer.
     pub fn is_none(&self) -> bool {

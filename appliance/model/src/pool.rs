@@ -171,7 +171,7 @@ pub struct Pool {
     /// How data lies on its disks.
     pub layout: Layout,
     /// What lies between its disks and LVM.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Layers::of_answer")]
     pub layers: Layers,
     /// How it is.
     pub state: PoolState,

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -214,6 +215,20 @@ impl Schedule {
         }
     }
 
+    /// Reads one of an answer: what a later appliance says besides is passed over. In a request it is refused.
+    pub(crate) fn of_answer<'de, D: Deserializer<'de>>(answer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Told {
+            hourly: u32,
+            daily: u32,
+            weekly: u32,
+        }
+
+        let Told { hourly, daily, weekly } = Told::deserialize(answer)?;
+        Schedule::try_from(Keep { hourly, daily, weekly }).map_err(D::Error::custom)
+    }
+
     /// Whether nothing is made.
     pub fn is_none(self) -> bool {
         self == Schedule::default()
@@ -317,6 +332,16 @@ mod tests {
         assert!(serde_json::from_str::<Schedule>(r#"{"daily": 501}"#).is_err());
         assert!(serde_json::from_str::<Schedule>(r#"{"yearly": 1}"#).is_err());
         assert!(serde_json::from_str::<Schedule>("{}").unwrap().is_none());
+    }
+
+    #[test]
+    fn an_answer_may_say_more_than_is_known_and_a_request_may_not() {
+        let read = |text: &str| Schedule::of_answer(&mut serde_json::Deserializer::from_str(text));
+        let told = read(r#"{"hourly": 2, "yearly": 1}"#).unwrap();
+        assert_eq!(told.to_string(), "hourly=2");
+        assert!(read("{}").unwrap().is_none());
+        assert!(read(r#"{"daily": 501}"#).is_err());
+        assert!(serde_json::from_str::<Schedule>(r#"{"hourly": 2, "yearly": 1}"#).is_err());
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub struct Volume {
     #[serde(default)]
     pub labels: Labels,
     /// Which snapshots are made of it by themselves, and how many are kept.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "Schedule::of_answer")]
     #[schema(value_type = crate::Keep)]
     pub schedule: Schedule,
     /// What it was made of, which may be gone: neither needs the other.
