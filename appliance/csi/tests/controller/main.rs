@@ -7,6 +7,7 @@ mod bad_ids;
 mod bad_input;
 mod busy;
 mod deadlines;
+mod earlier;
 mod groups;
 mod lanes;
 mod other_appliances;
