@@ -1,5 +1,8 @@
 //! The node: what it is told to do at once, and what it tells.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use tokio::sync::oneshot;
 use tonic::Code;
 
@@ -86,7 +89,7 @@ async fn a_call_for_a_volume_that_is_worked_on_is_told_to_come_again_whatever_pa
         assert_eq!(told.code(), Code::Aborted, "{which}: {told}");
         assert!(told.message().contains("\"v\""), "{which}: {told}");
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     // Another volume does not wait for it; nothing of it is mounted here.
     call(&node, "unpublish", "w", folder.path()).await.unwrap();
     call(&node, "unstage", "w", folder.path()).await.unwrap();
@@ -95,4 +98,60 @@ async fn a_call_for_a_volume_that_is_worked_on_is_told_to_come_again_whatever_pa
     go.send(()).unwrap();
     first.await.unwrap().unwrap();
     call(&node, "unpublish", "v", folder.path()).await.unwrap();
+}
+
+/// What a kubelet is told of a volume's room, where this script looks into it.
+async fn told(script: &str) -> csi::NodeGetVolumeStatsResponse {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, table) = (folder.path().join("program"), folder.path().join("table"));
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let line = "36 35 0:57 / /staged rw - nfs4 10.0.0.5:/volumes/vol-1 rw,addr=10.0.0.5\n";
+    fs::write(&table, line).unwrap();
+    let mut node = Node::new("node-1".parse().unwrap(), Zone::Everywhere, None);
+    node.mounts.program = program;
+    node.mounts.table = table;
+    let request = csi::NodeGetVolumeStatsRequest {
+        volume_id: "rack-1:vol-00000000000000000000000000000001".to_owned(),
+        volume_path: "/staged".to_owned(),
+        ..csi::NodeGetVolumeStatsRequest::default()
+    };
+    let told = node.node_get_volume_stats(Request::new(request)).await;
+    told.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn how_full_a_volume_is_is_told_in_bytes_and_inodes() {
+    use crate::csi::volume_usage::Unit;
+
+    let usage = |unit: Unit, total, used, available| csi::VolumeUsage {
+        unit: unit.into(),
+        total,
+        used,
+        available,
+    };
+    let told = told("echo 4096 100 40 30 10 4 3").await;
+    assert_eq!(
+        told.usage,
+        [
+            usage(Unit::Bytes, 100 * 4096, 60 * 4096, 30 * 4096),
+            usage(Unit::Inodes, 10, 6, 3)
+        ]
+    );
+    let condition = told.volume_condition.unwrap();
+    assert_eq!((condition.abnormal, condition.message.as_str()), (false, "it answers"));
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_looked_into_is_abnormal_and_says_why() {
+    // ESTALE; and a server that is gone.
+    for (script, says) in [
+        ("exit 116", "cannot be looked into"),
+        ("exec sleep 1000", "does not answer"),
+    ] {
+        let told = told(script).await;
+        let condition = told.volume_condition.unwrap();
+        assert!(condition.abnormal && condition.message.contains(says), "{condition:?}");
+        assert!(told.usage.is_empty(), "{:?}", told.usage);
+    }
 }

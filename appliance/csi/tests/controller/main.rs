@@ -10,6 +10,7 @@ mod deadlines;
 mod earlier;
 mod groups;
 mod lanes;
+mod listed;
 mod other_appliances;
 mod placement;
 mod requests;
