@@ -9,6 +9,7 @@ use tonic::Status;
 use crate::csi::VolumeCapability;
 use crate::csi::volume_capability::AccessType;
 use crate::csi::volume_capability::access_mode::Mode;
+use crate::handle::shown;
 use crate::mount_options;
 use crate::refusal::invalid;
 
@@ -43,8 +44,8 @@ impl Access {
         };
         if !matches!(mount.fs_type.as_str(), "" | "nfs" | "nfs4") {
             return Err(invalid(format!(
-                "fsType {:?} is asked for; what is on a volume is the appliance's matter: leave csi.storage.k8s.io/fstype out",
-                mount.fs_type
+                "fsType {} is asked for; what is on a volume is the appliance's matter: leave csi.storage.k8s.io/fstype out",
+                shown(&mount.fs_type)
             )));
         }
         let mode = capability

@@ -6,6 +6,7 @@ use std::fmt;
 
 use tonic::Status;
 
+use crate::handle::shown;
 use crate::refusal::invalid;
 
 /// The one key that there is.
@@ -34,8 +35,9 @@ impl Secrets {
     pub fn read(all: &HashMap<String, String>) -> Result<Self, Status> {
         if let Some(key) = all.keys().filter(|key| *key != TOKEN).min() {
             return Err(invalid(format!(
-                "the class's Secret has the key {key:?}; it may hold {TOKEN:?} and nothing else: where an appliance is stands in the \
-                 plugin's own Secret"
+                "the class's Secret has the key {}; it may hold {TOKEN:?} and nothing else: where an appliance is stands in the \
+                 plugin's own Secret",
+                shown(key)
             )));
         }
         let Some(token) = all.get(TOKEN) else {

@@ -111,6 +111,12 @@ async fn a_volume_that_cannot_be_made_is_refused_by_what_is_wrong_with_it() {
             "fsType",
         ),
         (
+            "a long filesystem",
+            with(&|r| r.volume_capabilities = of(mount(&long(), "hard"), Mode::SingleNodeWriter)),
+            InvalidArgument,
+            "fsType",
+        ),
+        (
             "an option of no NFS",
             with(&|r| r.volume_capabilities = of(mount("", "uid=0"), Mode::SingleNodeWriter)),
             InvalidArgument,
