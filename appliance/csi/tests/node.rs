@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use cistern_csi::csi;
 use cistern_csi::csi::node_server::Node as _;
-use cistern_csi::csi::volume_capability::{AccessMode, AccessType, MountVolume, access_mode::Mode};
+use cistern_csi::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode};
 use cistern_csi::node::Node;
 use cistern_csi::zone::Zone;
 use tonic::{Code, Request, Status};
@@ -213,6 +213,37 @@ async fn what_no_kubelet_asks_for_is_refused_by_what_is_wrong_with_it() {
         };
         let answer = node.node_publish_volume(Request::new(request)).await.map(drop);
         cases.push((format!("published with {what}"), answer, code, says));
+    }
+    let with = |change: &dyn Fn(&mut csi::VolumeCapability)| {
+        let mut capability = capability("hard");
+        capability.iter_mut().for_each(change);
+        capability
+    };
+    for (what, capability, says) in [
+        ("no capability", None, "capability"),
+        ("an option of no NFS", capability("bind"), "bind"),
+        ("no access type", with(&|c| c.access_type = None), "access type"),
+        (
+            "a block device",
+            with(&|c| c.access_type = Some(AccessType::Block(BlockVolume {}))),
+            "volumeMode",
+        ),
+        ("no access mode", with(&|c| c.access_mode = None), "access mode"),
+        (
+            "an access mode that is none",
+            with(&|c| c.access_mode = Some(AccessMode { mode: 99 })),
+            "access mode",
+        ),
+    ] {
+        let request = csi::NodePublishVolumeRequest {
+            volume_id: "v".to_owned(),
+            staging_target_path: good.clone(),
+            target_path: good.clone(),
+            volume_capability: capability,
+            ..csi::NodePublishVolumeRequest::default()
+        };
+        let answer = node.node_publish_volume(Request::new(request)).await.map(drop);
+        cases.push((format!("published with {what}"), answer, InvalidArgument, says));
     }
     for (id, path, says) in [
         ("", good.as_str(), "volume's id"),

@@ -2,6 +2,7 @@
 
 use cistern_csi::csi;
 use cistern_csi::csi::controller_server::Controller as _;
+use cistern_csi::csi::group_controller_server::GroupController as _;
 use cistern_csi::csi::volume_capability::{AccessType, BlockVolume};
 use tonic::{Code, Request};
 
@@ -172,6 +173,80 @@ async fn what_is_to_go_is_gone_where_it_never_was_and_refused_where_it_is_not_sa
             .await
             .unwrap();
     }
+    assert_eq!(appliance.all(), before);
+}
+
+#[tokio::test]
+async fn a_volume_is_shown_where_it_is_said_which_and_there_is_one() {
+    let appliance = Appliance::start().await;
+    let plugin = Plugin::new(&[("rack-1", appliance.entry())]);
+    let it = &plugin.controller;
+    it.create_volume(Request::new(wanted("v"))).await.unwrap();
+    let before = appliance.all();
+    use Code::{InvalidArgument, NotFound, Unavailable};
+    let (long, elsewhere) = (long(), NOBODY.replace("rack-1", "rack-2"));
+    let mut cases: Vec<Case> = Vec::new();
+    for (what, volume, code, says) in [
+        ("none", "", InvalidArgument, "volume"),
+        ("another driver's", "someone-else's", NotFound, "none of this driver's"),
+        ("a long one", long.as_str(), NotFound, "none of this driver's"),
+        ("a snapshot", NO_SNAPSHOT, NotFound, "none of this driver's"),
+        ("nobody's", NOBODY, NotFound, "no volume"),
+        ("another appliance's", elsewhere.as_str(), Unavailable, "rack-2"),
+    ] {
+        let request = csi::ControllerGetVolumeRequest {
+            volume_id: volume.to_owned(),
+        };
+        let answer = it.controller_get_volume(Request::new(request)).await;
+        cases.push((what, answer.map(drop), code, says));
+    }
+    judge(cases);
+    assert_eq!(appliance.all(), before);
+}
+
+#[tokio::test]
+async fn a_group_is_made_of_volumes_that_there_are_or_not_at_all() {
+    let appliance = Appliance::start().await;
+    let plugin = Plugin::new(&[("rack-1", appliance.entry())]);
+    let it = &plugin.controller;
+    let made = it.create_volume(Request::new(wanted("v"))).await.unwrap().into_inner();
+    let volume = made.volume.unwrap().volume_id;
+    let before = appliance.all();
+    let group = |name: &str, others: &[&str]| csi::CreateVolumeGroupSnapshotRequest {
+        name: name.to_owned(),
+        source_volume_ids: others.iter().map(|id| (*id).to_owned()).collect(),
+        ..csi::CreateVolumeGroupSnapshotRequest::default()
+    };
+    use Code::{InvalidArgument, NotFound, Unavailable};
+    let (volume, long_name, elsewhere) = (volume.as_str(), "x".repeat(129), NOBODY.replace("rack-1", "rack-2"));
+    let mut cases: Vec<Case> = Vec::new();
+    for (what, request, code, says) in [
+        ("no name", group("", &[volume]), InvalidArgument, "name"),
+        (
+            "a long name",
+            group(&long_name, &[volume]),
+            InvalidArgument,
+            "128 bytes",
+        ),
+        ("of nothing", group("g", &[]), InvalidArgument, "volumes"),
+        (
+            "with another driver's",
+            group("g", &[volume, "someone-else's"]),
+            NotFound,
+            "none of this driver's",
+        ),
+        ("with nobody's", group("g", &[volume, NOBODY]), NotFound, "no volume"),
+        (
+            "of another appliance's",
+            group("g", &[elsewhere.as_str()]),
+            Unavailable,
+            "rack-2",
+        ),
+    ] {
+        let answer = it.create_volume_group_snapshot(Request::new(request)).await;
+        cases.push((what, answer.map(drop), code, says));
+    }
+    judge(cases);
     assert_eq!(appliance.all(), before);
 }
 

@@ -5,6 +5,7 @@
 mod access_modes;
 mod bad_ids;
 mod bad_input;
+mod bad_secrets;
 mod busy;
 mod deadlines;
 mod earlier;

@@ -72,6 +72,7 @@ async fn a_token_that_is_gone_or_may_not_and_a_certificate_that_changed_are_told
     let plugin = Plugin::new(&[("rack-1", appliance.entry_with(&gone))]);
     let it = &plugin.controller;
     let ask = || it.create_volume(Request::new(wanted("v")));
+    let before = appliance.all();
     told(
         ask().await,
         Code::Unauthenticated,
@@ -89,6 +90,7 @@ async fn a_token_that_is_gone_or_may_not_and_a_certificate_that_changed_are_told
     let says = ["another certificate", appliance.fingerprint.as_str(), "Secret"];
     told(ask().await, Code::Unauthenticated, &says);
     told(it.delete_volume(delete(NOBODY)).await, Code::Unauthenticated, &says);
+    assert_eq!(appliance.all(), before);
     // What is put right counts at once.
     plugin.put("rack-1", &appliance.entry());
     ask().await.unwrap();

@@ -6,6 +6,7 @@ use cistern_csi::csi::controller_server::Controller as _;
 use cistern_csi::csi::volume_content_source::{Type, VolumeSource};
 use tonic::{Code, Request};
 
+use crate::bad_input::{Case, judge, long, pair};
 use crate::support::{Appliance, NOBODY, Plugin, wanted};
 
 /// What the plugin's Secret says of an appliance in a zone, that nobody has to ask.
@@ -91,4 +92,36 @@ async fn room_is_told_for_the_nodes_that_are_near_to_it() {
             assert_eq!(told, near, "{what}, for {segments:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_claim_whose_nodes_are_in_no_zone_that_there_is_finds_no_appliance_in_one() {
+    let appliance = Appliance::start().await;
+    let plugin = Plugin::with_zones(&[("rack-1", format!("{}zone = \"a\"\n", appliance.entry()))]);
+    let before = appliance.all();
+    let odd = |key: &str, value: &str| csi::Topology {
+        segments: pair(key, value),
+    };
+    let claim = |requisite: Vec<csi::Topology>, preferred: Vec<csi::Topology>| {
+        let mut request = wanted("v");
+        request.accessibility_requirements = Some(csi::TopologyRequirement { requisite, preferred });
+        plugin.controller.create_volume(Request::new(request))
+    };
+    let mut cases: Vec<Case> = Vec::new();
+    for (what, segments) in [
+        ("nowhere", topology(None)),
+        ("by another key", odd("colour", "a")),
+        ("in a zone without a name", odd(ZONE, "")),
+        ("in a long zone", odd(ZONE, &long())),
+        ("by a long key", odd(&long(), "a")),
+    ] {
+        let answer = claim(vec![segments.clone()], vec![segments]).await;
+        cases.push((what, answer.map(drop), Code::ResourceExhausted, "zone"));
+    }
+    judge(cases);
+    assert_eq!(appliance.all(), before);
+    // What is only preferred keeps nothing from being made.
+    let made = claim(vec![topology(Some("a"))], vec![odd("colour", "blue")]).await;
+    let there = made.unwrap().into_inner().volume.unwrap().accessible_topology;
+    assert_eq!(there, [topology(Some("a"))]);
 }
