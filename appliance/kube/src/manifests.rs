@@ -465,4 +465,27 @@ pub(crate) mod tests {
         let token = refused(|i| i.appliances[0].token = "secret\n".to_owned());
         assert!(token.contains("token") && !token.contains("secret\n"), "{token}");
     }
+
+    #[test]
+    fn the_sidecars_are_of_the_versions_that_tests_run_against() {
+        let peers = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/peers");
+        let pinned = ["kubernetes", "sidecars"].map(|peer| {
+            let path = format!("{peers}/{peer}/go.mod");
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+        });
+        let pinned = pinned.concat();
+        for (sidecar, version, _) in SIDECARS {
+            let module = sidecar.replacen("csi-", "github.com/kubernetes-csi/external-", 1);
+            // As in `MODULE/v8 v8.7.0 // indirect`. What a module has below that is another one.
+            let versions: Vec<&str> = pinned
+                .lines()
+                .filter_map(|line| {
+                    let mut words = line.split_whitespace();
+                    let major = words.next()?.strip_prefix(module.as_str())?.strip_prefix('/')?;
+                    words.next().filter(|_| !major.contains('/'))
+                })
+                .collect();
+            assert_eq!(versions, [*version], "{sidecar}");
+        }
+    }
 }
