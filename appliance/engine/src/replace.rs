@@ -229,6 +229,8 @@ impl Engine {
                 None => raids.repair_lv(&vg, part, &node),
             };
             self.change_lvm(id, doing, change, |_| {})?;
+            // Who asks for the pool is told that it is being filled.
+            self.read_lvm()?;
         }
         for part in ["data_tmeta", "data_tdata"] {
             self.wait_until_filled(&vg, part, progress)?;
