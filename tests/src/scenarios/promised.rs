@@ -162,7 +162,7 @@ fn all_bytes(lab: &Lab, volumes: &[Volume; 2]) -> Result<()> {
     for (volume, (pool, _, at)) in volumes.iter().zip(POOLS) {
         lab.remount(volume, at)?;
         lab.peer
-            .sh(&format!("cmp /tmp/a {at}/a && cmp /tmp/b {at}/b"))
+            .sh(&format!("exec >&2; cmp /tmp/a {at}/a && cmp /tmp/b {at}/b"))
             .with_context(|| format!("of pool {pool}"))?;
     }
     Ok(())
