@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cistern_host::SelfReport;
-use cistern_model::{AlertKind, DiskId, JobId, Severity};
+use cistern_model::{AlertKind, DiskId, JobId, PoolId, Severity};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::alerts::Subject;
@@ -26,6 +26,8 @@ pub(crate) struct Care {
     said: BTreeMap<DiskId, Vec<String>>,
     /// Scrubs that nobody asked for, and whether they are to give way to what somebody asks for.
     pub(crate) scheduled: BTreeMap<JobId, bool>,
+    /// Pools whose copies are to be compared as their tags say, or would if they could be written.
+    pub(crate) uneven: BTreeSet<PoolId>,
     /// When the image was made.
     built: Option<Timestamp>,
     /// When it was last asked whether the clock is kept right.

@@ -18,6 +18,7 @@ const RESERVE: &str = "cistern.reserve=";
 const SCRUB: &str = "cistern.scrub=";
 const SCRUB_FROM: &str = "cistern.scrub-from=";
 const SCRUBBED: &str = "cistern.scrubbed=";
+const UNEVEN: &str = "cistern.uneven";
 
 /// What the tags say; none where they say nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(crate) struct PoolSettings {
     /// From when the first scrub's time is counted.
     pub(crate) scrub_from: Option<Timestamp>,
     pub(crate) last_scrub: Option<LastScrub>,
+    /// Whether its copies are to be compared and made to agree as soon as it is whole.
+    pub(crate) uneven: bool,
 }
 
 impl PoolSettings {
@@ -43,6 +46,7 @@ impl PoolSettings {
                 let (ended, mismatches) = (second(ended)?, mismatches.parse().ok()?);
                 Some(LastScrub { ended, mismatches })
             }),
+            uneven: tags.iter().any(|tag| tag == UNEVEN),
         }
     }
 
@@ -61,7 +65,11 @@ impl PoolSettings {
         let from = self.scrub_from.map(|from| format!("{SCRUB_FROM}{}", from.as_second()));
         let last = self.last_scrub;
         let last = last.map(|last| format!("{SCRUBBED}{}/{}", last.ended.as_second(), last.mismatches));
-        [overcommit, reserve, scrub, from, last].into_iter().flatten().collect()
+        let uneven = self.uneven.then(|| UNEVEN.to_owned());
+        [overcommit, reserve, scrub, from, last, uneven]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// What makes these of those, in one commit.
@@ -157,6 +165,7 @@ mod tests {
             scrub: Some(ScrubEvery::Weekly),
             scrub_from: second("1700000000"),
             last_scrub: second("1700000001").map(|ended| LastScrub { ended, mismatches: 7 }),
+            uneven: true,
         };
         let written = [
             "cistern.overcommit=150",
@@ -164,6 +173,7 @@ mod tests {
             "cistern.scrub=weekly",
             "cistern.scrub-from=1700000000",
             "cistern.scrubbed=1700000001/7",
+            "cistern.uneven",
         ];
         assert_eq!(settings.write(), written);
         assert_eq!(PoolSettings::read(&settings.write()), settings);

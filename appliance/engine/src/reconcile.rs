@@ -232,7 +232,10 @@ impl Engine {
         match outcome {
             Err(error) if mode == Activation::Partial && !power_lost(&error) => Err(self.not_without(&pool, error)),
             Err(error) => Err(error),
-            Ok(()) => self.activate_skipped(id, mode),
+            Ok(()) => {
+                self.activate_skipped(id, mode)?;
+                self.see_whether_uneven(id)
+            }
         }
     }
 

@@ -82,7 +82,7 @@ impl Engine {
                 engine.tell_scrubbed(&cause, &pool, found, compared.is_ok());
             }
             compared?;
-            engine.note_scrubbed(&pool, found.differing)
+            engine.note_scrubbed(&pool, found.differing, repair)
         });
         job
     }
@@ -191,7 +191,7 @@ impl Engine {
 
     /// Keeps when a pool was scrubbed and what was found. A pool that has just lost a disk takes no notes; the next scrub
     /// comes early then.
-    fn note_scrubbed(&self, pool: &PoolView, mismatches: u64) -> Result<(), EngineError> {
+    fn note_scrubbed(&self, pool: &PoolView, mismatches: u64, repaired: bool) -> Result<(), EngineError> {
         let _one = self.0.names.hold(Engine::settings_lock(pool.id))?;
         let Some(pool) = self.view().pools.get(&pool.id).cloned() else {
             return Ok(());
@@ -200,8 +200,12 @@ impl Engine {
         let noted = PoolSettings {
             scrub_from: None,
             last_scrub: Some(LastScrub { ended, mismatches }),
+            uneven: pool.settings.uneven && !repaired,
             ..pool.settings
         };
+        if repaired {
+            locked(&self.0.care).uneven.remove(&pool.id);
+        }
         match self.settle(&pool, noted) {
             Err(EngineError::Host { source, .. }) if source.kind() != HostErrorKind::PowerLost && pool.missing > 0 => {
                 Ok(())

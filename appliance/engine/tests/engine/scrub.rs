@@ -121,3 +121,46 @@ fn what_a_scheduled_scrub_found_before_it_gave_way_is_told() {
     let message = "pool tank was scrubbed by its schedule, not to the end: 8 sectors of its copies differ";
     assert_eq!((alert(&rig).as_deref(), found(&rig)), (Some(message), None));
 }
+
+#[test]
+fn striped_mirrors_that_start_while_a_disk_is_filled_are_made_to_agree_when_it_is() {
+    let mut rig = with(Layout::StripeMirror, &["a", "b", "c", "small"]);
+    rig.machine.fill_slowly();
+    let pair = crate::replace::pair("b", "d");
+    let job = rig.engine.replace_disk(&by(), "tank", &pair).unwrap();
+    until(|| {
+        rig.machine.fill_to(Percent::from(40.0));
+        matches!(
+            rig.engine.job(&by(), job.id).unwrap().state,
+            JobState::Running { done: 40, .. }
+        )
+    });
+    rig.restart();
+    let job = rig.engine.jobs(&by())[0].clone();
+    until(|| {
+        rig.machine.fill_to(Percent::FULL);
+        ended(&rig, job.id)
+    });
+    rig.engine.reconcile().unwrap();
+    rig.machine.let_images_differ(&vg(&rig), DATA, 8);
+    // It was noted with the pool: another start does not forget it.
+    rig.restart();
+    rig.engine.tick();
+    // A comparison takes its time there too.
+    until(|| {
+        rig.machine.fill_to(Percent::FULL);
+        found(&rig).is_some()
+    });
+    assert_eq!((found(&rig), alert(&rig)), (Some(8), None), "{}", told(&rig));
+    assert!(
+        told(&rig).ends_with("8 sectors of its copies differed, and agree now"),
+        "{}",
+        told(&rig)
+    );
+    // Once.
+    let before = passes(&rig);
+    rig.restart();
+    rig.engine.tick();
+    assert_eq!(passes(&rig), before);
+    rig.check();
+}

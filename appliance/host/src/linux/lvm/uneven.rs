@@ -17,10 +17,13 @@
 //! The bitmaps on these are of the moment when they failed; those of the images that noted it are newer, and take their place:
 //! what was written since an image failed is named there, so that the kernel brings it up to date.
 //!
+//! A volume of striped mirrors of which an image is to be filled is never called uneven: the kernel's comparison (6.12, raid10.c) reads
+//! that image too, and where it is the first of its pair copies it over the good one. It is filled, and a scrub compares afterwards.
+//!
 //! Invariant: the notes of a volume are written only if it is not active, they are what the kernel wrote, and its bitmap
-//! names a stretch that they call even, or they count more images as failed than it can do without. A cut in between leaves
-//! notes that say so on some disks: the bitmap still names it, the newest notes still count them, and the next start does it
-//! again.
+//! names a stretch that they call even, or they count more images as failed than it can do without, or call what is not to be
+//! compared uneven. A cut in between leaves notes that say so on some disks: the bitmap still names it, the newest notes still
+//! count them, and the next start does it again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,6 +38,10 @@ use super::{LinuxLvm, flush, unexpected};
 use crate::HostError;
 use crate::linux::{direct, file};
 
+/// The level of striped mirrors.
+const STRIPED_MIRRORS: u32 = 10;
+/// "All of it is even".
+const ALL: u64 = u64::MAX;
 /// The sectors of parity that are computed at a time: the least that a comparison can begin behind.
 const STRIPE: u64 = 8;
 /// What the hidden volumes are called on which the notes lie: `VOLUME_rmeta_IMAGE`.
@@ -91,8 +98,9 @@ impl LinuxLvm {
                     "more of its images failed than it can do without; those that missed nothing are used again"
                 );
                 // Their bitmaps first: until the newest notes count them as good they are used by nobody.
-                renew_bitmaps(operation, &images, &all, before & !failed)?;
+                let failed = renew_bitmaps(vg, &images, &all, before, failed);
                 flush(operation, nodes())?;
+                let Some(failed) = failed else { continue };
                 // The newest first: the kernel goes by these.
                 let newest = newest(&all).map(|(number, _)| *number);
                 all.sort_by_key(|(number, _)| Some(*number) != newest);
@@ -115,13 +123,21 @@ impl LinuxLvm {
             let Some(from) = uneven_from(&all) else {
                 continue;
             };
-            tracing::info!(
-                vg,
-                volume = name,
-                from,
-                "the power went while it was written to: its images are made even"
-            );
-            for (number, notes) in all.iter_mut().filter(|(_, notes)| notes.even > from) {
+            if from == ALL {
+                tracing::info!(
+                    vg,
+                    volume = name,
+                    "one of its images is to be filled first: nothing is made even before"
+                );
+            } else {
+                tracing::info!(
+                    vg,
+                    volume = name,
+                    from,
+                    "the power went while it was written to: its images are made even"
+                );
+            }
+            for (number, notes) in all.iter_mut().filter(|(_, notes)| says_otherwise(notes, from)) {
                 write(*number, notes, &|notes, device, at| {
                     notes.say_uneven_from(device, at, from)
                 })?;
@@ -132,29 +148,47 @@ impl LinuxLvm {
     }
 }
 
-/// Gives images that are to be used again, as bits, the bitmap that lies beside the newest notes.
+/// Gives images that are to be used again the bitmap that lies beside the newest notes: those among `before`, which count as failed,
+/// that are not among `failed`, which are to. Which are to count as failed then, with those that take no bitmap; nothing, if these
+/// are too many.
 ///
 /// The kernel (6.12, md-bitmap.c) goes by the bitmap of the first image in use. If that is older than the newest notes it says
 /// "forcing full recovery", and then fills nothing at all of an image that it takes back: it would be read as it was when it
 /// failed.
 fn renew_bitmaps(
-    operation: &str,
+    vg: &str,
     images: &BTreeMap<u32, Place>,
     all: &[(u32, Notes)],
-    again: u64,
-) -> Result<(), HostError> {
-    let Some((from, events)) = newest(all).and_then(|(number, notes)| Some((images.get(number)?, notes.events))) else {
-        return Ok(());
+    before: u64,
+    failed: u64,
+) -> Option<u64> {
+    let (_, newest) = newest(all)?;
+    // An image that is being filled may not have all of its bitmap yet.
+    let survives = |(number, notes): &&(u32, Notes)| {
+        notes.events == newest.events && notes.is_filled() && !newest.counts_as_failed(*number)
     };
-    let is_used_again = |number: u32| again.checked_shr(number).is_some_and(|again| again & 1 == 1);
-    for (_, to) in images.iter().filter(|(number, _)| is_used_again(**number)) {
-        let copied = direct::open(&from.node, false).and_then(|newest| {
-            let device = direct::open(&to.node, true)?;
-            copy_bitmap((&newest, from.at), (&device, to.at), events)
+    let from = all.iter().find(survives).and_then(|(number, _)| images.get(number));
+    let has = |bits: u64, number: u32| bits.checked_shr(number).is_some_and(|bits| bits & 1 == 1);
+    let mut lost = 0;
+    for (number, to) in images.iter().filter(|(number, _)| has(before & !failed, **number)) {
+        let copied = from.ok_or_else(|| std::io::Error::other("no image has a bitmap that is whole"));
+        let copied = copied.and_then(|from| {
+            let (newest_bitmap, device) = (direct::open(&from.node, false)?, direct::open(&to.node, true)?);
+            copy_bitmap((&newest_bitmap, from.at), (&device, to.at), newest.events)
         });
-        copied.map_err(|source| file::io(operation, &to.node, source))?;
+        if let Err(error) = copied {
+            tracing::warn!(%error, vg, node = %to.node.display(), "an image was not given the newest bitmap");
+            lost |= 1 << number;
+        }
     }
-    Ok(())
+    match failed {
+        // Nothing is filled from a bitmap, and the kernel drops one that it cannot write to.
+        0 => Some(0),
+        _ => {
+            let failed = failed | lost;
+            (failed.count_ones() <= spared(newest.level)?).then_some(failed)
+        }
+    }
 }
 
 /// The newest notes, and whose they are; the kernel goes by these.
@@ -169,6 +203,15 @@ fn newest(images: &[(u32, Notes)]) -> Option<&(u32, Notes)> {
     best
 }
 
+/// How many images a volume with parity can do without.
+fn spared(level: u32) -> Option<u32> {
+    match level {
+        4 | 5 => Some(1),
+        6 => Some(2),
+        _ => None,
+    }
+}
+
 /// Which images of a volume with parity count as failed by its newest notes, if that is more than it can do without; and which
 /// of them are to count, without those that missed nothing.
 ///
@@ -177,11 +220,7 @@ fn newest(images: &[(u32, Notes)]) -> Option<&(u32, Notes)> {
 /// they failed at once, if their notes are of the same moment: of one that is not there that cannot be told.
 fn missed_nothing(images: &[(u32, Notes)]) -> Option<(u64, u64)> {
     let (_, newest) = newest(images)?;
-    let spared = match newest.level {
-        4 | 5 => 1,
-        6 => 2,
-        _ => return None,
-    };
+    let spared = spared(newest.level)?;
     if newest.images > u64::BITS || newest.failed.count_ones() <= spared {
         return None;
     }
@@ -220,16 +259,25 @@ fn parted(images: &[(u32, Notes)]) -> Option<(u32, u32)> {
     images.iter().find(alone).map(|(other, _)| (*first, *other))
 }
 
-/// From which sector on these images of a volume are to be compared, if they are to be and can be.
+/// Whether notes say something else than that all is even up to this sector, or further than that.
+fn says_otherwise(notes: &Notes, from: u64) -> bool {
+    notes.even > from || from == ALL && notes.even != ALL
+}
+
+/// From which sector on these images of a volume are to be compared, if they are to be and can be; [`ALL`] if they are said to be and
+/// must not.
 fn uneven_from(images: &[(u32, Notes)]) -> Option<u64> {
     let (_, newest) = newest(images)?;
     let usable = |(number, notes): &&(u32, Notes)| notes.is_filled() && !newest.counts_as_failed(*number);
     let usable = images.iter().filter(usable).count();
+    if newest.level == STRIPED_MIRRORS && usable < images.len() {
+        return images.iter().any(|(_, notes)| notes.even < ALL).then_some(ALL);
+    }
     // Parity cannot be made anew without an image: the kernel would not start the volume. Of copies that are left, those of
     // one stretch can be compared.
     let can = match newest.level {
         1 => usable > 1,
-        10 => true,
+        STRIPED_MIRRORS => true,
         _ => usable == newest.images as usize,
     };
     let ours = images.iter().all(|(number, notes)| notes.position == *number);
@@ -239,7 +287,7 @@ fn uneven_from(images: &[(u32, Notes)]) -> Option<u64> {
     let broken_off = |(_, notes): &&(u32, Notes)| notes.even > 0 && notes.even < u64::MAX;
     let from = match images.iter().find(broken_off) {
         None => 0,
-        Some(_) if newest.level > 1 && newest.level < 10 => first.max(STRIPE),
+        Some(_) if newest.level > 1 && newest.level < STRIPED_MIRRORS => first.max(STRIPE),
         Some(_) => first,
     };
     // What is noted on every image it does anyway.
@@ -490,6 +538,32 @@ mod tests {
         ] {
             assert_eq!(there(level, count, failed), uneven, "{level} {count} {failed}");
         }
+    }
+
+    #[test]
+    fn striped_mirrors_are_not_compared_while_one_of_them_is_to_be_filled() {
+        let there = |change: &dyn Fn(&mut [Notes])| {
+            let notes = |position| Notes {
+                images: 4,
+                level: STRIPED_MIRRORS,
+                written_to: Some(0),
+                ..notes(position)
+            };
+            let mut all: Vec<Notes> = (0..4).map(notes).collect();
+            change(&mut all);
+            uneven_from(&(0..).zip(all).collect::<Vec<_>>())
+        };
+        assert_eq!(there(&|_| {}), Some(0));
+        // One that failed is back; it is filled, not read.
+        assert_eq!(there(&|all| (all[1].failed, all[1].events) = (0b1, 9)), None);
+        assert_eq!(there(&|all| all[2].filled = 4096), None);
+        // A comparison had begun, which the kernel would go on with.
+        let begun = |all: &mut [Notes]| (all[2].filled, all[0].even) = (4096, 8192);
+        assert_eq!(there(&begun), Some(ALL));
+        let mut all: Vec<Notes> = (0..2).map(notes).collect();
+        all[0].even = 8192;
+        assert!(says_otherwise(&all[0], ALL) && !says_otherwise(&all[1], ALL));
+        assert!(says_otherwise(&all[0], 0) && !says_otherwise(&all[0], 8192));
     }
 
     #[test]
