@@ -1,10 +1,11 @@
 //! The power goes while data are on the move from disk to disk: each move goes on by itself, and ends well.
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Bytes, Disk, DiskState, Job, JobState, Percent, Pool, PoolState, Snapshot};
+use cistern_model::{Bytes, Disk, DiskState, Job, JobState, Layout, Percent, Pool, PoolPlan, PoolState, Snapshot};
 
 use super::failure::{fio_begins, fio_ends, fio_verifies, rounds, until, whole};
 use super::growth::{layered_pool, numbered};
+use super::promised::{pairs_of, planned};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// Begins to put one disk in the place of another, and does not wait for it.
@@ -169,6 +170,61 @@ fn ends_without(lab: &Lab, disk: &str) -> Result<Pool> {
         "it is not blank: {disks:?}"
     );
     Ok(pool)
+}
+
+/// A disk of striped mirrors, the first of its pair, makes room for another one under fio, and the power goes while that is filled. What
+/// had been written since the old one was lost is on the other disk of the pair alone: it is what the new one gets, and the pool is scrubbed
+/// by itself afterwards.
+pub(super) fn striped_mirrors_replaced_over_a_power_cut(lab: &Lab) -> Result<()> {
+    lab.enrol(&lab.banner()?)?;
+    let ids = numbered(lab, 5)?;
+    let (four, new) = ids.split_at(4);
+    let plan: PoolPlan = lab.cli.json(&planned("plan", "tank", Layout::StripeMirror, four))?;
+    let [[old, _], _] = pairs_of(&plan)?;
+    lab.cli.ok(&planned("create", "tank", Layout::StripeMirror, four))?;
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "400MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    let written = |name: &str| {
+        lab.peer.sh(&format!(
+            "dd if=/dev/urandom of=/tmp/{name} bs=1M count=24 2>/dev/null && cp /tmp/{name} /mnt/photos/{name} && \
+             sync /mnt/photos/{name} /mnt/photos"
+        ))
+    };
+    written("a")?;
+    fio_begins(lab)?;
+    rounds(lab, 1)?;
+
+    let at = ids
+        .iter()
+        .position(|id| id == old.as_str())
+        .context("a disk of the plan")?;
+    lab.appliance.vm().unplug(&format!("pull{}", at + 1))?;
+    until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
+    written("b")?;
+    rounds(lab, 1)?;
+    replace_begins(lab, old.as_str(), &new[0])?;
+    let cut = until(lab, "the new disk to be filled", |pool| {
+        pool.disks.iter().any(|disk| disk.as_str() == new[0]) && pool.sync_percent < Percent::FULL
+    })?;
+    lab.power_cut_and_start()?;
+    println!("     the power went at {}", cut.sync_percent);
+    until(lab, "it to be whole again", whole)?;
+    let scrubbed = |_: &Pool| {
+        let events = lab.cli.ok(&["events", "-o", "json"]);
+        events.is_ok_and(|events| events.contains("was scrubbed by its schedule"))
+    };
+    until(lab, "a scrub by itself", scrubbed)?;
+    until_no_job(lab)?;
+    rounds(lab, 1)?;
+    fio_ends(lab)?;
+    lab.cli.ok(&["pools", "scrub", "tank"])?;
+    let alerts = lab.cli.ok(&["alerts", "list"])?;
+    ensure!(!alerts.contains("mismatch") && !alerts.contains("degraded"), "{alerts}");
+    lab.remount(&volume, "/mnt/photos")?;
+    lab.peer
+        .sh("exec >&2; cmp /tmp/a /mnt/photos/a && cmp /tmp/b /mnt/photos/b")?;
+    fio_verifies(lab)
 }
 
 /// Waits until no job is under way; none must have failed.

@@ -214,6 +214,11 @@ const LONG: &[Scenario] = &[
     pair("two-disks-lost", || failure::with_disks(9), promised::two_disks_lost),
     pair("a-spare-takes-over", failure::pullable, lacking::a_spare_takes_over),
     pair(
+        "striped-mirrors-replaced-over-a-power-cut",
+        || failure::with_disks(5),
+        interrupted::striped_mirrors_replaced_over_a_power_cut,
+    ),
+    pair(
         "layers-replaced-over-a-power-cut",
         failure::pullable,
         interrupted::layers_replaced_over_a_power_cut,

@@ -88,14 +88,14 @@ pub(super) fn two_disks_lost(lab: &Lab) -> Result<()> {
 }
 
 /// `cistern pools plan` or `create`, of these disks.
-fn planned<'a>(what: &'a str, name: &'a str, layout: Layout, ids: &'a [String]) -> Vec<&'a str> {
+pub(super) fn planned<'a>(what: &'a str, name: &'a str, layout: Layout, ids: &'a [String]) -> Vec<&'a str> {
     let mut args = vec!["pools", what, name, "--layout", layout.name()];
     args.extend(ids.iter().flat_map(|id| ["--disk", id.as_str()]));
     args
 }
 
 /// The two pairs that a plan makes of four disks. The first one has the metadata.
-fn pairs_of(plan: &PoolPlan) -> Result<[[DiskId; 2]; 2]> {
+pub(super) fn pairs_of(plan: &PoolPlan) -> Result<[[DiskId; 2]; 2]> {
     match plan.groups.as_slice() {
         [first, second] => match (first.as_slice(), second.as_slice()) {
             ([a, b], [c, d]) => Ok([[a.clone(), b.clone()], [c.clone(), d.clone()]]),
