@@ -196,7 +196,9 @@ impl Engine {
     }
 
     /// Cuts off all sessions of a node on a volume whose export it has lost, those too that began at an address which it had before, or
-    /// has on other volumes yet: of what came from there nothing is under way any more.
+    /// has on other volumes yet: of what came from there nothing is under way any more. And those that began at an address which neither
+    /// the volume nor a node that keeps it has or had: the node may have had it on a volume that was taken from it since, and nobody else
+    /// can rightly hold anything there.
     fn fence_node(
         &self,
         by: &Principal,
@@ -216,6 +218,26 @@ impl Engine {
         let as_client = |address: &IpAddr| address.to_string().parse::<Client>().ok();
         for client in self.addresses_of(node, tags).iter().filter_map(as_client) {
             if !done.contains(&client) {
+                reports.extend(self.end_sessions(by, id, name, client)?);
+                done.push(client);
+            }
+        }
+        let staying: Vec<IpAddr> = {
+            let kept = self.view().volume(id).map(|(_, volume)| volume.tags.clone());
+            let others = kept
+                .iter()
+                .flat_map(|tags| tags.nodes.keys().map(move |other| (tags, other)));
+            let others = others.filter(|(_, other)| *other != node);
+            others
+                .flat_map(|(tags, other)| self.addresses_of(other, &tags.of_node(other)))
+                .collect()
+        };
+        let path = self.path_of(id);
+        for session in self.sessions(id)? {
+            let holds = session.held.iter().flatten().any(|there| there.path == path);
+            let unknown = holds && !staying.contains(&session.address);
+            let client = as_client(&session.address).filter(|client| unknown && !done.contains(client));
+            if let Some(client) = client {
                 reports.extend(self.end_sessions(by, id, name, client)?);
                 done.push(client);
             }

@@ -126,6 +126,23 @@ fn a_session_that_began_elsewhere_after_the_volume_was_published_is_found_by_the
 }
 
 #[test]
+fn a_session_is_found_though_the_volume_that_knew_its_address_was_taken_from_the_node_before() {
+    let rig = Rig::with_pool();
+    let (v, w) = (volume(&rig), other_volume(&rig));
+    publish(&rig, &v, "a", NEW);
+    publish(&rig, &v, "b", NEWEST);
+    publish(&rig, &w, "a", OLD);
+    rig.machine.client_holds(OLD, &path(w.id), HeldState::default());
+    taken(&rig, &w, "a");
+    rig.machine.client_holds(OLD, &path(v.id), LOCKED);
+    rig.machine.client_holds(NEWEST, &path(v.id), LOCKED);
+    assert_eq!(taken(&rig, &v, "a"), ended(OLD));
+    // Whose volume it is yet keeps what it holds.
+    assert!(locks(&rig, &v, NEWEST));
+    rig.check();
+}
+
+#[test]
 fn a_node_with_several_addresses_is_let_in_from_those_that_it_has_now() {
     let rig = Rig::with_pool();
     let v = volume(&rig);
