@@ -216,7 +216,7 @@ impl Engine {
             let Some(pool) = pool.filter(|pool| pool.active && pool.missing == 0) else {
                 return Ok(());
             };
-            if self.is_to_be_renewed(&pool)? {
+            if self.is_to_be_renewed(&pool)? || self.compares_striped_mirrors(&pool)? {
                 return Ok(());
             }
             (pool.failed_nodes(), pool.unused_nodes())
@@ -259,6 +259,22 @@ impl Engine {
             message,
         );
         self.read_lvm()
+    }
+
+    /// Whether the kernel is making striped mirrors even, for the first time or after a power cut. It reads an image for that that is to be
+    /// filled, too, and may copy it over the good one (6.12, raid10.c): nothing is taken back before it has ended.
+    fn compares_striped_mirrors(&self, pool: &PoolView) -> Result<bool, EngineError> {
+        if pool.tags.layout != Layout::StripeMirror {
+            return Ok(false);
+        }
+        for raid in pool.raids.iter().filter(|raid| raid.images.len() > 1) {
+            let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
+            let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
+            if status.is_some_and(|status| status.action == SyncAction::Resync) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the kernel was asked to use again all that it uses no image of: something else may have failed before it came to

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use cistern_engine::{Config, Engine};
 use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
-use cistern_model::{AlertKind, Bytes, DiskState, ErrorKind, EventKind, Layout, PoolState, ScrubRequest, VolumeState};
+use cistern_model::{
+    AlertKind, Bytes, DiskState, ErrorKind, EventKind, Layout, Percent, PoolState, ScrubRequest, VolumeState,
+};
 
 use crate::support::{Rig, by, client, path, refused, serial};
 
@@ -263,6 +265,32 @@ fn a_disk_that_comes_back_is_taken_back_and_brought_up_to_date() {
     }
     let messages: Vec<String> = rig.engine.events(0, 100).into_iter().map(|e| e.message).collect();
     assert!(messages.iter().any(|m| m.contains("serial-b is back")), "{messages:?}");
+}
+
+#[test]
+fn a_disk_of_striped_mirrors_is_taken_back_when_these_are_even() {
+    let (rig, _) = with(Layout::StripeMirror, &["a", "b", "c", "small"]);
+    rig.machine.make_even_slowly();
+    rig.machine.detach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    assert_eq!(states(&rig), DEGRADED);
+    rig.machine.attach(&serial("b"));
+    rig.engine.reconcile().unwrap();
+    let is_asked = |rig: &Rig| {
+        rig.machine
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("raids.refresh_lv"))
+    };
+    for _ in 0..3 {
+        rig.engine.tick();
+    }
+    assert!(!is_asked(&rig) && states(&rig) == DEGRADED);
+    rig.machine.fill_to(Percent::FULL);
+    rig.engine.tick();
+    assert!(is_asked(&rig));
+    assert_eq!(states(&rig), (PoolState::Ready, VolumeState::Ready));
+    rig.check();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use cistern_model::{Bytes, DiskId, HeldState, Percent, Signature};
 use super::layers;
 use super::state::{DiskRecord, State, failed, lv_of_node};
 use super::{MemoryHost, Trace};
-use crate::{BlockDevice, ExportEntry, HeldThere, HostError, NfsSession, RootSpec};
+use crate::{BlockDevice, ExportEntry, HeldThere, HostError, NfsSession, RootSpec, SyncAction};
 
 impl MemoryHost {
     /// All calls so far.
@@ -140,6 +140,12 @@ impl MemoryHost {
         }
         drop(state);
         self.inner.changed.notify_all();
+    }
+
+    /// The kernel makes all images even, until [`MemoryHost::fill_to`] says that it has.
+    pub fn make_even_slowly(&self) {
+        let mut state = self.lock();
+        (state.filling, state.comparing) = (Some(Percent::from(0.0)), Some(SyncAction::Resync));
     }
 
     /// So many sectors differ between the images of a volume (`data_tdata`), which a scrub finds.
