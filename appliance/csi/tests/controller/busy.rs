@@ -72,15 +72,20 @@ async fn call(it: Controller, which: &str) -> Result<(), Status> {
     }
 }
 
-#[tokio::test]
-async fn a_second_call_for_a_volume_that_is_worked_on_is_told_to_come_again() {
+/// An appliance that never answers, and how often it was asked.
+async fn silent() -> (Appliance, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let never = move || {
         count.fetch_add(1, Ordering::SeqCst);
         std::future::pending::<StatusCode>()
     };
-    let appliance = Appliance::answering(Router::new().fallback(never)).await;
+    (Appliance::answering(Router::new().fallback(never)).await, asked)
+}
+
+#[tokio::test]
+async fn a_second_call_for_a_volume_that_is_worked_on_is_told_to_come_again() {
+    let (appliance, asked) = silent().await;
     for (first, second) in [
         ("create", "create"),
         ("delete", "delete"),
@@ -118,13 +123,7 @@ async fn a_second_call_for_a_volume_that_is_worked_on_is_told_to_come_again() {
 
 #[tokio::test]
 async fn cutting_a_node_off_waits_for_no_other_work_and_letting_one_in_for_no_other_node() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let never = move || {
-        count.fetch_add(1, Ordering::SeqCst);
-        std::future::pending::<StatusCode>()
-    };
-    let appliance = Appliance::answering(Router::new().fallback(never)).await;
+    let (appliance, asked) = silent().await;
     for (first, second) in [
         ("publish", "unpublish there"),
         ("publish", "publish there"),
