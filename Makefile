@@ -16,7 +16,7 @@ test: ## Runs what each change has to hold; the last line is `N passed, N failed
 	@tests/run-parts all
 
 test-kubernetes: ## Runs the part of the tests that needs Kubernetes' own programs; Go builds them.
-	@tests/run-parts tools build image peers plugin kubernetes
+	@tests/run-parts tools build image peers plugin readers kubernetes
 
 test-nodes: ## Runs what takes too long for every run of a cluster's nodes: pods on machines with a kubelet.
 	@tests/run-parts tools build image peers plugin nodes
