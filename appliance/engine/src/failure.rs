@@ -167,7 +167,7 @@ impl Engine {
         }
         let (unused, refreshed) = (pool.unused_nodes(), locked(&self.0.failures.refreshed));
         let tried = refreshed.get(&pool.id).is_some_and(|tried| unused.is_subset(tried));
-        pool.active && pool.missing == 0 && !unused.is_empty() && !tried
+        pool.active && pool.has_all_data() && !unused.is_empty() && !tried
     }
 
     /// Takes back disks that are there again, and lets the kernel use images again that it had ceased to use: their data
@@ -213,7 +213,8 @@ impl Engine {
         }
         let (failed, unused) = {
             let pool = self.view().pools.get(&id).cloned();
-            let Some(pool) = pool.filter(|pool| pool.active && pool.missing == 0) else {
+            // One that others lack besides is not left waiting for them: it may be the only one that has what they had.
+            let Some(pool) = pool.filter(|pool| pool.active && pool.has_all_data()) else {
                 return Ok(());
             };
             if self.is_to_be_renewed(&pool)? || self.compares_striped_mirrors(&pool)? {

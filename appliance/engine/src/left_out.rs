@@ -6,8 +6,9 @@
 //! others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-use cistern_host::{HostError, ImageHealth, RaidImage, SyncAction};
+use cistern_host::{HostError, ImageHealth, PhysicalVolume, RaidImage, RaidVolume, SyncAction};
 use cistern_model::{Layout, Percent, PoolId};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,8 @@ use crate::kept::Record;
 use crate::pools::power_lost;
 use crate::view::PoolView;
 
-/// LVM's UUIDs of the disks that each pool was served without.
+/// What each pool was served without: a disk, by LVM's UUID of it, or the image on a disk of one of the pool's two volumes, as `UUID NAME`.
+/// That one may have all of the data, and another all of the metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct LeftOut(BTreeMap<PoolId, BTreeSet<String>>);
@@ -77,33 +79,58 @@ impl Engine {
                 return Vec::new();
             }
         };
-        let nodes: BTreeSet<_> = {
-            let older = pool.members.iter().filter(|member| older.contains(&member.uuid));
-            older.filter_map(|member| member.node.clone()).collect()
+        let lies_on = |image: &RaidImage, node: &PathBuf| image.nodes.contains(node);
+        let is_older = |raid: &RaidVolume, image: &RaidImage| {
+            let mut members = pool
+                .members
+                .iter()
+                .filter(|member| is_noted(&older, &member.uuid, &raid.name));
+            members.any(|member| member.node.as_ref().is_some_and(|node| lies_on(image, node)))
         };
-        let counts = |image: &RaidImage| !image.missing && !image.nodes.iter().any(|node| nodes.contains(node));
         let enough = pool.raids.iter().all(|raid| {
+            let counts = |image: &RaidImage| !image.missing && !is_older(raid, image);
             let there: Vec<bool> = raid.images.iter().map(counts).collect();
             raid.level.is_some_and(|level| level.has_all_data(&there))
         });
-        match enough {
-            true => Vec::new(),
-            false => nodes.iter().map(|node| self.name_of(node)).collect(),
+        if enough {
+            return Vec::new();
         }
+        let noted = pool
+            .members
+            .iter()
+            .filter(|member| older.iter().any(|entry| disk_of(entry) == member.uuid));
+        noted
+            .filter_map(|member| member.node.as_ref())
+            .map(|node| self.name_of(node))
+            .collect()
     }
 
-    /// Whether a pool that was served without a disk has all of its images filled, as the kernel says now.
+    /// Whether a disk that a pool was served without has all of its images filled, as the kernel says now: each such disk, unless others
+    /// of the pool are away.
     pub(crate) fn is_whole_again(&self, pool: &PoolView) -> Result<bool, EngineError> {
-        let noted = self.left_out().is_ok_and(|all| all.contains_key(&pool.id));
-        if !noted || !pool.active || pool.missing > 0 {
+        let noted = self.left_out().ok().and_then(|mut all| all.remove(&pool.id));
+        let Some(noted) = noted.filter(|_| pool.active) else {
+            return Ok(false);
+        };
+        let there = pool
+            .members
+            .iter()
+            .filter(|member| member.returned.is_none() && noted.iter().any(|entry| disk_of(entry) == member.uuid));
+        let there: BTreeSet<_> = there.filter_map(|member| member.node.as_ref()).collect();
+        if pool.missing > 0 && there.is_empty() {
             return Ok(false);
         }
         for raid in &pool.raids {
             let status = self.0.host.raids.raid_status(&raid.vg, &raid.name);
             let status = status.doing(|| format!("ask how {} is", pool.tags.name))?;
+            let counts = |image: &RaidImage| pool.missing == 0 || image.nodes.iter().any(|node| there.contains(node));
             let whole = status.is_none_or(|status| {
-                let good = |image: &ImageHealth| *image == ImageHealth::Good;
-                status.action == SyncAction::Idle && status.images.iter().all(good)
+                let mut images = status
+                    .images
+                    .iter()
+                    .zip(&raid.images)
+                    .filter(|(_, image)| counts(image));
+                status.action == SyncAction::Idle && images.all(|(health, _)| *health == ImageHealth::Good)
             });
             if !whole {
                 return Ok(false);
@@ -126,14 +153,31 @@ fn served(pool: &PoolView) -> bool {
     })
 }
 
-/// The disks of a pool, by LVM's UUIDs, on which not all is that should be.
+/// The disks and images of a pool on which not all is that should be, as [`LeftOut`] has them.
 fn behind(pool: &PoolView) -> BTreeSet<String> {
-    let images = pool.raids.iter().flat_map(|raid| &raid.images);
     let lagging = |image: &&RaidImage| image.missing || image.failed || image.behind || image.stalled;
-    let nodes: BTreeSet<_> = images.filter(lagging).flat_map(|image| &image.nodes).collect();
-    let members = pool.members.iter().filter(|member| match &member.node {
-        None => true,
-        Some(node) => member.returned.is_some() || nodes.contains(node),
-    });
-    members.map(|member| member.uuid.clone()).collect()
+    let of_member = |member: &PhysicalVolume| match member.node.as_ref().filter(|_| member.returned.is_none()) {
+        None => vec![member.uuid.clone()],
+        Some(node) => {
+            let lags = |raid: &&RaidVolume| {
+                raid.images
+                    .iter()
+                    .filter(lagging)
+                    .any(|image| image.nodes.contains(node))
+            };
+            let raids = pool.raids.iter().filter(lags);
+            raids.map(|raid| format!("{} {}", member.uuid, raid.name)).collect()
+        }
+    };
+    pool.members.iter().flat_map(of_member).collect()
+}
+
+/// Whether a volume's image on a disk was left out.
+fn is_noted(noted: &BTreeSet<String>, uuid: &str, raid: &str) -> bool {
+    noted.contains(uuid) || noted.contains(&format!("{uuid} {raid}"))
+}
+
+/// Which disk it is of which something was left out.
+fn disk_of(entry: &str) -> &str {
+    entry.split(' ').next().unwrap_or(entry)
 }

@@ -52,7 +52,8 @@ impl Engine {
             }
             return Ok(());
         }
-        if pool.missing == 0 && !self.was_asked_back(&pool) {
+        // Whoever was not asked back has not erred again.
+        if !self.was_asked_back(&pool) {
             return Ok(());
         }
         let pool = self.without_erring(pool)?;
@@ -137,7 +138,7 @@ impl Engine {
             return self.is_there(new).then(|| due(vec![old.clone(), new.clone()], true));
         }
         let waits = |away: Duration| away < self.0.config.degraded_wait;
-        if self.lacking_for(pool).is_some_and(waits) || pool.missing == 0 && !self.was_asked_back(pool) {
+        if self.lacking_for(pool).is_some_and(waits) || !self.was_asked_back(pool) {
             return None;
         }
         let old = self.disk_to_replace(pool)?;

@@ -163,7 +163,8 @@ pub trait Raids: Send + Sync {
     /// Takes a device that came back, and that its group still counts as missing, into use again.
     fn restore_pv(&self, vg: &str, node: &Path) -> Result<(), HostError>;
 
-    /// Makes the kernel look at an active volume's devices anew: images that came back are filled and used again.
+    /// Makes the kernel look at an active volume's devices anew: images that came back are filled and used again, also while it lacks
+    /// others.
     fn refresh_lv(&self, vg: &str, lv: &str) -> Result<(), HostError>;
 
     /// Puts a new image on this device in the place of those of which a device is missing. Fails while the volume is

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use cistern_engine::{Config, Engine};
-use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
+use cistern_host::{Change, ImageHealth};
 use cistern_model::{
     AlertKind, Bytes, DiskState, ErrorKind, EventKind, Layout, Percent, PoolState, ScrubRequest, VolumeState,
 };
@@ -265,6 +265,41 @@ fn a_disk_that_comes_back_is_taken_back_and_brought_up_to_date() {
     }
     let messages: Vec<String> = rig.engine.events(0, 100).into_iter().map(|e| e.message).collect();
     assert!(messages.iter().any(|m| m.contains("serial-b is back")), "{messages:?}");
+}
+
+#[test]
+fn of_two_disks_that_went_the_one_that_comes_back_is_used_and_not_taken_for_one_that_errs() {
+    let (mut rig, _) = with(Layout::StripeMirror, &["a", "b", "c", "small"]);
+    let without = |rig: &Rig, missing: u32| {
+        rig.engine.react(Change::Disks);
+        until(rig, |rig| {
+            rig.engine.pool(&by(), "tank").unwrap().missing_disks == missing
+        });
+    };
+    rig.machine.detach(&serial("b"));
+    rig.machine.detach(&serial("c"));
+    without(&rig, 2);
+    assert_eq!(states(&rig), DEGRADED);
+    rig.machine.attach(&serial("b"));
+    without(&rig, 1);
+    rig.engine.tick();
+    // Else it would stand on one leg there, for as long as the other disk is away.
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!(pool.reason.unwrap(), "1 of its 4 disks cannot be found: serial-c");
+    let raids = rig.machine.host().raids;
+    let status = raids.raid_status(&pool.id.to_string(), "data_tdata").unwrap().unwrap();
+    let failed = status.images.iter().filter(|image| **image == ImageHealth::Failed);
+    assert_eq!(failed.count(), 1, "{status:?}");
+    // It has all that the pool was served with since: the next start does not take it for an older copy.
+    rig.machine.detach(&serial("a"));
+    rig.power_cycle();
+    rig.engine.start().unwrap();
+    assert_eq!(states(&rig), DEGRADED);
+    rig.machine.attach(&serial("a"));
+    rig.machine.attach(&serial("c"));
+    rig.engine.react(Change::Disks);
+    until(&rig, |rig| states(rig) == (PoolState::Ready, VolumeState::Ready));
+    rig.check();
 }
 
 #[test]

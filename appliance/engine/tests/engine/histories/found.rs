@@ -5,7 +5,9 @@ use cistern_model::Layout;
 use super::live;
 use super::steps::Mend::{Look, Nothing, Start, Supervisor};
 use super::steps::Mishap::{Calm, Fails};
-use super::steps::Step::{Create, DeletePool, Forbid, Grow, Import, MakePool, Release, RollBack, Snapshot, Write};
+use super::steps::Step::{
+    Attach, Create, DeletePool, Detach, Forbid, Grow, Import, MakePool, Release, Restart, RollBack, Snapshot, Write,
+};
 
 /// The pool was known as one that had lost all of its disks, until the next start.
 #[test]
@@ -143,6 +145,34 @@ fn a_client_whose_removal_was_noted_and_told_to_have_failed_is_kept_out_when_tha
                 },
             ),
             (Forbid { name: 2, client: 0 }, Calm),
+        ],
+    );
+}
+
+/// The kernel was not asked to use it again, since the other one was away; so it was taken for a disk that errs, and stayed so.
+#[test]
+fn a_disk_whose_layers_open_a_start_later_is_used_though_another_one_is_away() {
+    live(
+        Layout::Mirror,
+        &[
+            (DeletePool, Calm),
+            (
+                MakePool {
+                    layout: Layout::DoubleParity,
+                    layers: 3,
+                },
+                Calm,
+            ),
+            (Detach { nth: 1 }, Calm),
+            (
+                Restart,
+                Fails {
+                    at: 9,
+                    done: false,
+                    mend: Nothing,
+                },
+            ),
+            (Attach, Calm),
         ],
     );
 }

@@ -72,7 +72,8 @@ pub(super) fn restore_pv(vg: &str, node: &Path) -> LvmCommand {
 }
 
 pub(super) fn refresh_lv(vg: &str, lv: &str) -> LvmCommand {
-    LvmCommand::new("lvchange", ["--refresh"]).with(full(vg, lv))
+    // Without the mode it refuses what lacks another image (2.03.31).
+    LvmCommand::new("lvchange", ["--refresh", "--activationmode", "partial"]).with(full(vg, lv))
 }
 
 /// `--yes`: that images are to be replaced at all.
@@ -124,7 +125,10 @@ mod tests {
             (reduce_vg("p", a), "vgreduce p /dev/vda"),
             (forget_missing("p"), "vgreduce --removemissing p"),
             (restore_pv("p", a), "vgextend --restoremissing p /dev/vda"),
-            (refresh_lv("p", "data"), "lvchange --refresh p/data"),
+            (
+                refresh_lv("p", "data"),
+                "lvchange --refresh --activationmode partial p/data",
+            ),
             (
                 repair_lv("p", "data_tdata", a),
                 "lvconvert --yes --repair p/data_tdata /dev/vda",
