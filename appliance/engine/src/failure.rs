@@ -138,7 +138,12 @@ impl Engine {
             };
             view.pools.values().map(as_it_lies).collect()
         };
-        let waits = |pool: &PoolView| self.waits_to_be_taken_back(pool) || self.waits_to_be_mended(pool);
+        let waits = |pool: &PoolView| {
+            self.waits_to_be_taken_back(pool)
+                || self.waits_to_be_mended(pool)
+                // A job was at it when its disks came back.
+                || pool.broken && self.is_to_be_renewed(pool).is_ok_and(|due| due)
+        };
         let unfinished = locked(&self.0.failures.unfinished)
             .values()
             .any(|(_, tried)| tried.elapsed() >= ROLLBACK_AGAIN);

@@ -92,6 +92,9 @@ impl Engine {
             },
         )?;
         locked(&self.0.failures.renewed).insert(id);
+        // What could not be done while it lacked data can be now.
+        locked(&self.0.failures.tried).remove(&id);
+        self.try_again(id);
         let message = format!(
             "pool {} has all of its data again, and is taken up anew",
             pool.tags.name

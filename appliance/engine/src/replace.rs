@@ -333,6 +333,12 @@ impl Engine {
     fn fill_again(&self, vg: &str, part: &str, asked: bool) -> Result<(), EngineError> {
         self.read_lvm()?;
         let pool = self.view().pool(vg).cloned().ok_or_else(|| no_pool(vg))?;
+        if !pool.has_all_data() {
+            return Err(EngineError::Unavailable(format!(
+                "pool {} lacks what its new disk is filled from; it is filled on once that is back",
+                pool.tags.name
+            )));
+        }
         if !asked {
             let refresh = || self.0.host.raids.refresh_lv(vg, DATA);
             return self.change_lvm(pool.id, || format!("go on filling {vg}/{part}"), refresh, |_| {});

@@ -38,9 +38,13 @@ pub struct RaidImage {
 }
 
 impl RaidVolume {
-    /// Whether enough images are there. `false` if that cannot be said.
+    /// Whether enough images are there that hold all that they should, as far as the kernel has said. `false` if that cannot be said.
     pub fn has_all_data(&self) -> bool {
-        let there: Vec<bool> = self.images.iter().map(|image| !image.missing).collect();
+        let there: Vec<bool> = self
+            .images
+            .iter()
+            .map(|image| !image.missing && !image.behind)
+            .collect();
         self.level.is_some_and(|level| level.has_all_data(&there))
     }
 

@@ -9,7 +9,7 @@ use super::promised::{pairs_of, planned};
 use crate::lab::{Lab, PEER_ADDRESS};
 
 /// Begins to put one disk in the place of another, and does not wait for it.
-fn replace_begins(lab: &Lab, old: &str, new: &str) -> Result<()> {
+pub(super) fn replace_begins(lab: &Lab, old: &str, new: &str) -> Result<()> {
     let replace = [
         "pools",
         "replace",

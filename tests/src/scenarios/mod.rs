@@ -19,6 +19,7 @@ mod growth;
 mod input;
 mod interrupted;
 mod lacking;
+mod loose;
 mod many;
 mod moving;
 mod nodes;
@@ -212,6 +213,16 @@ const LONG: &[Scenario] = &[
         lacking::more_lost_than_can_be,
     ),
     pair("two-disks-lost", || failure::with_disks(9), promised::two_disks_lost),
+    pair(
+        "a-cable-comes-loose-while-a-disk-is-filled",
+        failure::many_pullable,
+        loose::a_cable_comes_loose_while_a_disk_is_filled,
+    ),
+    pair(
+        "one-of-two-comes-back",
+        failure::many_pullable,
+        loose::one_of_two_comes_back,
+    ),
     pair("a-spare-takes-over", failure::pullable, lacking::a_spare_takes_over),
     pair(
         "striped-mirrors-replaced-over-a-power-cut",

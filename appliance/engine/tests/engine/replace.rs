@@ -1,5 +1,6 @@
 //! Disks that take the place of others, by request and by themselves.
 
+use cistern_host::Change;
 use cistern_host::memory::MemoryHost;
 use cistern_model::{
     AlertKind, Bytes, DiskState, ErrorKind, EventKind, Job, JobState, Layout, Percent, PoolState, ReplaceRequest,
@@ -250,6 +251,38 @@ fn a_replacement_that_cannot_be_is_refused_and_nothing_is_touched() {
         ErrorKind::Unavailable,
     );
     assert_eq!(rig.snapshot(), before);
+}
+
+#[test]
+fn a_new_disk_that_was_not_filled_is_no_copy_and_is_filled_once_what_it_is_filled_from_is_back() {
+    let rig = with(Layout::Parity, &["a", "b", "c"]);
+    rig.machine.detach(&serial("b"));
+    rig.machine.let_sector_fail(&serial("a"), true);
+    rig.engine.reconcile().unwrap();
+    let job = rig.engine.replace_disk(&by(), "tank", &pair("b", "d")).unwrap();
+    let ended = rig.wait(&job);
+    assert!(matches!(ended.state, JobState::Failed { .. }), "{ended:?}");
+    // What is there is a part of the data.
+    rig.machine.detach(&serial("a"));
+    rig.engine.reconcile().unwrap();
+    let pool = rig.engine.pool(&by(), "tank").unwrap();
+    assert_eq!(pool.state, PoolState::Incomplete, "{pool:?}");
+    rig.machine.let_sector_fail(&serial("a"), false);
+    rig.machine.attach(&serial("a"));
+    rig.engine.react(Change::Disks);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !lies_on(&rig, "d") || rig.engine.pool(&by(), "tank").unwrap().state != PoolState::Ready {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{:?}",
+            rig.engine.pool(&by(), "tank")
+        );
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    crate::crashes::wait_for_jobs(&rig);
+    rig.check();
+    let disks = rig.engine.pool(&by(), "tank").unwrap().disks;
+    assert_eq!(disks, ["a", "c", "d"].map(serial));
 }
 
 #[test]

@@ -463,6 +463,7 @@ fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<b
         }
     }
     let there: Vec<bool> = (0..state.disks.len()).map(|n| state.there(n)).collect();
+    let unreadable = state.unreadable();
     let Some(group) = state.vgs.get_mut(vg) else {
         return Ok(false);
     };
@@ -471,10 +472,12 @@ fn activate(state: &mut State, vg: &str, lv: &str, mode: Activation) -> Result<b
         // A thin volume takes its pool along.
         if name == lv || (thin && matches!(lv_there.kind, Kind::Pool { .. })) {
             if !lv_there.active {
-                lv_there
-                    .plains_mut()
-                    .into_iter()
-                    .for_each(|plain| plain.assemble(&there));
+                for plain in lv_there.plains_mut() {
+                    plain.assemble(&there);
+                    // What was broken off is gone on with.
+                    let stalled = plain.stalled.clone();
+                    stalled.iter().for_each(|image| plain.fill(*image, &unreadable));
+                }
             }
             lv_there.active = true;
         }

@@ -26,7 +26,7 @@ const IMAGES: usize = 8;
 const POSITION: Range<usize> = 12..16;
 const EVENTS: usize = 16;
 const FAILED: Range<usize> = 24..32;
-const FILLED: usize = 32;
+const FILLED: Range<usize> = 32..40;
 const EVEN: Range<usize> = 40..48;
 const LEVEL: usize = 48;
 /// The bitmap begins in the next block (drivers/md/md-bitmap.h): its first bytes, where it has of which notes it is (as
@@ -75,7 +75,7 @@ impl Notes {
             position: word(bytes, POSITION.start),
             events: long(bytes, EVENTS),
             failed: long(bytes, FAILED.start),
-            filled: long(bytes, FILLED),
+            filled: long(bytes, FILLED.start),
             even: long(bytes, EVEN.start),
             level: word(bytes, LEVEL),
             written_to: Bitmap::read(device, at + BITMAP)?.and_then(|mut bitmap| bitmap.first_stretch()),
@@ -94,6 +94,13 @@ impl Notes {
     pub(super) fn say_uneven_from(&mut self, device: &File, at: u64, sector: u64) -> io::Result<()> {
         put(device, at, EVEN, sector)?;
         self.even = sector;
+        Ok(())
+    }
+
+    /// Writes that the image was filled up to this sector and no further.
+    pub(super) fn say_filled_to(&mut self, device: &File, at: u64, sector: u64) -> io::Result<()> {
+        put(device, at, FILLED, sector)?;
+        self.filled = sector;
         Ok(())
     }
 
@@ -290,7 +297,7 @@ mod tests {
         superblock[POSITION.start] = 1;
         superblock[EVENTS] = 9;
         superblock[FAILED.start] = 0b10;
-        superblock[FILLED..FILLED + 8].fill(0xFF);
+        superblock[FILLED].fill(0xFF);
         superblock[EVEN].fill(0xFF);
         superblock[LEVEL] = 1;
         let bitmap = &mut superblock[4096..];
@@ -321,10 +328,13 @@ mod tests {
         assert!(notes.counts_as_failed(1) && !notes.counts_as_failed(0) && !notes.counts_as_failed(64));
         notes.say_uneven_from(&device, 4096, 8192).unwrap();
         notes.say_failed(&device, 4096, 0b1).unwrap();
+        notes.say_filled_to(&device, 4096, 4096).unwrap();
+        assert!(!notes.is_filled());
         let now = Notes::read(&device, 4096).unwrap().unwrap();
         let changed = Notes {
             even: 8192,
             failed: 0b1,
+            filled: 4096,
             ..expected
         };
         assert_eq!(now, changed);

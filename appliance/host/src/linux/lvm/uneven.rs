@@ -17,12 +17,17 @@
 //! The bitmaps on these are of the moment when they failed; those of the images that noted it are newer, and take their place:
 //! what was written since an image failed is named there, so that the kernel brings it up to date.
 //!
+//! An image that is filled counts as lost there: what the others lack it has not.
+//!
+//! Where filling an image is broken off because what it is filled from cannot be read, the kernel (6.12, md.c) notes for a moment that it
+//! was filled up to where it had come with asking, and not with writing. So that is not believed to the last.
+//!
 //! A volume of striped mirrors of which an image is to be filled is never called uneven: the kernel's comparison (6.12, raid10.c) reads
 //! that image too, and where it is the first of its pair copies it over the good one. It is filled, and a scrub compares afterwards.
 //!
 //! Invariant: the notes of a volume are written only if it is not active, they are what the kernel wrote, and its bitmap
 //! names a stretch that they call even, or they count more images as failed than it can do without, or call what is not to be
-//! compared uneven. A cut in between leaves notes that say so on some disks: the bitmap still names it, the newest notes still
+//! compared uneven, or an image filled to a sector. A cut in between leaves notes that say so on some disks: the bitmap still names it, the newest notes still
 //! count them, and the next start does it again.
 
 use std::collections::BTreeMap;
@@ -44,6 +49,9 @@ const STRIPED_MIRRORS: u32 = 10;
 const ALL: u64 = u64::MAX;
 /// The sectors of parity that are computed at a time: the least that a comparison can begin behind.
 const STRIPE: u64 = 8;
+/// How much further than it was filled an image may be said to be, in sectors: many times what the kernel asks for at a time (md's raid1 and
+/// raid10 2 MiB of an image, parity 1 MiB).
+const ASKED_FOR: u64 = (64 << 20) / 512;
 /// What the hidden volumes are called on which the notes lie: `VOLUME_rmeta_IMAGE`.
 const NOTES: &str = "_rmeta_";
 
@@ -89,6 +97,27 @@ impl LinuxLvm {
                 written.map_err(|source| file::io(operation, &place.node, source))
             };
             let nodes = || images.values().map(|place| place.node.clone());
+            let mut some = false;
+            for (number, notes) in all
+                .iter_mut()
+                .filter(|(_, notes)| notes.filled > 0 && !notes.is_filled())
+            {
+                let sector = notes.filled.saturating_sub(ASKED_FOR);
+                tracing::info!(
+                    vg,
+                    volume = name,
+                    image = number,
+                    from = sector,
+                    "it is filled from here on"
+                );
+                write(*number, notes, &|notes, device, at| {
+                    notes.say_filled_to(device, at, sector)
+                })?;
+                some = true;
+            }
+            if some {
+                flush(operation, nodes())?;
+            }
             if let Some((before, failed)) = missed_nothing(&all) {
                 tracing::warn!(
                     vg,
@@ -186,7 +215,7 @@ fn renew_bitmaps(
         0 => Some(0),
         _ => {
             let failed = failed | lost;
-            (failed.count_ones() <= spared(newest.level)?).then_some(failed)
+            (failed.count_ones() + unfilled(all, newest) <= spared(newest.level)?).then_some(failed)
         }
     }
 }
@@ -201,6 +230,12 @@ fn newest(images: &[(u32, Notes)]) -> Option<&(u32, Notes)> {
         }
     }
     best
+}
+
+/// How many images are being filled, of those that do not count as failed.
+fn unfilled(images: &[(u32, Notes)], newest: &Notes) -> u32 {
+    let unfilled = |(number, notes): &&(u32, Notes)| !notes.is_filled() && !newest.counts_as_failed(*number);
+    images.iter().filter(unfilled).map(|_| 1).sum()
 }
 
 /// How many images a volume with parity can do without.
@@ -220,7 +255,8 @@ fn spared(level: u32) -> Option<u32> {
 /// they failed at once, if their notes are of the same moment: of one that is not there that cannot be told.
 fn missed_nothing(images: &[(u32, Notes)]) -> Option<(u64, u64)> {
     let (_, newest) = newest(images)?;
-    let spared = spared(newest.level)?;
+    // What is being filled is lost already.
+    let spared = spared(newest.level)?.checked_sub(unfilled(images, newest))?;
     if newest.images > u64::BITS || newest.failed.count_ones() <= spared {
         return None;
     }

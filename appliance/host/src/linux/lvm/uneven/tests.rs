@@ -119,6 +119,44 @@ fn of_those_that_failed_the_last_one_too_many_missed_nothing() {
 }
 
 #[test]
+fn what_is_being_filled_counts_as_lost() {
+    // By what each counts as failed, how often its notes were written, and how far it was filled.
+    let counted = |level, all: &[(u64, u64, u64)]| {
+        let notes = |position: u32| {
+            let (failed, events, filled) = all[position as usize];
+            Notes {
+                level,
+                images: all.len() as u32,
+                failed,
+                events,
+                filled,
+                ..notes(position)
+            }
+        };
+        let all: Vec<_> = (0..all.len() as u32).map(|n| (n, notes(n))).collect();
+        missed_nothing(&all).map(|(_, left)| left)
+    };
+    // What the second was being filled from went.
+    let (rest, filling) = ((0b001, 9, ALL), (0b001, 9, 4096));
+    assert_eq!(counted(5, &[(0, 8, ALL), filling, rest]), Some(0));
+    assert_eq!(counted(5, &[(0, 8, ALL), rest, rest]), None);
+    // Of two that went one after the other the last one is enough, and of two that went at once both.
+    let (rest, filling) = ((0b101, 9, ALL), (0b101, 9, 0));
+    assert_eq!(
+        counted(6, &[(0, 7, ALL), filling, (0b001, 8, ALL), rest, rest]),
+        Some(0b001)
+    );
+    assert_eq!(counted(6, &[(0, 7, ALL), filling, (0, 7, ALL), rest, rest]), Some(0));
+    // Two are being filled, and it has all the others.
+    assert_eq!(
+        counted(6, &[(0, 7, 0), (0, 7, 4096), (0, 7, ALL), (0, 7, ALL), (0, 7, ALL)]),
+        None
+    );
+    // More of them than it can do without: nothing was ever there.
+    assert_eq!(counted(5, &[(0b100, 7, 0), (0b100, 7, 0), (0, 6, ALL)]), None);
+}
+
+#[test]
 fn images_that_were_used_without_each_other_are_told() {
     // What each counts as failed, and how often its notes were written.
     let parted = |all: &[(u64, u64)]| {
