@@ -12,7 +12,7 @@ use super::promised::{pairs_of, planned};
 use crate::lab::Lab;
 
 /// Copies of one file: so many that each disk has something where its filling breaks off, and where nothing is filled.
-const MANY: u32 = 22;
+const MANY: u32 = 12;
 const FEW: u32 = 4;
 
 /// In each layout a disk is replaced, and while the new one is filled so many others go that the pool cannot be served without them. They
