@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::EngineError;
 use crate::engine::Engine;
+use crate::error::Doing as _;
 use crate::kept::{Kept, Record};
 use crate::tags::Stage;
 
@@ -23,6 +24,8 @@ use crate::tags::Stage;
 pub(crate) struct ExportsHad {
     kept: Kept<ByPool>,
     stand_in: AtomicBool,
+    /// Whether what a supervisor before this one left was looked at.
+    looked: AtomicBool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,11 +120,15 @@ impl Engine {
         })
     }
 
-    /// Makes the exports what the pools say that have come, before anything of theirs is mounted.
+    /// Makes the exports what the pools say that have come, before anything of theirs is mounted. What stands in for one may have been left
+    /// by a supervisor that ended before it came.
     pub(crate) fn publish_what_has_come(&self) -> Result<(), EngineError> {
-        match self.0.exports_had.stand_in.load(Ordering::SeqCst) {
-            true => self.publish(),
-            false => Ok(()),
+        let had = &self.0.exports_had;
+        let left = || self.0.host.exports.current().doing(|| "list the exports".to_owned());
+        if had.stand_in.load(Ordering::SeqCst) || !had.looked.load(Ordering::SeqCst) && !left()?.is_empty() {
+            self.publish()?;
         }
+        had.looked.store(true, Ordering::SeqCst);
+        Ok(())
     }
 }

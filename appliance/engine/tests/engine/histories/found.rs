@@ -1,12 +1,14 @@
 //! Histories that once failed, as they were printed. Each stays.
 
+use cistern_host::memory::Cut;
 use cistern_model::Layout;
 
 use super::live;
 use super::steps::Mend::{Look, Nothing, Start, Supervisor};
-use super::steps::Mishap::{Calm, Fails};
+use super::steps::Mishap::{Calm, Dark, Fails};
 use super::steps::Step::{
-    Attach, Create, DeletePool, Detach, Forbid, Grow, Import, MakePool, Release, Restart, RollBack, Snapshot, Write,
+    Attach, Create, Delete, DeletePool, Detach, Forbid, Grow, Import, KeepTrash, MakePool, MoveAway, Publish, Release,
+    Restart, RollBack, Snapshot, Tick, Undelete, Write,
 };
 
 /// The pool was known as one that had lost all of its disks, until the next start.
@@ -173,6 +175,58 @@ fn a_disk_whose_layers_open_a_start_later_is_used_though_another_one_is_away() {
                 },
             ),
             (Attach, Calm),
+        ],
+    );
+}
+
+/// What had stood in for the pool while it was away was older than that the client was taken away, and a supervisor that ended in the
+/// middle of its start had mounted the volume with it.
+#[test]
+fn a_pool_that_comes_back_while_the_supervisor_starts_lets_nobody_in_whom_it_does_not_name() {
+    live(
+        Layout::Mirror,
+        &[
+            (Create { name: 1, mib: 855 }, Calm),
+            (Tick { minutes: 21 }, Calm),
+            (Forbid { name: 1, client: 0 }, Calm),
+            (MoveAway, Calm),
+            (
+                Import,
+                Dark {
+                    at: 1,
+                    cut: Cut::After,
+                    again: 3,
+                    mend: Supervisor,
+                },
+            ),
+        ],
+    );
+}
+
+/// Who had not been let in before it went to the trash was expected to be when it came back: the model's mistake.
+#[test]
+fn what_is_not_known_of_a_volume_in_the_trash_is_known_when_it_comes_back() {
+    live(
+        Layout::Mirror,
+        &[
+            (KeepTrash { seconds: 3600 }, Calm),
+            (Create { name: 0, mib: 262 }, Calm),
+            (Create { name: 1, mib: 555 }, Calm),
+            (
+                Publish {
+                    name: 1,
+                    node: 1,
+                    to: 0,
+                    alone: true,
+                },
+                Fails {
+                    at: 3,
+                    done: false,
+                    mend: Nothing,
+                },
+            ),
+            (Delete { name: 1 }, Calm),
+            (Undelete { nth: 1, to: None }, Calm),
         ],
     );
 }

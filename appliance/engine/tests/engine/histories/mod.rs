@@ -31,7 +31,7 @@ use crate::support::{Odd, Rig, by, machine_with, serial};
 /// A machine, and what is known of it.
 pub(crate) struct History {
     rig: Rig,
-    /// The ways in which all may be: one, after all was reconciled.
+    /// The ways in which all may be: one, after all was reconciled, but for what cannot be seen.
     worlds: Vec<World>,
     /// The disk that is pulled out.
     detached: Option<DiskId>,
@@ -279,8 +279,10 @@ impl History {
         assert!(!self.worlds.is_empty(), "{}", why.join("; or: "));
         // Of what is away nothing is seen.
         if !away {
-            let known = self.worlds.swap_remove(0);
-            self.worlds = vec![known.settle(seen)];
+            let known = std::mem::take(&mut self.worlds).into_iter();
+            self.worlds = known.map(|world| world.settle(seen.clone())).collect();
+            // In the trash it is not seen who might use a volume.
+            self.worlds.dedup();
             self.scheduled = scheduled;
             self.ticked.clear();
         }
