@@ -107,7 +107,6 @@ fn filled_with_a_loose_cable(lab: &Lab, layout: Layout, members: &[String], new:
     }
     until(lab, "it to be whole once more", whole)?;
 
-    gone(lab)?;
     vm.plug(pulled)?;
     let old = members[old].as_str();
     let began = Instant::now();
@@ -125,7 +124,8 @@ fn filled_with_a_loose_cable(lab: &Lab, layout: Layout, members: &[String], new:
         );
         std::thread::sleep(Duration::from_secs(1));
     }
-    lab.cli.ok(&["disks", "wipe", old, "--confirm", old]).map(drop)
+    lab.cli.ok(&["disks", "wipe", old, "--confirm", old])?;
+    gone(lab)
 }
 
 /// How many kB in a second the kernel fills a disk with at most.

@@ -89,13 +89,14 @@ impl<'a> Bench<'a> {
         self.host.lvm.create_vg(VG, &nodes, &tags).done("making a group")
     }
 
-    /// Makes the group with a thin pool of so many extents of 4 MiB, with a copy of all of it on each of these disks.
+    /// Makes the group with a thin pool of so many extents of 4 MiB, on one disk or mirrored on two.
     pub(crate) fn pool(&self, disks: &[usize], extents: u64) -> Result<(), Broken> {
         self.group(disks)?;
         let nodes: Vec<PathBuf> = disks.iter().map(|n| self.nodes[*n].clone()).collect();
-        let level = match u32::try_from(disks.len()) {
-            Ok(copies) if copies > 1 => RaidLevel::Mirror { copies },
-            Ok(_) | Err(_) => RaidLevel::Linear,
+        let level = if disks.len() > 1 {
+            RaidLevel::Mirror { copies: 2 }
+        } else {
+            RaidLevel::Linear
         };
         let lvm = &self.host.lvm;
         lvm.create_lv(VG, POOL, level, extents, &nodes, &[])

@@ -18,8 +18,6 @@ contracts! {
         Raids::repair_lv, Raids::forget_missing, Raids::raid_status;
     an_image_that_came_back_is_not_used_by_itself:
         Raids::refresh_lv, Raids::raid_status;
-    an_image_that_came_back_is_used_again_though_another_one_lacks:
-        Raids::refresh_lv;
     an_image_is_filled_anew_where_it_lies:
         Raids::rebuild_image;
     images_are_compared_and_found_to_agree:
@@ -191,24 +189,6 @@ fn an_image_that_came_back_is_not_used_by_itself(bench: &Bench<'_>) -> Result<()
     holds("it is listed as failed", raid(bench, DATA)?.images[1].failed)?;
     raids.refresh_lv(VG, POOL).done("refreshing")?;
     bench.machine.write(&target, "afterwards", Bytes::mib(1))
-}
-
-fn an_image_that_came_back_is_used_again_though_another_one_lacks(bench: &Bench<'_>) -> Result<(), Broken> {
-    let (machine, raids) = (&bench.machine, &bench.host.raids);
-    bench.pool(&[0, 1, 2], 25)?;
-    let target = bench.mounted("v", Bytes::mib(300))?;
-    same("its images", settled(bench, DATA)?.images, vec![ImageHealth::Good; 3])?;
-    machine.attach(&bench.nodes[1], false)?;
-    machine.attach(&bench.nodes[2], false)?;
-    machine.write(&target, "while both are gone", Bytes::mib(8))?;
-    machine.attach(&bench.nodes[1], true)?;
-    raids.refresh_lv(VG, POOL).done("refreshing")?;
-    let expected = vec![ImageHealth::Good, ImageHealth::Good, ImageHealth::Failed];
-    same("its images", settled(bench, DATA)?.images, expected)?;
-    machine.write(&target, "with one of them", Bytes::mib(1))?;
-    machine.attach(&bench.nodes[2], true)?;
-    raids.refresh_lv(VG, POOL).done("refreshing once more")?;
-    same("its images", settled(bench, DATA)?.images, vec![ImageHealth::Good; 3])
 }
 
 fn an_image_is_filled_anew_where_it_lies(bench: &Bench<'_>) -> Result<(), Broken> {
