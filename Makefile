@@ -42,7 +42,7 @@ csi-image: tools ## Makes the container image of the Kubernetes plugin: target/i
 kernel: tools ## Makes the kernel of buildroot-overlay's options, which `make test` then starts the image on too; half an hour.
 	buildroot-overlay/kernel
 
-image-buildroot: build ## Makes the images from source: BUILDROOT_DIR=... [BUILDROOT_DL_DIR=...].
+image-buildroot: tools ## Makes the images from source: BUILDROOT_DIR=... [BUILDROOT_DL_DIR=...].
 	@tests/install-tools file unzip wget
 	@buildroot-overlay/build "$(BUILDROOT_DIR)" "$(BUILDROOT_DL_DIR)"
 

@@ -4,8 +4,9 @@
 set -Eeuo pipefail
 trap 'printf "buildroot: failed at %s:%s: %s\n" "${BASH_SOURCE[0]##*/}" "$LINENO" "$BASH_COMMAND" >&2' ERR
 
-# A surrounding make must not speak to the makes that run here, nor a kernel build's settings to Kconfig.
-unset MAKEFLAGS MFLAGS MAKELEVEL KBUILD_OUTPUT KCONFIG_CONFIG ARCH CROSS_COMPILE O
+# A surrounding make must not speak to the makes that run here, nor a kernel build's settings to Kconfig. Buildroot refuses to run where
+# the environment has BUILDROOT_DL_DIR, as that of `make image-buildroot BUILDROOT_DL_DIR=...` does, and takes the others for settings.
+unset MAKEFLAGS MFLAGS MAKELEVEL KBUILD_OUTPUT KCONFIG_CONFIG ARCH CROSS_COMPILE O BUILDROOT_DL_DIR BUILDROOT_CONFIG BR2_DL_DIR BR2_EXTERNAL
 export LC_ALL=C
 
 overlay=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

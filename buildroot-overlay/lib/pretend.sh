@@ -31,6 +31,9 @@ export BR2_VERSION := $minimum
 	@cp $1/utils/out.mk \$(O)/Makefile
 MAKEFILE
     cat >"$1/utils/out.mk" <<'OUT'
+ifdef BUILDROOT_DL_DIR
+$(error it is not called BUILDROOT_DL_DIR)
+endif
 all:
 	@echo build >>calls
 	@mkdir -p images build target/usr/bin

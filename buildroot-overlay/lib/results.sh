@@ -15,10 +15,14 @@ progress() { # PACKAGES
             seen[$2] = 1; printf "buildroot: %3d of %d  %s %s\n", ++done, all, $2, $3; fflush() } }'
 }
 
-# Which source could not be had, and where to put it.
+# Which source could not be had, and where to put it; or what else went wrong: what unpacks the others is built with them.
 download_fault() { # OUT DL_DIR
     local log=$1/source.log package file folder error
     package=$(sed -n 's/.*>>> \([^ ]*\) [^ ]* Downloading.*/\1/p' "$log" | tail -n 1)
+    if [ -z "$package" ] || [ -n "$(sed -n 's/.*>>> [^ ]* [^ ]* \(Building\|Configuring\|Installing\).*/\1/p' "$log" | tail -n 1)" ]; then
+        echo "the sources could not be fetched: $(build_fault "$log")"
+        return
+    fi
     file=$(sed -n "s|.*/build/\.\([^']*\)\.[A-Za-z0-9]*/output'.*|\1|p" "$log" | tail -n 1)
     # cargo, which fetches crates, says its in small letters.
     error=$(grep -E 'ERROR|^error|wget:|fatal:' "$log" | tail -n 1) || true

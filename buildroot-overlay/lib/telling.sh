@@ -11,6 +11,7 @@ check_telling() { # FOLDER
     ends "fetches all before it builds" 0 "made $work/out/images/cistern.efi"
     in_order "source vendor cistern-dirclean build legal-info"
     cp "$work/out/images/sbom.cdx.json" "$work/sbom"
+    ends "is not led astray by what make gives to what it calls" 0 "made $work/out/images/cistern.efi" BUILDROOT_DL_DIR="$work"
     verdict "build holds the size of the image against its aim" grep -qx 'buildroot: cistern.efi has 0.0 MB, and the aim is 64: reached' "$work/said"
     ends "says what crates could not be had, and builds nothing" 1 "the crates of our own programs could not be had (no route to host)" PRETEND_OFFLINE=crates
     in_order "source"
@@ -48,9 +49,13 @@ check_words() { # FOLDER
     reads "what cargo could not have" \
         "a source of thin-provisioning-tools could not be had (error: failed to sync); put it into /dl/thin-provisioning-tools and start again, nothing was built" \
         download_fault "$folder" /dl
-    : >"$folder/source.log"
-    reads "that no source is named" "a source of a package could not be had (see $folder/source.log); put it into /dl/ and start again, nothing was built" \
+    printf 'Makefile.legacy:24: *** BUILDROOT_DL_DIR is not supported.  Stop.\n' >"$folder/source.log"
+    reads "what went wrong before any source" \
+        "the sources could not be fetched: at its beginning: Makefile.legacy:24: *** BUILDROOT_DL_DIR is not supported.  Stop.; $folder/source.log tells more" \
         download_fault "$folder" /dl
+    printf '>>> host-tar 1.35 Downloading\n>>> host-tar 1.35 Configuring\nconfigure: error: no compiler\n' >"$folder/source.log"
+    reads "what could not be built that unpacks sources" \
+        "the sources could not be fetched: at host-tar: configure: error: no compiler; $folder/source.log tells more" download_fault "$folder" /dl
 
     printf '%s\n' ">>> lvm2 2.03.31 Building" "checking for errors... *** none" ">>> cistern custom Building" "   Compiling cistern-model" \
         "error[E0425]: cannot find value" "error: could not compile" "make: *** [cistern] Error 101" >"$folder/build.log"

@@ -68,6 +68,18 @@ CISTERN_SITE_METHOD = local
 # Built things weigh gigabytes.
 CISTERN_OVERRIDE_SRCDIR_RSYNC_EXCLUSIONS = --exclude=/target --exclude=/VENDOR
 
+# With the sources of all else Buildroot would pack the whole folder, what is
+# built in it too.
+CISTERN_REDISTRIBUTE = NO
+
+define CISTERN_PACK_SOURCES
+	mkdir -p $(CISTERN_REDIST_SOURCES_DIR)
+	tar -C $(CISTERN_SITE) --exclude=./target --exclude=./VENDOR --exclude=./.git \
+		--transform='s,^\.,cistern-$(CISTERN_VERSION),' -czf \
+		$(CISTERN_REDIST_SOURCES_DIR)/cistern-$(CISTERN_VERSION).tar.gz .
+endef
+CISTERN_POST_LEGAL_INFO_HOOKS += CISTERN_PACK_SOURCES
+
 CISTERN_VENDOR_DIR = $(call qstrip,$(BR2_PACKAGE_CISTERN_VENDOR_DIR))
 CISTERN_PROFILE_DIR = $(if $(BR2_ENABLE_DEBUG),debug,release)
 CISTERN_BUILT = $(@D)/target/$(RUSTC_TARGET_NAME)/$(CISTERN_PROFILE_DIR)
