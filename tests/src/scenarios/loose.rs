@@ -37,7 +37,7 @@ pub(super) fn a_cable_comes_loose_while_a_disk_is_filled(lab: &Lab) -> Result<()
     Ok(())
 }
 
-fn filled_with_a_loose_cable(lab: &Lab, layout: Layout, members: &[String], new: &String, loose: usize) -> Result<()> {
+fn filled_with_a_loose_cable(lab: &Lab, layout: Layout, members: &[String], new: &str, loose: usize) -> Result<()> {
     let vm = lab.appliance.vm();
     // Of a disk and what it is filled from, by their places among all disks.
     let plan: PoolPlan = lab.cli.json(&planned("plan", "tank", layout, members))?;
