@@ -117,7 +117,8 @@ impl Engine {
             .iter()
             .filter(|member| member.returned.is_none() && noted.iter().any(|entry| disk_of(entry) == member.uuid));
         let there: BTreeSet<_> = there.filter_map(|member| member.node.as_ref()).collect();
-        if pool.missing > 0 && there.is_empty() {
+        // While it lacks data nothing is noted.
+        if pool.missing > 0 && (there.is_empty() || !served(pool)) {
             return Ok(false);
         }
         for raid in &pool.raids {
