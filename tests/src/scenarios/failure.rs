@@ -216,14 +216,24 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
 
     // What was pulled comes back as a disk that carries something.
     lab.appliance.vm().plug(pulled)?;
+    until_it_has_data(lab, old)?;
+    lab.cli.ok(&["disks", "wipe", old, "--confirm", old])?;
+    lab.peer.sh("umount /mnt/photos")?;
+    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
+    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
+    Ok(())
+}
+
+/// Waits until a disk that was replaced and is back is shown as one that carries something.
+pub(super) fn until_it_has_data(lab: &Lab, disk: &str) -> Result<()> {
     let began = Instant::now();
     loop {
         let back: Vec<Disk> = lab.cli.json(&["disks", "list"])?;
         if back
             .iter()
-            .any(|d| d.id.as_str() == old && d.state == DiskState::HasData)
+            .any(|d| d.id.as_str() == disk && d.state == DiskState::HasData)
         {
-            break;
+            return Ok(());
         }
         ensure!(
             began.elapsed() < LIMIT,
@@ -231,11 +241,6 @@ fn replaced_under_fio(lab: &Lab, layout: Layout, count: usize) -> Result<()> {
         );
         std::thread::sleep(Duration::from_secs(1));
     }
-    lab.cli.ok(&["disks", "wipe", old, "--confirm", old])?;
-    lab.peer.sh("umount /mnt/photos")?;
-    lab.cli.ok(&["volumes", "delete", "photos", "--yes"])?;
-    lab.cli.ok(&["pools", "delete", "tank", "--yes"])?;
-    Ok(())
 }
 
 /// In the client fio writes in `/mnt/photos` and verifies what it wrote, round after round.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cistern_model::{Disk, DiskId, DiskState, Job, JobState, Layout, Percent, Pool, PoolPlan, PoolState, Volume};
+use cistern_model::{DiskId, Job, JobState, Layout, Percent, Pool, PoolPlan, PoolState, Volume};
 
-use super::failure::{until, whole};
+use super::failure::{until, until_it_has_data, whole};
 use super::growth::numbered;
 use super::interrupted::replace_begins;
 use super::promised::{pairs_of, planned};
@@ -54,12 +54,7 @@ fn filled_with_a_loose_cable(lab: &Lab, layout: Layout, members: &[String], new:
     let sources: Vec<String> = sources.into_iter().flatten().map(medium).collect();
     ensure!(sources.len() == loose, "{plan:?}");
 
-    let mut create = planned("create", "tank", layout, members);
-    create.extend(["--trash", "0"]);
-    lab.cli.ok(&create)?;
-    until(lab, "its copies to be made", whole)?;
-    let volume = lab.create_volume("photos", "700MiB")?;
-    lab.mount(&volume, "/mnt/photos")?;
+    let volume = pooled(lab, layout, members)?;
     written(lab, MANY)?;
     let pulled = vm.unplug(&medium(old))?;
     until(lab, "it to be degraded", |pool| pool.state == PoolState::Degraded)?;
@@ -103,21 +98,7 @@ fn filled_with_a_loose_cable(lab: &Lab, layout: Layout, members: &[String], new:
 
     vm.plug(pulled)?;
     let old = members[old].as_str();
-    let began = Instant::now();
-    loop {
-        let disks: Vec<Disk> = lab.cli.json(&["disks", "list"])?;
-        if disks
-            .iter()
-            .any(|disk| disk.id.as_str() == old && disk.state == DiskState::HasData)
-        {
-            break;
-        }
-        ensure!(
-            began.elapsed() < Duration::from_secs(120),
-            "what was replaced is not shown: {disks:?}"
-        );
-        std::thread::sleep(Duration::from_secs(1));
-    }
+    until_it_has_data(lab, old)?;
     lab.cli.ok(&["disks", "wipe", old, "--confirm", old])?;
     gone(lab)
 }
@@ -169,12 +150,7 @@ fn one_of_two(lab: &Lab, layout: Layout, ids: &[String]) -> Result<()> {
         }
         _ => ["pull1", "pull2", "pull3"].map(str::to_owned),
     };
-    let mut create = planned("create", "tank", layout, ids);
-    create.extend(["--trash", "0"]);
-    lab.cli.ok(&create)?;
-    until(lab, "its copies to be made", whole)?;
-    let volume = lab.create_volume("photos", "700MiB")?;
-    lab.mount(&volume, "/mnt/photos")?;
+    let volume = pooled(lab, layout, ids)?;
     let [one, two] = [vm.unplug(&one)?, vm.unplug(&two)?];
     until(lab, "it to be degraded", |pool| {
         pool.state == PoolState::Degraded && pool.missing_disks == 2
@@ -207,6 +183,17 @@ fn one_of_two(lab: &Lab, layout: Layout, ids: &[String]) -> Result<()> {
     let alerts = lab.cli.ok(&["alerts", "list"])?;
     ensure!(!alerts.contains("mismatch"), "{alerts}");
     gone(lab)
+}
+
+/// A pool of these disks, all of whose copies are made, with a volume that the client has mounted.
+fn pooled(lab: &Lab, layout: Layout, ids: &[String]) -> Result<Volume> {
+    let mut create = planned("create", "tank", layout, ids);
+    create.extend(["--trash", "0"]);
+    lab.cli.ok(&create)?;
+    until(lab, "its copies to be made", whole)?;
+    let volume = lab.create_volume("photos", "700MiB")?;
+    lab.mount(&volume, "/mnt/photos")?;
+    Ok(volume)
 }
 
 /// The client writes, and syncs it.
