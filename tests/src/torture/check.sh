@@ -63,12 +63,14 @@ look)
     fi
     # A pool is served from the moment at which its volumes begin to be brought up, and what was under way when the power
     # went is finished then. Without one of its disks such a thing may wait for it: only what failed may still change.
+    # Snapshots come after the volumes, and their state is that of what they hold: that one is not served yet is its reason.
     changing=ready
     [ "$2" = degraded ] && changing='[^f]*'
     for try in {1..60}; do
         volumes=$(ask volumes list)
         snapshots=$(ask snapshots list)
-        grep -o '"state": "[^"]*"' <<<"$volumes $snapshots" | grep -qv ": \"$changing\"" || break
+        grep -o '"state": "[^"]*"' <<<"$volumes $snapshots" | grep -qv ": \"$changing\"" ||
+            grep -q '"reason": "' <<<"$snapshots" || break
         sleep 0.3
     done
     echo "volumes $volumes"
