@@ -40,7 +40,7 @@ pub(crate) fn arguments(config: &Config, dir: &Path, accel: Accel, lines: &Lines
     args.pair("-display", "none");
     args.flags(&accel.arguments());
     args.pair("-m", &config.memory_mib.to_string());
-    args.pair("-smp", &accel.processors(config.cpus).to_string());
+    args.pair("-smp", &accel.processors(config.cpus));
     // Guest time goes on from where a saved state stopped; the hardware clock tells the host's.
     args.pair("-rtc", "base=utc,clock=host");
     boot(&mut args, config, dir, accel);
@@ -350,6 +350,7 @@ mod tests {
     #[test]
     fn a_kernel_is_given_directly_and_firmware_gets_a_store_of_its_own() {
         let kernel = built(Vm::builder("vm").direct_kernel("/k", "/i", "console=ttyS0"));
+        assert!(kernel.windows(2).any(|w| w == ["-smp", "1,maxcpus=2"]), "{kernel:?}");
         let expected = [
             "-kernel",
             "/k",
