@@ -250,7 +250,7 @@ impl Lab {
         )?;
         let vm = vm.start(self.directory.join("peer2"))?;
         vm.wait_for_agent(START_LIMIT)?;
-        let peer = Peer::new(Some(vm));
+        let peer = Peer::beside(vm);
         // An NFS server tells its clients apart by their host names.
         peer.sh("hostname peer2")?;
         Ok(peer)

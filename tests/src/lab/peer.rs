@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use cistern_qemu::{Disk, Vm};
 
 /// How long a command in the client may take, where nothing else is said. An NFS client that waits out a grace period
@@ -18,6 +18,8 @@ const ASKED_AT_LAST: Duration = Duration::from_secs(30);
 /// The client VM, if the lab has one.
 pub struct Peer {
     vm: Option<Vm>,
+    /// Whether it tells of itself when a command does not end. The lab's own client is told of with the lab.
+    tells: bool,
 }
 
 /// What a command came to.
@@ -34,7 +36,15 @@ pub struct Outcome {
 impl Peer {
     /// The client in this VM, or none.
     pub fn new(vm: Option<Vm>) -> Self {
-        Peer { vm }
+        Peer { vm, tells: false }
+    }
+
+    /// A client beside the lab's own.
+    pub(super) fn beside(vm: Vm) -> Self {
+        Peer {
+            vm: Some(vm),
+            tells: true,
+        }
     }
 
     /// Runs a shell command that must succeed, and gives what it printed.
@@ -54,7 +64,11 @@ impl Peer {
         let vm = self.vm()?;
         let done = vm
             .guest_exec(&["/bin/bash", "-c", command], LIMIT)
-            .with_context(|| format!("in the client, running {command:?}"))?;
+            .with_context(|| format!("in the client, running {command:?}"));
+        let done = match self.tells {
+            true => done.map_err(|error| anyhow!("{error:#}\n{}", self.report()))?,
+            false => done?,
+        };
         Ok(Outcome {
             code: done.status,
             stdout: done.stdout,

@@ -113,7 +113,9 @@ fn two_pools(lab: &Lab, tank: &str, lone: &[String]) -> Result<(Volume, Peer)> {
     }
     lab.peer
         .sh("dd if=/dev/urandom of=/tmp/a bs=1M count=24 2>/dev/null && cp /tmp/a /mnt/kept/a && sync /mnt/kept/a")?;
-    other.sh("cp /mnt/kept/a /tmp/a")?;
+    // It keeps nothing of it: a client gives a file back to the server when it drops it from its memory, and would wait with that where the
+    // server is to let it wait.
+    other.sh("cp /mnt/kept/a /tmp/a; echo 3 > /proc/sys/vm/drop_caches")?;
     lab.peer.put_programs(&[&binary("lock-holder")?])?;
     serving::lock(&lab.peer, "photos", 0, "photos")?;
     writer_begins(lab)?;
@@ -138,7 +140,7 @@ fn neighbour_serves(lab: &Lab) -> Result<()> {
 /// Those who read what is not there wait, and get no error: neither now, nor when it comes, which finds some of them just asking.
 fn readers_wait(peer: &Peer) -> Result<()> {
     peer.sh(&format!(
-        ": > /tmp/read; echo 3 > /proc/sys/vm/drop_caches; for n in $(seq {READERS}); do \
+        ": > /tmp/read; for n in $(seq {READERS}); do \
          nohup sh -c 'cmp /tmp/a /mnt/kept/a > /tmp/read-'$n' 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 & sleep 1; done"
     ))?;
     std::thread::sleep(Duration::from_secs(40));

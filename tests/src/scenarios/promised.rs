@@ -157,12 +157,15 @@ fn written(lab: &Lab, file: &str) -> Result<()> {
     Ok(())
 }
 
-/// What was written before the disks were lost and after is read, by a client that has nothing of it any more.
+/// What was written before the disks were lost and after is read, by a client that has nothing of it any more, before and after: it gives
+/// a file back to the server when it drops it from its memory, and would wait with that while nothing is served.
 fn all_bytes(lab: &Lab, volumes: &[Volume; 2]) -> Result<()> {
     for (volume, (pool, _, at)) in volumes.iter().zip(POOLS) {
         lab.remount(volume, at)?;
         lab.peer
-            .sh(&format!("exec >&2; cmp /tmp/a {at}/a && cmp /tmp/b {at}/b"))
+            .sh(&format!(
+                "exec >&2; cmp /tmp/a {at}/a && cmp /tmp/b {at}/b && echo 3 > /proc/sys/vm/drop_caches"
+            ))
             .with_context(|| format!("of pool {pool}"))?;
     }
     Ok(())
@@ -172,7 +175,7 @@ fn all_bytes(lab: &Lab, volumes: &[Volume; 2]) -> Result<()> {
 fn readers_wait(lab: &Lab) -> Result<()> {
     let places = POOLS.map(|(_, _, at)| at).join(" ");
     lab.peer.sh(&format!(
-        "rm -f /tmp/read; echo 3 > /proc/sys/vm/drop_caches; for at in {places}; do \
+        "rm -f /tmp/read; for at in {places}; do \
          nohup sh -c 'cmp /tmp/a '$at'/a >> /tmp/read 2>&1; echo $? >> /tmp/read' >/dev/null 2>&1 & done"
     ))?;
     std::thread::sleep(std::time::Duration::from_secs(20));
