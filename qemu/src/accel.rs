@@ -196,16 +196,21 @@ fn accept(printed: &str) -> Result<Version> {
     Ok(version)
 }
 
-/// The first sector of a disk that says its word to `isa-debug-exit`, after a loop that hardware does in no time.
-fn boot_sector() -> Vec<u8> {
-    let mut sector = vec![
-        0x66, 0xb9, 0x00, 0x00, 0x10, 0x00, // mov ecx, 0x100000
-        0x66, 0x49, // again: dec ecx
-        0x75, 0xfc, // jnz again
+/// A loop that hardware does in no time.
+const LOOP: [u8; 10] = [
+    0x66, 0xb9, 0x00, 0x00, 0x10, 0x00, // mov ecx, 0x100000
+    0x66, 0x49, // again: dec ecx
+    0x75, 0xfc, // jnz again
+];
+
+/// A disk whose first sector does this first, and then says its word to `isa-debug-exit`.
+fn boot_sector(first: &[u8]) -> Vec<u8> {
+    let mut sector = first.to_vec();
+    sector.extend([
         0xb0, EXIT_VALUE, // mov al, EXIT_VALUE
         0xe6, EXIT_PORT, // out EXIT_PORT, al
         0xf4, 0xeb, 0xfd, // hlt; jmp to it
-    ];
+    ]);
     sector.resize(510, 0);
     sector.extend([0x55, 0xaa]);
     // A disk of one sector is too small for the firmware's driver.
@@ -223,7 +228,7 @@ fn try_hardware() -> Result<(Accel, String)> {
         return Ok((Accel::Tcg, format!("/dev/kvm cannot be opened: {error}")));
     }
     let disk = std::env::temp_dir().join(format!("cistern-probe-{}.img", std::process::id()));
-    fs::write(&disk, boot_sector()).map_err(Error::io("writing", &disk))?;
+    fs::write(&disk, boot_sector(&LOOP)).map_err(Error::io("writing", &disk))?;
     let tried = boot(Accel::Kvm, &disk);
     let _ = fs::remove_file(&disk);
     let (accel, reason) = match tried? {
@@ -347,7 +352,7 @@ mod tests {
     fn the_probe_boots_under_software_emulation() {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("probe.img");
-        fs::write(&disk, boot_sector()).unwrap();
+        fs::write(&disk, boot_sector(&LOOP)).unwrap();
         boot(Accel::Tcg, &disk).unwrap().unwrap();
     }
 
@@ -355,15 +360,9 @@ mod tests {
     fn a_machine_of_one_emulated_processor_keeps_its_word_to_devices_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, log) = (dir.path().join("disk.img"), dir.path().join("ops"));
-        let mut sector = vec![
-            0x66, 0xf0, 0x83, 0x06, 0x00, 0x60, 0x00, // lock add dword [0x6000], 0
-        ];
-        // The end of the probe, after its loop.
-        sector.extend(&boot_sector()[10..]);
-        fs::write(&disk, sector).unwrap();
-        // The sector's own end has moved with it.
-        let file = fs::File::options().write(true).open(&disk).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, &[0x55, 0xaa], 510).unwrap();
+        // lock add dword [0x6000], 0
+        let locked = [0x66, 0xf0, 0x83, 0x06, 0x00, 0x60, 0x00];
+        fs::write(&disk, boot_sector(&locked)).unwrap();
         let mut command = Command::new(PROGRAM);
         command.args(Accel::Tcg.arguments());
         command.args(["-smp", &Accel::Tcg.processors(1), "-nodefaults", "-display", "none"]);
