@@ -57,12 +57,13 @@ fn one_pod_at_a_time(rack: &Rack) -> Result<()> {
     rack.pod("first", A, "own", &script, &json!({}))?;
     rack.wait_for_log(A, "first", "wrote")?;
     rack.is_published_to(&[A])?;
-    // One has no place before the scheduler gives it one. The other brought its place along: the plugin refuses it there.
+    // One has no place before the scheduler gives it one. The other brought its place along, and the kubelet refuses it there, before
+    // the plugin would (csi-sanity asks that by itself).
     let script = format!("echo \"read $(cat /data/file)\"; {STAY}");
     rack.pod("second", A, "own", &script, &json!({}))?;
     rack.pod("placed", A, "own", &script, &json!({ "nodeName": A }))?;
     rack.wait_for_word("second", "ReadWriteOncePod access mode already in-use")?;
-    rack.wait_for_word("placed", "for one pod at a time (ReadWriteOncePod)")?;
+    rack.wait_for_word("placed", "ReadWriteOncePod access mode and is already in use by another pod")?;
     for waits in ["second", "placed"] {
         let pod = rack.cluster.get(&["get", "pod", waits])?;
         ensure!(pod["status"]["phase"] == "Pending", "{waits} is {}", pod["status"]);
