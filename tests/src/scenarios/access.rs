@@ -63,7 +63,10 @@ fn one_pod_at_a_time(rack: &Rack) -> Result<()> {
     rack.pod("second", A, "own", &script, &json!({}))?;
     rack.pod("placed", A, "own", &script, &json!({ "nodeName": A }))?;
     rack.wait_for_word("second", "ReadWriteOncePod access mode already in-use")?;
-    rack.wait_for_word("placed", "ReadWriteOncePod access mode and is already in use by another pod")?;
+    rack.wait_for_word(
+        "placed",
+        "ReadWriteOncePod access mode and is already in use by another pod",
+    )?;
     for waits in ["second", "placed"] {
         let pod = rack.cluster.get(&["get", "pod", waits])?;
         ensure!(pod["status"]["phase"] == "Pending", "{waits} is {}", pod["status"]);
