@@ -25,6 +25,9 @@ use crate::mount::{Amount, Failure, Mounted, Mounts, Room};
 use crate::refusal::invalid;
 use crate::zone::Zone;
 
+/// Below its staging path a volume is mounted in a folder of this name. A kubelet looks at the path itself before it asks for the volume to
+/// be taken away (`stat`), and would hang in the kernel if that were the mount of an appliance that is gone.
+const STAGED: &str = "volume";
 /// In which folder of a pod the kubelet shows parts of volumes.
 const SUBPATHS: &str = "volume-subpaths";
 /// How long a look into a filesystem may take before its server is taken for gone.
@@ -160,9 +163,19 @@ async fn make(target: &Path) -> Result<(), Status> {
     made.map_err(|error| failed("make", target, &error))
 }
 
+/// Where below a staging path the volume is mounted, or is to be; the path itself, where an earlier plugin mounted it there.
+fn staged_in(mounted: &[Mounted], staging: &Path) -> PathBuf {
+    match mounted.iter().any(|mounted| mounted.target == staging) {
+        true => staging.to_owned(),
+        false => staging.join(STAGED),
+    }
+}
+
 /// Mounts a volume where it is to be staged. What is there is looked for first: a look at the path would wait for its server.
-async fn stage(mounts: &Mounts, server: &str, path: &str, target: &Path, options: &[String]) -> Result<(), Status> {
-    match mounts.at(target).map_err(|error| failed("look for", target, &error))? {
+async fn stage(mounts: &Mounts, server: &str, path: &str, staging: &Path, options: &[String]) -> Result<(), Status> {
+    let mounted = mounts.all().map_err(|error| failed("look for", staging, &error))?;
+    let target = &staged_in(&mounted, staging);
+    match mounted.into_iter().rfind(|mounted| mounted.target == *target) {
         Some(there) if there.is_nfs() && there.source.ends_with(&format!(":{path}")) => {
             if !mounts.is_given_up(&there) {
                 return Ok(());
@@ -188,7 +201,7 @@ async fn stage(mounts: &Mounts, server: &str, path: &str, target: &Path, options
 async fn show(mounts: &Mounts, staging: &Path, target: &Path, read_only: bool, alone: bool) -> Result<(), Status> {
     let mounted = mounts.all().map_err(|error| failed("look for", target, &error))?;
     let looked = |path: &Path| mounted.iter().rfind(|mounted| mounted.target == path);
-    let Some(staged) = looked(staging) else {
+    let Some(staged) = looked(&staged_in(&mounted, staging)) else {
         return Err(Status::failed_precondition(format!(
             "nothing is staged at {}",
             staging.display()
@@ -206,7 +219,7 @@ async fn show(mounts: &Mounts, staging: &Path, target: &Path, read_only: bool, a
     // containers of one pod (subPath) is no other place.
     let elsewhere = mounted.iter().find(|other| {
         other.device == staged.device
-            && other.target != staging
+            && other.target != staged.target
             && other.target != target
             && !other.target.components().any(|part| part.as_os_str() == SUBPATHS)
     });
@@ -236,10 +249,18 @@ async fn show(mounts: &Mounts, staging: &Path, target: &Path, read_only: bool, a
         ))),
         None => {
             make(target).await?;
-            let shown = mounts.bind(staging, staged.flags, target, read_only).await;
+            let shown = mounts.bind(&staged.target, staged.flags, target, read_only).await;
             shown.map_err(|failure| unmounted("show", target, &failure))
         }
     }
+}
+
+/// Takes away what is staged. Nothing is looked at below the path before nothing is mounted there.
+async fn unstage(mounts: &Mounts, staging: &Path) -> Result<(), Status> {
+    let gone = mounts.unmount(staging).await;
+    gone.map_err(|failure| unmounted("unmount", staging, &failure))?;
+    take_away(mounts, &staging.join(STAGED)).await?;
+    take_away(mounts, staging).await
 }
 
 async fn take_away(mounts: &Mounts, target: &Path) -> Result<(), Status> {
@@ -294,12 +315,12 @@ impl csi::node_server::Node for Node {
         if request.volume_id.is_empty() {
             return Err(invalid("the volume's id is missing"));
         }
-        let target = path("the staging path", &request.staging_target_path)?;
+        let staging = path("the staging path", &request.staging_target_path)?;
         let access = Access::read(request.volume_capability.as_ref())?;
         let (server, export) = whence(&request.publish_context, &request.volume_context)?;
         let mounts = self.mounts.clone();
         let work = async move {
-            stage(&mounts, &server, &export, &target, &access.mount_options).await?;
+            stage(&mounts, &server, &export, &staging, &access.mount_options).await?;
             Ok(csi::NodeStageVolumeResponse {})
         };
         let on = work_on(&request.volume_id);
@@ -314,10 +335,10 @@ impl csi::node_server::Node for Node {
         if request.volume_id.is_empty() {
             return Err(invalid("the volume's id is missing"));
         }
-        let target = path("the staging path", &request.staging_target_path)?;
+        let staging = path("the staging path", &request.staging_target_path)?;
         let mounts = self.mounts.clone();
         let work = async move {
-            take_away(&mounts, &target).await?;
+            unstage(&mounts, &staging).await?;
             Ok(csi::NodeUnstageVolumeResponse {})
         };
         let on = work_on(&request.volume_id);

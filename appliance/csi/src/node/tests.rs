@@ -100,6 +100,58 @@ async fn a_call_for_a_volume_that_is_worked_on_is_told_to_come_again_whatever_pa
     call(&node, "unpublish", "v", folder.path()).await.unwrap();
 }
 
+/// A node on which one volume is mounted at these places of a folder, and what notes there which calls of the kernel's are made.
+fn on_which_is_mounted(folder: &Path, places: &[&str]) -> Node {
+    let (program, table, calls) = (folder.join("program"), folder.join("table"), folder.join("calls"));
+    let script = format!(
+        "#!/bin/sh\necho \"$2 $3\" >> {calls}\n[ $2 != unmount ] || sed -i \"\\\\, $3 ,d\" {table}\n",
+        calls = calls.display(),
+        table = table.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let line = |place: &&str| {
+        let at = folder.join(place);
+        fs::create_dir_all(&at).unwrap();
+        let at = at.display();
+        format!("36 35 0:57 / {at} rw - nfs4 10.0.0.5:/volumes/v rw,addr=10.0.0.5\n")
+    };
+    fs::write(&table, places.iter().map(line).collect::<String>()).unwrap();
+    let mut node = Node::new("node-1".parse().unwrap(), Zone::Everywhere, None);
+    node.mounts.program = program;
+    node.mounts.table = table;
+    node
+}
+
+/// A kubelet looks at the staging path of a volume that is to go: it must not be the mount of an appliance that is gone.
+#[tokio::test]
+async fn a_volume_is_mounted_below_its_staging_path_and_one_that_an_earlier_plugin_staged_at_it() {
+    for staged in ["staged/volume", "staged"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let node = on_which_is_mounted(folder, &[staged]);
+        call(&node, "publish", "v", folder).await.unwrap();
+        let calls = fs::read_to_string(folder.join("calls")).unwrap();
+        assert_eq!(calls, format!("bind {}\n", folder.join(staged).display()));
+    }
+    for staged in ["unstage/volume", "unstage"] {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        // It is shown elsewhere too, so that no server has to be asked.
+        let node = on_which_is_mounted(folder, &[staged, "pod"]);
+        call(&node, "unstage", "v", folder).await.unwrap();
+        let calls = fs::read_to_string(folder.join("calls")).unwrap();
+        assert_eq!(calls, format!("unmount {}\n", folder.join(staged).display()));
+        assert!(!folder.join("unstage").exists(), "{staged}");
+    }
+    // It is already staged where it is to be; its server need not be asked.
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let node = on_which_is_mounted(folder, &["stage/volume"]);
+    call(&node, "stage", "v", folder).await.unwrap();
+    assert!(!folder.join("calls").exists());
+}
+
 /// What a kubelet is told of a volume's room, where this script looks into it.
 async fn told(script: &str) -> csi::NodeGetVolumeStatsResponse {
     let folder = tempfile::tempdir().unwrap();
