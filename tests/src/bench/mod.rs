@@ -47,6 +47,8 @@ pub struct Counts {
 pub enum Parts {
     /// Everything.
     All,
+    /// Nothing but the image, its start, and its memory after that: what differs between images of the same system.
+    Start,
     /// Nothing but restarts with many volumes, which take as long as all else.
     Restarts,
     /// Nothing but what a cluster's claims take, which needs Kubernetes' own programs.
@@ -54,8 +56,8 @@ pub enum Parts {
 }
 
 impl Counts {
-    /// 50 volumes; or as many as `BENCH_RUNS` says, and of the rest in proportion. `BENCH_ONLY=restarts` and
-    /// `BENCH_ONLY=claims` leave all else out.
+    /// 50 volumes; or as many as `BENCH_RUNS` says, and of the rest in proportion. `BENCH_ONLY=start`,
+    /// `BENCH_ONLY=restarts` and `BENCH_ONLY=claims` leave all else out.
     pub fn from_environment() -> Result<Self> {
         let volumes = match std::env::var("BENCH_RUNS") {
             Ok(text) => text.trim().parse().context("BENCH_RUNS is no number")?,
@@ -69,9 +71,10 @@ impl Counts {
             transfers: part(3),
             parts: match std::env::var("BENCH_ONLY").as_deref() {
                 Err(_) | Ok("") => Parts::All,
+                Ok("start") => Parts::Start,
                 Ok("restarts") => Parts::Restarts,
                 Ok("claims") => Parts::Claims,
-                Ok(other) => bail!("BENCH_ONLY is {other:?}; it can be `restarts` or `claims`"),
+                Ok(other) => bail!("BENCH_ONLY is {other:?}; it can be `start`, `restarts` or `claims`"),
             },
         })
     }
@@ -87,11 +90,11 @@ pub fn run(site: &Site, top: &Path, counts: Counts, sheet: &mut Sheet) -> Result
         site.begin("bench")?;
         let result = match counts.parts {
             Parts::Restarts => restart::measure(site, &runtime, counts.volumes, sheet),
-            Parts::All | Parts::Claims => storage(site, top, counts, &runtime, sheet),
+            Parts::All | Parts::Start | Parts::Claims => storage(site, top, counts, &runtime, sheet),
         };
         site.end(result)?;
     }
-    if counts.parts != Parts::Restarts {
+    if matches!(counts.parts, Parts::All | Parts::Claims) {
         site.begin("bench-claims")?;
         site.end(claims::measure(site, counts.volumes, sheet))?;
     }
@@ -111,6 +114,9 @@ fn storage(site: &Site, top: &Path, counts: Counts, runtime: &Runtime, sheet: &m
         boot::measure(site, top, lab, runtime, &endpoint, counts.starts, sheet)?;
         pause.end()?;
         rest::memory(lab, "started", sheet)?;
+        if counts.parts == Parts::Start {
+            return Ok(());
+        }
 
         let pool = lab.create_tank()?;
         let shell = lab.appliance.root_shell()?;
