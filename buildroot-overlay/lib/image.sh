@@ -23,6 +23,7 @@ check_images() { # TREE
     (cd "$work/unpacked" && cpio -id --quiet <"$images/initrd") || true
     verdict "post-image: packs the root as it is" cmp -s "$images/rootfs.erofs" "$work/unpacked/root.erofs"
     verdict "post-image: packs the first process" cmp -s "$images/cistern-init" "$work/unpacked/init"
+    verdict "post-image: packs the list of modules that the first process reads" test -f "$work/unpacked/modules/order"
     verdict "post-image: the command line is in the unified kernel image" grep -qaF "$(cat "$images/cmdline" 2>/dev/null || echo none)" "$images/cistern.efi"
     verdict "post-image: the image is on the disk's EFI partition" on_disk "$images"
     verdict "post-image: the boot loader is where firmware of $architecture looks for it" boots_by "$images"
