@@ -289,11 +289,10 @@ pub(super) fn pods_go_without_the_appliance(lab: &Lab) -> Result<()> {
         let mut unpublished = 0;
         for node in rack.nodes {
             unpublished += node.calls_that_were_quick("NodeUnpublishVolume")?;
-            // Of the kernel's own, one asks for the node's lease for as long as a volume is mounted.
             node.machine.wait(
                 Duration::from_secs(20),
-                "end of all threads of processes that wait for a disk or a server",
-                "ps -eLo stat,ppid,comm,wchan:32 | awk '$1 ~ /^D/ && $2 != 2' | grep .; [ $? = 1 ]",
+                "end of all threads that wait for a disk or a server",
+                "ps -eLo stat,comm,wchan:32 | grep ^D; [ $? = 1 ]",
             )?;
         }
         ensure!(

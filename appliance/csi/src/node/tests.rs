@@ -100,27 +100,32 @@ async fn a_call_for_a_volume_that_is_worked_on_is_told_to_come_again_whatever_pa
     call(&node, "unpublish", "v", folder.path()).await.unwrap();
 }
 
+/// A node on which all this is mounted, and where this script makes the calls of the kernel's.
+fn node_of(folder: &Path, script: &str, mounted: &str) -> Node {
+    let (program, table) = (folder.join("program"), folder.join("table"));
+    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&table, mounted).unwrap();
+    let mut node = Node::new("node-1".parse().unwrap(), Zone::Everywhere, None);
+    node.mounts.program = program;
+    node.mounts.table = table;
+    node
+}
+
 /// A node on which one volume is mounted at these places of a folder, and what notes there which calls of the kernel's are made.
 fn on_which_is_mounted(folder: &Path, places: &[&str]) -> Node {
-    let (program, table, calls) = (folder.join("program"), folder.join("table"), folder.join("calls"));
     let script = format!(
-        "#!/bin/sh\necho \"$2 $3\" >> {calls}\n[ $2 != unmount ] || sed -i \"\\\\, $3 ,d\" {table}\n",
-        calls = calls.display(),
-        table = table.display()
+        "echo \"$2 $3\" >> {calls}\n[ $2 != unmount ] || sed -i \"\\\\, $3 ,d\" {table}",
+        calls = folder.join("calls").display(),
+        table = folder.join("table").display()
     );
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let line = |place: &&str| {
         let at = folder.join(place);
         fs::create_dir_all(&at).unwrap();
         let at = at.display();
         format!("36 35 0:57 / {at} rw - nfs4 10.0.0.5:/volumes/v rw,addr=10.0.0.5\n")
     };
-    fs::write(&table, places.iter().map(line).collect::<String>()).unwrap();
-    let mut node = Node::new("node-1".parse().unwrap(), Zone::Everywhere, None);
-    node.mounts.program = program;
-    node.mounts.table = table;
-    node
+    node_of(folder, &script, &places.iter().map(line).collect::<String>())
 }
 
 /// A kubelet looks at the staging path of a volume that is to go: it must not be the mount of an appliance that is gone.
@@ -155,14 +160,8 @@ async fn a_volume_is_mounted_below_its_staging_path_and_one_that_an_earlier_plug
 /// What a kubelet is told of a volume's room, where this script looks into it.
 async fn told(script: &str) -> csi::NodeGetVolumeStatsResponse {
     let folder = tempfile::tempdir().unwrap();
-    let (program, table) = (folder.path().join("program"), folder.path().join("table"));
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let line = "36 35 0:57 / /staged rw - nfs4 10.0.0.5:/volumes/vol-1 rw,addr=10.0.0.5\n";
-    fs::write(&table, line).unwrap();
-    let mut node = Node::new("node-1".parse().unwrap(), Zone::Everywhere, None);
-    node.mounts.program = program;
-    node.mounts.table = table;
+    let node = node_of(folder.path(), script, line);
     let request = csi::NodeGetVolumeStatsRequest {
         volume_id: "rack-1:vol-00000000000000000000000000000001".to_owned(),
         volume_path: "/staged".to_owned(),
